@@ -1,0 +1,7 @@
+//! The command line: one file per verb; each parses, makes one library call and prints.
+
+use std::process::ExitCode;
+
+pub fn main() -> ExitCode {
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,54 @@
+//! Settings as resolved from flags, environment and file; what the rooms are built from.
+
+use std::path::PathBuf;
+
+/// How activations enter the products of the CPU backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activations {
+    /// int8 with one scale per 32 values; KV in f16. The default.
+    Int8,
+    /// f32 everywhere, KV too: the exact mode.
+    F32,
+}
+
+/// Everything `serve` needs, with defaults filled in.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Catalogue name, path of a GGUF file, or `hf:REPO/FILE`.
+    pub model: String,
+    /// Further names under which the plain model answers.
+    pub aliases: Vec<String>,
+    pub host: String,
+    /// 0 lets the system choose (tests).
+    pub port: u16,
+    /// Compute threads.
+    pub threads: usize,
+    /// Instruction set by name; `None` takes the best one the machine has.
+    pub isa: Option<String>,
+    pub activations: Activations,
+    /// Sequences that run at once.
+    pub max_batch: usize,
+    /// Positions of one sequence; `None`: the model's own, at most 8192.
+    pub context: Option<u32>,
+    /// Time a step with prefill rows should take.
+    pub step_budget_ms: f32,
+    /// Keys that clients must present (sha256 of each is kept by `server`); empty: no authentication.
+    pub api_keys: Vec<String>,
+    pub max_dose: f32,
+    /// How long a request waits for a vector that is being extracted.
+    pub extract_wait_seconds: f32,
+    /// Where vectors are kept; XDG data folder by default.
+    pub data_dir: PathBuf,
+    /// Whether requests may carry directions inline.
+    pub allow_inline_vectors: bool,
+    /// Memory of the KV cache in bytes.
+    pub kv_bytes: usize,
+    /// Most tokens of one answer; `None`: until the context ends.
+    pub max_output_tokens: Option<u32>,
+    /// Origins that browsers may call from.
+    pub cors_origins: Vec<String>,
+    /// Host names that requests may carry besides loopback names and `host`.
+    pub allowed_hosts: Vec<String>,
+    /// Requests that may wait.
+    pub queue: usize,
+}

@@ -1,0 +1,1 @@
+//! Compute kernels on slices. See each file.

@@ -1,0 +1,20 @@
+//! demeanor: a local inference server that gives every request its own personality.
+//!
+//! The rooms and their ranks are described in ARCHITECTURE.md; a file uses rooms of a lower rank only.
+
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod digest;
+pub mod engine;
+pub mod format;
+pub mod kernels;
+pub mod limits;
+pub mod model;
+pub mod persona;
+pub mod server;
+pub mod shipped;
+pub mod statistics;
+pub mod steering;
+pub mod text;
+pub mod weights;

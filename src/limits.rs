@@ -1,0 +1,75 @@
+//! Every bound of the system with its reason. A file that needs a bound takes it from here.
+
+// ---- HTTP ----
+/// Largest JSON body: a prompt of a full 128k-token context fits.
+pub const JSON_BODY_BYTES_MAX: usize = 1 << 20;
+/// Largest uploaded vector file: 64 blocks of d_model 16,384 in f32, times four.
+pub const UPLOAD_BYTES_MAX: usize = 16 << 20;
+/// Largest request head; more is 431.
+pub const HEADER_BYTES_MAX: usize = 16 << 10;
+/// Most header lines of a request; more is 431.
+pub const HEADER_LINES_MAX: usize = 64;
+/// A client that has not sent its head by then is closed (slowloris).
+pub const HEADER_READ_SECONDS_MAX: u64 = 10;
+/// A body that has not arrived by then is a 408.
+pub const BODY_READ_SECONDS_MAX: u64 = 30;
+/// A stream whose reader takes nothing for so long is closed.
+pub const WRITE_STALL_SECONDS_MAX: u64 = 30;
+/// Open connections; more wait in the kernel's backlog.
+pub const CONNECTIONS_MAX: usize = 1024;
+/// Comment line that keeps proxies from closing a quiet stream.
+pub const PING_SECONDS: u64 = 15;
+/// Running streams get so long to finish after a shutdown signal.
+pub const DRAIN_SECONDS_MAX: u64 = 30;
+/// Nesting of a JSON body; serde_json stops at 128 by itself.
+pub const JSON_DEPTH_MAX: usize = 64;
+
+// ---- requests ----
+pub const MESSAGES_MAX: usize = 1024;
+pub const STOP_STRINGS_MAX: usize = 64;
+pub const STOP_STRING_BYTES_MAX: usize = 256;
+pub const LOGIT_BIAS_MAX: usize = 300;
+/// Choices of one prompt.
+pub const CHOICES_MAX: usize = 8;
+/// Prompts of one completions request.
+pub const PROMPTS_MAX: usize = 128;
+/// Continuations of one score request.
+pub const SCORE_CHOICES_MAX: usize = 128;
+/// `top_logprobs` of a chat (OpenAI's bound) and `logprobs` of a completion.
+pub const CHAT_TOP_LOGPROBS_MAX: usize = 20;
+pub const COMPLETION_LOGPROBS_MAX: usize = 100;
+/// Interventions of one request; each costs one addition per row and block.
+pub const INTERVENTIONS_MAX: usize = 8;
+/// Characters of a steering expression.
+pub const EXPRESSION_BYTES_MAX: usize = 1024;
+/// Rows of a soft prompt.
+pub const SOFT_ROWS_MAX: usize = 64;
+
+// ---- steering ----
+/// From this dose on an answer carries a warning (steering.md: 0.7 is far past collapse).
+pub const DOSE_WARN: f32 = 0.5;
+/// Above this dose a request is refused unless `--max-dose` says otherwise.
+pub const DOSE_MAX: f32 = 1.0;
+
+// ---- model files ----
+pub const GGUF_TENSORS_MAX: u64 = 65_536;
+pub const GGUF_METADATA_ENTRIES_MAX: u64 = 65_536;
+/// Metadata bytes, tokenizer included: gemma's 262k-token vocabulary takes 8 MiB.
+pub const GGUF_METADATA_BYTES_MAX: u64 = 64 << 20;
+pub const GGUF_ARRAY_ITEMS_MAX: u64 = 1 << 20;
+pub const GGUF_DIMENSIONS_MAX: u32 = 4;
+pub const BLOCKS_MAX: u32 = 1024;
+pub const WIDTH_MAX: u32 = 1 << 17;
+pub const VOCABULARY_MAX: u32 = 1 << 21;
+
+// ---- templates ----
+/// Instructions a chat template may run; an ordinary one needs a few thousand.
+pub const TEMPLATE_FUEL: u64 = 500_000;
+pub const TEMPLATE_RECURSION_MAX: usize = 64;
+pub const TEMPLATE_BYTES_MAX: usize = 256 << 10;
+
+// ---- engine ----
+/// Requests waiting for a slot; more are answered 429.
+pub const QUEUE_MAX: usize = 64;
+/// Positions of one page of the KV cache; also the tile of attention, counted from position 0.
+pub const PAGE_POSITIONS: usize = 64;

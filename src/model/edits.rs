@@ -1,0 +1,205 @@
+//! Edits: everything the model knows of steering - numbers to add at hook points, with the rows they apply to.
+
+use crate::digest::{Digest, Digester};
+use std::sync::Arc;
+
+/// Which part of a sequence a row belongs to. Set by the engine from token counts, never from chunk offsets, so that
+/// prefill in pieces and decoding apply the same edits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// A soft-prompt row or a prompt token other than the last.
+    Prompt,
+    /// Response row `i`. Row 0 is the **last prompt token**, which predicts the first reply token.
+    Response(u32),
+}
+
+/// The rows an edit applies to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RowRule {
+    /// Every row (llama.cpp's and repeng's rule).
+    All,
+    /// Every prompt row but the last.
+    Prompt,
+    /// The last prompt row and all after it.
+    Response,
+    /// The first `n` response rows; `First(1)` is the last prompt token.
+    First(u32),
+    /// Response rows from the `n`-th on.
+    After(u32),
+}
+
+impl RowRule {
+    pub fn applies(self, phase: Phase) -> bool {
+        match (self, phase) {
+            (RowRule::All, _) => true,
+            (RowRule::Prompt, Phase::Prompt) => true,
+            (RowRule::Response, Phase::Response(_)) => true,
+            (RowRule::First(n), Phase::Response(i)) => i < n,
+            (RowRule::After(n), Phase::Response(i)) => i >= n,
+            _ => false,
+        }
+    }
+
+    fn code(self) -> [u8; 5] {
+        let (tag, n) = match self {
+            RowRule::All => (0, 0),
+            RowRule::Prompt => (1, 0),
+            RowRule::Response => (2, 0),
+            RowRule::First(n) => (3, n),
+            RowRule::After(n) => (4, n),
+        };
+        let mut code = [tag; 5];
+        code[1..].copy_from_slice(&n.to_le_bytes());
+        code
+    }
+}
+
+/// What an edit does to the row `h` (`[d_model]`) at its hook point.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// `h += delta`; the coefficient is already multiplied in. `[d_model]`.
+    Add { delta: Arc<[f32]> },
+    /// `h += ((keep - 1) * (h . unit) + target) * unit`: ablation (`keep` 0) and clamp (`keep` 0, `target` the level).
+    Project { unit: Arc<[f32]>, keep: f32, target: f32 },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Edit {
+    pub change: Change,
+    pub rows: RowRule,
+    digest: Digest,
+}
+
+impl Edit {
+    pub fn new(change: Change, rows: RowRule) -> Edit {
+        let mut digester = Digester::new("demeanor.edit/1");
+        match &change {
+            Change::Add { delta } => digester.part(b"add").floats(delta),
+            Change::Project { unit, keep, target } => {
+                digester.part(b"project").floats(unit).floats(&[*keep, *target])
+            }
+        };
+        digester.part(&rows.code());
+        Edit { change, rows, digest: digester.finish() }
+    }
+
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+}
+
+/// Edits of one block. Each list is sorted by digest: edits of one place are summed in that order (bitwise rule 6).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct BlockEdits {
+    /// At `attn[l]`: what attention adds to the residual stream, after any post-norm.
+    pub attn: Vec<Edit>,
+    /// At `resid[l]`: the residual stream after block l.
+    pub resid: Vec<Edit>,
+}
+
+/// All edits of a request. `blocks` is empty (no edits) or has one entry per block of the model.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Edits {
+    pub blocks: Vec<BlockEdits>,
+    digest: Digest,
+}
+
+impl Edits {
+    /// No edits; its digest is all zeros.
+    pub fn none() -> Edits {
+        Edits::default()
+    }
+
+    /// Sorts the lists and computes the digest. Blocks without any edit everywhere give [`Edits::none`].
+    pub fn new(mut blocks: Vec<BlockEdits>) -> Edits {
+        if blocks.iter().all(|block| block.attn.is_empty() && block.resid.is_empty()) {
+            return Edits::none();
+        }
+        let mut digester = Digester::new("demeanor.edits/1");
+        for (index, block) in blocks.iter_mut().enumerate() {
+            for (name, list) in [("attn", &mut block.attn), ("resid", &mut block.resid)] {
+                list.sort_by_key(Edit::digest);
+                for edit in list.iter() {
+                    digester.part(name.as_bytes()).part(&(index as u64).to_le_bytes()).part(&edit.digest.0);
+                }
+            }
+        }
+        Edits { blocks, digest: digester.finish() }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.blocks.is_empty()
+    }
+
+    /// Identifies the edits; zero for none.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Identifies the edits in force on rows of one phase; zero when none is. Part of the prefix-cache key (rule 8).
+    pub fn digest_in_force(&self, phase: Phase) -> Digest {
+        let mut digester = Digester::new("demeanor.edits-in-force/1");
+        let mut any = false;
+        for (index, block) in self.blocks.iter().enumerate() {
+            for (name, list) in [("attn", &block.attn), ("resid", &block.resid)] {
+                for edit in list.iter().filter(|edit| edit.rows.applies(phase)) {
+                    any = true;
+                    digester
+                        .part(name.as_bytes())
+                        .part(&(index as u64).to_le_bytes())
+                        .part(&edit.change_digest().0);
+                }
+            }
+        }
+        if any { digester.finish() } else { Digest::default() }
+    }
+}
+
+impl Edit {
+    /// Digest of the change alone: two plans that differ only in rows not concerned share cached rows.
+    fn change_digest(&self) -> Digest {
+        Edit::new(self.change.clone(), RowRule::All).digest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn add(value: f32, rows: RowRule) -> Edit {
+        Edit::new(Change::Add { delta: Arc::from(vec![value; 4]) }, rows)
+    }
+
+    fn edits(list: Vec<Edit>) -> Edits {
+        Edits::new(vec![BlockEdits::default(), BlockEdits { attn: vec![], resid: list }])
+    }
+
+    #[test]
+    fn order_given_does_not_matter() {
+        let (a, b) = (add(1.0, RowRule::All), add(2.0, RowRule::All));
+        assert_eq!(edits(vec![a.clone(), b.clone()]), edits(vec![b, a]));
+    }
+
+    #[test]
+    fn response_edits_leave_prompt_rows_plain() {
+        let edits = edits(vec![add(1.0, RowRule::Response)]);
+        assert_eq!(edits.digest_in_force(Phase::Prompt), Digest::default());
+        assert_ne!(edits.digest_in_force(Phase::Response(0)), Digest::default());
+    }
+
+    #[test]
+    fn row_rules_count_response_rows() {
+        assert!(RowRule::First(1).applies(Phase::Response(0)));
+        assert!(!RowRule::First(1).applies(Phase::Response(1)));
+        assert!(!RowRule::First(1).applies(Phase::Prompt));
+        assert!(RowRule::After(2).applies(Phase::Response(2)));
+        assert!(!RowRule::After(2).applies(Phase::Response(1)));
+        assert!(!RowRule::Response.applies(Phase::Prompt));
+    }
+
+    #[test]
+    fn nothing_to_do_is_none() {
+        assert!(Edits::new(vec![BlockEdits::default(); 3]).is_empty());
+        assert_eq!(Edits::none().digest(), Digest::default());
+    }
+}

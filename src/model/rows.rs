@@ -1,0 +1,114 @@
+//! The rows of one step: token positions of many sequences, side by side and without padding.
+
+use super::edits::{Edits, Phase};
+use crate::digest::{Digest, Digester};
+use std::sync::Arc;
+
+/// Index of a token in the vocabulary.
+pub type TokenId = u32;
+/// Index of a page of the KV cache ([`crate::limits::PAGE_POSITIONS`] positions of one sequence, all blocks).
+pub type PageId = u32;
+
+/// Rows of input embeddings that stand in a sequence like tokens. They enter after any embedding scaling.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SoftRows {
+    /// `[n, d_model]`, row-major.
+    values: Arc<[f32]>,
+    n: usize,
+    digest: Digest,
+}
+
+impl SoftRows {
+    pub fn none() -> SoftRows {
+        SoftRows { values: Arc::from([]), n: 0, digest: Digest::default() }
+    }
+
+    /// `values` is `[n, d_model]`; `None` when its length is not `n * d_model` or a value is not finite.
+    pub fn new(values: Vec<f32>, n: usize, d_model: usize) -> Option<SoftRows> {
+        if n == 0 || values.len() != n.checked_mul(d_model)? || values.iter().any(|value| !value.is_finite())
+        {
+            return None;
+        }
+        let mut digester = Digester::new("demeanor.soft-rows/1");
+        digester.floats(&values);
+        Some(SoftRows { values: values.into(), n, digest: digester.finish() })
+    }
+
+    pub fn len(&self) -> usize {
+        self.n
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.n == 0
+    }
+
+    /// Row `i`, `[d_model]`.
+    pub fn row(&self, i: usize) -> &[f32] {
+        let width = self.values.len() / self.n;
+        &self.values[i * width..][..width]
+    }
+
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+}
+
+/// What a row feeds to the first block.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Input {
+    Token(TokenId),
+    /// Row of the sequence's [`SoftRows`].
+    Soft(u32),
+}
+
+/// What a step returns for a row.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Wants {
+    /// Logits `[vocab_size]`; the output head runs only for these rows.
+    pub logits: bool,
+    /// The hook points of the slot's [`CaptureSpec`].
+    pub capture: bool,
+}
+
+/// One token position of a step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Row {
+    /// Index into [`Rows::slots`].
+    pub slot: u32,
+    /// Position in its sequence, counted from 0, soft rows included.
+    pub position: u32,
+    pub phase: Phase,
+    pub input: Input,
+    pub wants: Wants,
+}
+
+/// Hook points to read out.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CaptureSpec {
+    /// Blocks whose `resid[l]` is wanted, ascending.
+    pub resid: Vec<u32>,
+}
+
+/// What the rows of one sequence share. What applies to a row travels with it; the model keeps nothing.
+pub struct Slot<'a> {
+    /// Pages of the sequence, in order; page i holds positions 64 i to 64 i + 63.
+    pub pages: &'a [PageId],
+    pub edits: &'a Edits,
+    pub soft: &'a SoftRows,
+    pub capture: Option<&'a CaptureSpec>,
+}
+
+/// One step. Rows of a slot come in ascending position; a row may attend to rows of its slot in the same step.
+pub struct Rows<'a> {
+    pub rows: &'a [Row],
+    pub slots: &'a [Slot<'a>],
+}
+
+/// What a step gives back, reused from step to step.
+#[derive(Default)]
+pub struct StepOutput {
+    /// `[n, vocab_size]` for the n rows that want logits, in row order.
+    pub logits: Vec<f32>,
+    /// For each row that wants a capture, in row order: `[capture.resid.len(), d_model]`.
+    pub captures: Vec<Vec<f32>>,
+}

@@ -1,0 +1,1 @@
+//! Resolution of what a request names to a Condition.

@@ -1,0 +1,1 @@
+//! HTTP only: accept loop, routes, errors, SSE, metrics.

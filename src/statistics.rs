@@ -1,0 +1,1 @@
+//! Intervals and tests: Wilson, paired t, bootstrap; plain functions on slices.

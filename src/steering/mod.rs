@@ -1,0 +1,1 @@
+//! Everything about vectors that has a name.

@@ -1,0 +1,1 @@
+//! One integration target; a table of contents.
