@@ -157,3 +157,6 @@ fn read_magic(cursor: &mut Cursor<'_>) -> Result<(), Located> {
         found => located(FileFault::Version { found }, 4),
     }
 }
+
+#[cfg(test)]
+mod tests;
