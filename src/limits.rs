@@ -80,5 +80,7 @@ pub const TEMPLATE_BYTES_MAX: usize = 256 << 10;
 // ---- engine ----
 /// Requests waiting for a slot; more are answered 429.
 pub const QUEUE_MAX: usize = 64;
+/// Sequences that jobs may have in the engine; an extraction submits some two hundred.
+pub const QUEUED_JOBS_MAX: u64 = 4096;
 /// Positions of one page of the KV cache; also the tile of attention, counted from position 0.
 pub const PAGE_POSITIONS: usize = 64;
