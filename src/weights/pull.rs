@@ -265,5 +265,4 @@ fn check(finished: &Path, expected: Option<Digest>, origin: &str) -> Result<Dige
 }
 
 #[cfg(test)]
-#[path = "pull_tests.rs"]
 mod tests;
