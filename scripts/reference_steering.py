@@ -30,7 +30,7 @@ import reference_model as reference
 SCRIPT = "reference_steering.py"
 SEED = 20
 TARGET = 1.3  # nat
-PROMPTS, FOLLOWING, TOP = 10, 3, 20
+FOLLOWING, TOP = 3, 20
 COEFFICIENTS = (0.5, 1.0, 2.0)
 DEPTH = (0.40, 0.60)  # of the blocks
 
@@ -123,10 +123,9 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     model, tokenizer, reader = reference.load(arguments.model, arguments.threads)
-    # Without the long prompt; for a chat model half of them are rendered chats.
-    everything = reference.texts_of(tokenizer, tokenizer.chat_template is not None)
-    chosen = everything[1:6] + everything[12:17]
-    prompts = [plain(model, prompt) for prompt in chosen[:PROMPTS]]
+    # All but the long prompt. With ten of them int8 noise alone moves the slope by 3 %.
+    chosen = reference.texts_of(tokenizer, tokenizer.chat_template is not None)[1:]
+    prompts = [plain(model, prompt) for prompt in chosen]
     base = np.array([prompt["plain"] for prompt in prompts])
 
     n_blocks, d_model = model.config.num_hidden_layers, model.config.hidden_size
