@@ -6,6 +6,7 @@
 //! | `distributions` | the default mode stays near that reference |
 //! | `steering` | a control vector moves log-probabilities as the reference says |
 //! | `sharing` | sequences of one batch do not touch each other: bytes equal solo runs |
+//! | `text` | token ids and rendered chats equal `transformers` |
 //! | `repository` | ranks, dependencies, documents |
 //!
 //! `harness` starts servers and speaks HTTP; `run` drives an engine and reads fixtures.
@@ -17,3 +18,4 @@ mod repository;
 mod run;
 mod sharing;
 mod steering;
+mod text;
