@@ -1,6 +1,8 @@
 //! The command line: one file per verb; each parses, makes one library call and prints.
 
 mod client;
+mod ls;
+mod pull;
 mod run;
 mod serve;
 
