@@ -14,7 +14,7 @@ up, measured and ended; the order turns with every pair. Measured over HTTP at
     parallel  16 streams at once, 128 tokens each after different short prompts: all tokens over the time from the
               first piece of any to the last piece of all
     idle      CPU seconds (all threads) of the server over 10 s without requests, as a share of one core
-Every figure is the best of three within a run, for a machine that is shared, and then the median over the pairs;
+Speeds are the best of `--repeats` within a run, for a machine that is shared, and then the median over the pairs;
 `spread` is (largest - smallest) / median over the pairs. Ratios are medians of the ratio within a pair.
 The servers that were started are ended by their process handles, nothing else is touched.
 """
@@ -25,6 +25,7 @@ import json
 import os
 import platform
 import random
+import signal
 import statistics
 import subprocess
 import sys
@@ -32,7 +33,7 @@ import tempfile
 import threading
 import time
 
-PREFILL, DECODE, PARALLEL, IDLE_SECONDS, REPEATS = 512, 128, 16, 10, 3
+PREFILL, DECODE, PARALLEL, IDLE_SECONDS = 512, 128, 16, 10
 START_SECONDS = 180
 THEIRS, OURS = "llama-server", "demeanor"
 FIGURES = ("prefill", "decode", "parallel", "idle", "rss_mib")
@@ -47,6 +48,14 @@ class Server:
         self.process = subprocess.Popen(command, stdout=log, stderr=log)
 
     def __enter__(self):
+        try:
+            self.wait_until_healthy()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def wait_until_healthy(self):
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
@@ -55,11 +64,10 @@ class Server:
                 connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
                 connection.request("GET", "/health")
                 if connection.getresponse().status == 200:
-                    return self
-            except OSError:
+                    return
+            except (OSError, http.client.HTTPException):
                 pass
             time.sleep(0.1)
-        self.__exit__()
         raise SystemExit(f"{self.name} was not healthy after {START_SECONDS} s; its output is in {self.log.name}")
 
     def __exit__(self, *_):
@@ -149,18 +157,22 @@ def idle(server):
     return 100 * (server.cpu_seconds() - before) / (time.monotonic() - begin)
 
 
-def measure_one(server, vocabulary, seed):
+def best(test, server, arguments, seed):
+    return max(test(server, arguments.vocabulary, seed + i) for i in range(arguments.repeats))
+
+
+def measure_one(server, arguments, seed):
     """The figures of a server with one slot."""
-    server.complete(prompts(1, 32, vocabulary, 0)[0], 4, False)
-    best = lambda test: max(test(server, vocabulary, seed + i) for i in range(REPEATS))  # noqa: E731
-    figures = {"idle": idle(server), "prefill": best(prefill), "decode": best(decode)}
+    server.complete(prompts(1, 32, arguments.vocabulary, 0)[0], 4, False)
+    figures = {"idle": idle(server)}
+    figures |= {test.__name__: best(test, server, arguments, seed) for test in (prefill, decode)}
     return figures | {"rss_mib": server.rss_mib()}
 
 
-def measure_parallel(server, vocabulary, seed):
+def measure_parallel(server, arguments, seed):
     """The figures of a server with 16 slots."""
-    server.complete(prompts(1, 32, vocabulary, 0)[0], 4, False)
-    return {"parallel": max(parallel(server, vocabulary, seed + i) for i in range(REPEATS))}
+    server.complete(prompts(1, 32, arguments.vocabulary, 0)[0], 4, False)
+    return {"parallel": best(parallel, server, arguments, seed)}
 
 
 RUNS = ((1, measure_one), (PARALLEL, measure_parallel))
@@ -183,7 +195,7 @@ def run(arguments, name, seed):
     for slots, measure in RUNS:
         with tempfile.NamedTemporaryFile("w", prefix=f"{name}-", suffix=".log", delete=False) as log:
             with Server(name, command_of(arguments, name, slots), arguments.port, log) as server:
-                figures |= measure(server, arguments.vocabulary, seed)
+                figures |= measure(server, arguments, seed)
         os.unlink(log.name)
     return figures
 
@@ -223,12 +235,15 @@ def main():
     parser.add_argument("--llama", help="the program `llama-server`")
     parser.add_argument("--out", required=True)
     parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--port", type=int, default=18080)
     parser.add_argument("--vocabulary", type=int, default=40000, help="prompt ids are drawn below this")
     parser.add_argument("--llama-flag", action="append", default=[], help="one more argument for llama-server; repeatable")
     parser.add_argument("--demeanor-flag", action="append", default=[], help="one more argument for demeanor serve; repeatable")
     arguments = parser.parse_args()
+    # So that an ended script ends its server too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     names = [name for name, program in ((THEIRS, arguments.llama), (OURS, arguments.demeanor)) if program]
     if not names:
         parser.error("one of --llama and --demeanor is needed, both for ratios")
