@@ -6,15 +6,19 @@
 //! Not here: what an edit does to a row (`model`), personas (`persona`), HTTP (`server`).
 
 mod blocks;
+mod dose;
 mod error;
 mod expression;
 pub mod formats;
 mod names;
+mod plan;
 mod request;
 mod vector;
 
 pub use blocks::BlockSet;
+pub use dose::Norms;
 pub use error::SteeringError;
 pub use expression::{Expression, Operation, Positions, Term, When};
+pub use plan::{Applied, AppliedVector};
 pub use request::{Intervention, RequestRules, Source, SteeringRequest, Unit};
 pub use vector::{Calibration, ModelShape, Origin, Provenance, Vector};
