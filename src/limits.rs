@@ -89,6 +89,8 @@ pub const VOCABULARY_MAX: u32 = 1 << 21;
 pub const TEMPLATE_FUEL: u64 = 500_000;
 pub const TEMPLATE_RECURSION_MAX: usize = 64;
 pub const TEMPLATE_BYTES_MAX: usize = 256 << 10;
+/// Longest rendered chat and longest text that is tokenised: a body's worth of messages and what a template adds.
+pub const ENCODE_BYTES_MAX: usize = JSON_BODY_BYTES_MAX + TEMPLATE_BYTES_MAX;
 
 // ---- engine ----
 /// Requests waiting for a slot; more are answered 429.
