@@ -66,6 +66,15 @@ pub const GGUF_METADATA_ENTRIES_MAX: u64 = 65_536;
 pub const GGUF_METADATA_BYTES_MAX: u64 = 64 << 20;
 pub const GGUF_ARRAY_ITEMS_MAX: u64 = 1 << 20;
 pub const GGUF_DIMENSIONS_MAX: u32 = 4;
+/// Arrays inside arrays; no file in use nests them at all.
+pub const GGUF_ARRAY_DEPTH_MAX: u32 = 4;
+/// Bytes of a metadata key, as the format has it.
+pub const GGUF_KEY_BYTES_MAX: u64 = 65_535;
+/// Bytes of a tensor's name; the format has 64, files of other tools a little more.
+pub const GGUF_TENSOR_NAME_BYTES_MAX: u64 = 256;
+/// Alignment of tensor data: a power of two between these; 32 where the file says nothing.
+pub const GGUF_ALIGNMENT_MIN: u32 = 8;
+pub const GGUF_ALIGNMENT_MAX: u32 = 65_536;
 pub const BLOCKS_MAX: u32 = 1024;
 pub const WIDTH_MAX: u32 = 1 << 17;
 pub const VOCABULARY_MAX: u32 = 1 << 21;
@@ -75,6 +84,8 @@ pub const VOCABULARY_MAX: u32 = 1 << 21;
 pub const TEMPLATE_FUEL: u64 = 500_000;
 pub const TEMPLATE_RECURSION_MAX: usize = 64;
 pub const TEMPLATE_BYTES_MAX: usize = 256 << 10;
+/// Longest rendered chat and longest text that is tokenised: a body's worth of messages and what a template adds.
+pub const ENCODE_BYTES_MAX: usize = JSON_BODY_BYTES_MAX + TEMPLATE_BYTES_MAX;
 
 // ---- engine ----
 /// Requests waiting for a slot; more are answered 429.

@@ -1,1 +1,29 @@
 //! Text to tokens and back: tokenizer, chat template, stream decoding, stop strings. No tensors.
+//!
+//! A client's words never become control tokens: the template's own do, whatever the messages say (`added::Guard`).
+//! Not here: what a message may hold (`server`), how many tokens fit (`engine`).
+
+mod added;
+mod bpe;
+mod bytes;
+mod chat;
+mod error;
+#[cfg(test)]
+mod fixtures;
+mod from_gguf;
+mod functions;
+mod pre;
+mod roles;
+mod source;
+mod stop;
+mod stream;
+mod template;
+mod tokenizer;
+
+pub use chat::{ChatOptions, Encoded, Message, Rendered, Role, Text};
+pub use error::TextError;
+pub use source::{TokenizerSource, kind};
+pub use stop::{StopStrings, Stopped};
+pub use stream::StreamDecoder;
+pub use template::{Template, TemplateKind};
+pub use tokenizer::{Specials, Tokenizer};

@@ -1,0 +1,236 @@
+//! A chat as a prompt: messages through the template into token ids.
+
+use super::added::absent_characters;
+use super::roles::Turn;
+use super::template::Chat;
+use super::{Specials, Template, TemplateKind, TextError, Tokenizer};
+use crate::limits::MESSAGES_MAX;
+use serde_json::{Map, Value};
+use std::sync::Arc;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    System,
+    /// OpenAI's newer name for `System`; the same to every template.
+    Developer,
+    User,
+    Assistant,
+    Tool,
+}
+
+impl Role {
+    pub fn parse(name: &str) -> Option<Role> {
+        match name {
+            "system" => Some(Role::System),
+            "developer" => Some(Role::Developer),
+            "user" => Some(Role::User),
+            "assistant" => Some(Role::Assistant),
+            "tool" => Some(Role::Tool),
+            _ => None,
+        }
+    }
+
+    /// The name that templates know.
+    fn in_template(self) -> &'static str {
+        match self {
+            Role::System | Role::Developer => "system",
+            Role::User => "user",
+            Role::Assistant => "assistant",
+            Role::Tool => "tool",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    pub role: Role,
+    pub content: String,
+    pub name: Option<String>,
+}
+
+impl Message {
+    pub fn new(role: Role, content: &str) -> Message {
+        Message { role, content: content.to_owned(), name: None }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct ChatOptions {
+    /// Whether the prompt ends where an answer begins. With an assistant message last, that message is continued.
+    pub add_generation_prompt: bool,
+    /// The last message, an assistant's, stays open: nothing comes after its text.
+    pub continue_final: bool,
+    /// Values for names that the template reads (`enable_thinking`).
+    pub kwargs: Map<String, Value>,
+}
+
+impl Default for ChatOptions {
+    fn default() -> ChatOptions {
+        ChatOptions { add_generation_prompt: true, continue_final: false, kwargs: Map::new() }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rendered {
+    pub text: String,
+    pub warnings: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoded {
+    /// BOS included where the model wants it.
+    pub ids: Vec<u32>,
+    pub warnings: Vec<String>,
+}
+
+/// A rendered chat in which the client's text still carries marks.
+struct Composed {
+    marked: String,
+    mark: char,
+    warnings: Vec<String>,
+}
+
+/// A model's way with text.
+pub struct Text {
+    pub tokenizer: Arc<Tokenizer>,
+    template: Template,
+}
+
+impl Text {
+    pub fn new(tokenizer: Arc<Tokenizer>, template: Template) -> Text {
+        Text { tokenizer, template }
+    }
+
+    pub fn template(&self) -> &Template {
+        &self.template
+    }
+
+    /// Strings that end an answer beside the stop tokens: a plain dialogue's model has no token for that.
+    pub fn stop_strings(&self) -> &'static [&'static str] {
+        match self.template.kind() {
+            TemplateKind::PlainDialogue => &["\nUser:"],
+            TemplateKind::Shipped | TemplateKind::FromFile => &[],
+        }
+    }
+
+    /// The prompt as text.
+    pub fn render(&self, messages: &[Message], options: &ChatOptions) -> Result<Rendered, TextError> {
+        let composed = self.compose(messages, options)?;
+        Ok(Rendered { text: composed.marked.replace(composed.mark, ""), warnings: composed.warnings })
+    }
+
+    /// The prompt as tokens. Control tokens are those that the template wrote; the same texts in messages stay text.
+    pub fn chat(&self, messages: &[Message], options: &ChatOptions) -> Result<Encoded, TextError> {
+        let composed = self.compose(messages, options)?;
+        let ids = self.tokenizer.encode_marked(&composed.marked, composed.mark)?;
+        Ok(Encoded { ids: self.with_bos(ids), warnings: composed.warnings })
+    }
+
+    /// A prompt without a template: plain text, control tokens stay text.
+    pub fn complete(&self, prompt: &str) -> Result<Vec<u32>, TextError> {
+        Ok(self.with_bos(self.tokenizer.encode(prompt, Specials::AsText)?))
+    }
+
+    /// Puts BOS first where the model wants it and the template has not written it.
+    fn with_bos(&self, ids: Vec<u32>) -> Vec<u32> {
+        match self.tokenizer.bos().filter(|_| self.tokenizer.add_bos()) {
+            Some(bos) if ids.first() != Some(&bos) => [bos].into_iter().chain(ids).collect(),
+            _ => ids,
+        }
+    }
+
+    fn compose(&self, messages: &[Message], options: &ChatOptions) -> Result<Composed, TextError> {
+        let continued = check(messages, options)?;
+        let (mut kwargs, ignored) = self.template.admit(&options.kwargs)?;
+        let mut texts = vec![self.template.source()];
+        texts.extend(messages.iter().map(|message| message.content.as_str()));
+        texts.extend(messages.iter().filter_map(|message| message.name.as_deref()));
+        kwargs.values().for_each(|value| strings(value, &mut texts));
+        let [mark, end] = absent_characters(&texts)
+            .ok_or_else(|| wrong("messages", "they use nearly all of Unicode's private characters".to_owned()))?;
+        kwargs.values_mut().for_each(|value| self.mark_strings(value, mark));
+        let mut turns: Vec<Turn> = messages.iter().map(|message| self.turn(message, mark)).collect();
+        if let Some(last) = turns.last_mut().filter(|_| continued) {
+            last.content.extend([end, ' ']);
+        }
+        let add_generation_prompt = options.add_generation_prompt && !continued;
+        let run = self.template.render(&Chat { turns: &turns, add_generation_prompt, kwargs: &kwargs })?;
+        let marked = if continued { opened(run.text, end)? } else { run.text };
+        let warnings = run.warnings.into_iter().chain(ignored).collect();
+        Ok(Composed { marked, mark, warnings })
+    }
+
+    fn turn(&self, message: &Message, mark: char) -> Turn {
+        let guard = self.tokenizer.guard();
+        Turn {
+            role: message.role.in_template(),
+            content: guard.mark(&message.content, mark),
+            name: message.name.as_ref().map(|name| guard.mark(name, mark)),
+        }
+    }
+
+    fn mark_strings(&self, value: &mut Value, mark: char) {
+        match value {
+            Value::String(text) => *text = self.tokenizer.guard().mark(text, mark),
+            Value::Array(items) => items.iter_mut().for_each(|item| self.mark_strings(item, mark)),
+            Value::Object(map) => {
+                let entries = std::mem::take(map).into_iter();
+                *map = entries
+                    .map(|(key, mut item)| {
+                        self.mark_strings(&mut item, mark);
+                        (self.tokenizer.guard().mark(&key, mark), item)
+                    })
+                    .collect();
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+}
+
+/// All strings in a JSON value.
+fn strings<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+    match value {
+        Value::String(text) => found.push(text),
+        Value::Array(items) => items.iter().for_each(|item| strings(item, found)),
+        Value::Object(map) => map.iter().for_each(|(key, item)| {
+            found.push(key);
+            strings(item, found);
+        }),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// Whether the last message is to be continued.
+fn check(messages: &[Message], options: &ChatOptions) -> Result<bool, TextError> {
+    if messages.is_empty() || messages.len() > MESSAGES_MAX {
+        return Err(wrong("messages", format!("{} messages; 1 to {MESSAGES_MAX} are allowed", messages.len())));
+    }
+    let assistant_last = messages.last().is_some_and(|message| message.role == Role::Assistant);
+    if options.continue_final && !assistant_last {
+        let reason = "the last message is not an assistant message, there is nothing to continue".to_owned();
+        return Err(wrong("continue_final_message", reason));
+    }
+    Ok(assistant_last && (options.continue_final || options.add_generation_prompt))
+}
+
+/// `text` up to where the last message ends: `end` and a space were put after it. Where the template trimmed the space,
+/// it would have trimmed the message's own too.
+fn opened(mut text: String, end: char) -> Result<String, TextError> {
+    let at = text.rfind(end).ok_or_else(|| {
+        wrong("messages", "the chat template drops the last message, so it cannot be continued".to_owned())
+    })?;
+    let kept = text[at..].strip_prefix(end).is_some_and(|after| after.starts_with(' '));
+    text.truncate(at);
+    if !kept {
+        text.truncate(text.trim_end().len());
+    }
+    Ok(text)
+}
+
+fn wrong(name: &str, reason: String) -> TextError {
+    TextError::Argument { name: name.to_owned(), reason }
+}
+
+#[cfg(test)]
+#[path = "chat_tests.rs"]
+mod tests;

@@ -1,0 +1,284 @@
+//! What chat templates call: errors, the date, JSON as Python writes it.
+
+use minijinja::value::Kwargs;
+use minijinja::{Error, ErrorKind, State, Value};
+use std::fmt::Write;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Deepest indentation and nesting of JSON; enough for any tool description.
+const INDENT_MAX: usize = 16;
+const DEPTH_MAX: usize = 64;
+
+pub(super) fn raise_exception(message: String) -> Result<Value, Error> {
+    Err(Error::new(ErrorKind::InvalidOperation, message))
+}
+
+/// The time now, in UTC: the same chat renders the same everywhere.
+pub(super) fn strftime_now(format: &str) -> String {
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    strftime(format, seconds)
+}
+
+const MONTHS: [&str; 12] = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+];
+const DAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
+
+/// The specifiers that templates use; any other is kept as it is.
+fn strftime(format: &str, seconds: u64) -> String {
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = civil(days);
+    let name = MONTHS[month as usize - 1];
+    let weekday = DAYS[(days % 7) as usize];
+    let mut out = String::new();
+    let mut characters = format.chars();
+    while let Some(character) = characters.next() {
+        if character != '%' {
+            out.push(character);
+            continue;
+        }
+        let part = match characters.next() {
+            Some('Y') => year.to_string(),
+            Some('y') => format!("{:02}", year % 100),
+            Some('m') => format!("{month:02}"),
+            Some('d') => format!("{day:02}"),
+            Some('B') => name.to_owned(),
+            Some('b') => name[..3].to_owned(),
+            Some('A') => weekday.to_owned(),
+            Some('a') => weekday[..3].to_owned(),
+            Some('H') => format!("{:02}", second / 3600),
+            Some('M') => format!("{:02}", second / 60 % 60),
+            Some('S') => format!("{:02}", second % 60),
+            Some('%') => "%".to_owned(),
+            Some(other) => format!("%{other}"),
+            None => "%".to_owned(),
+        };
+        out += &part;
+    }
+    out
+}
+
+/// Year, month and day of a day counted from 1970-01-01. Years are counted from March, so that the leap day is last;
+/// 400 of them are 146,097 days.
+fn civil(days: u64) -> (u64, u64, u64) {
+    let shifted = days + 719_468;
+    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let march_month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * march_month + 2) / 5 + 1;
+    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
+    (era * 400 + year + u64::from(month <= 2), month, day)
+}
+
+/// `json.dumps` with `ensure_ascii` off: templates print tool descriptions with it, and models learned that spelling.
+pub(super) fn tojson(state: &State, value: Value, options: Kwargs) -> Result<Value, Error> {
+    let indent: Option<usize> = options.get("indent")?;
+    let sort: Option<bool> = options.get("sort_keys")?;
+    let ascii: Option<bool> = options.get("ensure_ascii")?;
+    let separators: Option<Vec<String>> = options.get("separators")?;
+    options.assert_all_used()?;
+    if indent.is_some_and(|indent| indent > INDENT_MAX) {
+        let message = format!("`tojson`: indent is at most {INDENT_MAX}");
+        return Err(Error::new(ErrorKind::InvalidOperation, message));
+    }
+    let json = serde_json::to_value(&value)
+        .map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))?;
+    let (comma, colon) = match separators.as_deref() {
+        Some([comma, colon]) => (comma.clone(), colon.clone()),
+        _ => (if indent.is_some() { "," } else { ", " }.to_owned(), ": ".to_owned()),
+    };
+    let style = Style { indent, sort: sort == Some(true), ascii: ascii == Some(true), comma, colon };
+    let mut out = String::new();
+    style.write(&json, 0, &mut out)?;
+    state.consume_fuel(out.len() as u64 / 4)?;
+    Ok(Value::from(out))
+}
+
+struct Style {
+    indent: Option<usize>,
+    sort: bool,
+    ascii: bool,
+    comma: String,
+    colon: String,
+}
+
+impl Style {
+    fn write(&self, json: &serde_json::Value, depth: usize, out: &mut String) -> Result<(), Error> {
+        if depth > DEPTH_MAX {
+            let message = format!("`tojson`: nested deeper than {DEPTH_MAX}");
+            return Err(Error::new(ErrorKind::InvalidOperation, message));
+        }
+        match json {
+            serde_json::Value::Array(items) => self.list(items, ('[', ']'), depth, out, |style, item, out| {
+                style.write(item, depth + 1, out)
+            }),
+            serde_json::Value::Object(map) => {
+                let mut entries: Vec<_> = map.iter().collect();
+                if self.sort {
+                    entries.sort_by_key(|(key, _)| *key);
+                }
+                self.list(&entries, ('{', '}'), depth, out, |style, (key, value), out| {
+                    style.string(key, out);
+                    out.push_str(&style.colon);
+                    style.write(value, depth + 1, out)
+                })
+            }
+            serde_json::Value::String(text) => {
+                self.string(text, out);
+                Ok(())
+            }
+            scalar => {
+                out.push_str(&scalar.to_string());
+                Ok(())
+            }
+        }
+    }
+
+    fn list<T>(
+        &self,
+        items: &[T],
+        brackets: (char, char),
+        depth: usize,
+        out: &mut String,
+        each: impl Fn(&Style, &T, &mut String) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        out.push(brackets.0);
+        for (at, item) in items.iter().enumerate() {
+            if at > 0 {
+                out.push_str(&self.comma);
+            }
+            self.line(depth + 1, out);
+            each(self, item, out)?;
+        }
+        if !items.is_empty() {
+            self.line(depth, out);
+        }
+        out.push(brackets.1);
+        Ok(())
+    }
+
+    fn line(&self, depth: usize, out: &mut String) {
+        if let Some(indent) = self.indent {
+            out.push('\n');
+            out.extend(std::iter::repeat_n(' ', indent * depth));
+        }
+    }
+
+    fn string(&self, text: &str, out: &mut String) {
+        out.push('"');
+        for character in text.chars() {
+            match character {
+                '"' => out.push_str("\\\""),
+                '\\' => out.push_str("\\\\"),
+                '\n' => out.push_str("\\n"),
+                '\r' => out.push_str("\\r"),
+                '\t' => out.push_str("\\t"),
+                '\u{8}' => out.push_str("\\b"),
+                '\u{c}' => out.push_str("\\f"),
+                '\0'..='\u{1f}' => escape(character, out),
+                _ if self.ascii && !(' '..='~').contains(&character) => escape(character, out),
+                _ => out.push(character),
+            }
+        }
+        out.push('"');
+    }
+}
+
+fn escape(character: char, out: &mut String) {
+    for unit in character.encode_utf16(&mut [0; 2]) {
+        // Writing to a string cannot fail.
+        let _ = write!(out, "\\u{unit:04x}");
+    }
+}
+
+/// Without `{% generation %}` and `{% endgeneration %}`, which only mark text for training: an `if` in their place
+/// keeps what white space control they ask for.
+pub(super) fn without_generation_tags(source: &str) -> String {
+    let mut out = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(start) = rest.find("{%") {
+        let (before, tag) = rest.split_at(start);
+        out.push_str(before);
+        let Some(end) = tag.find("%}") else {
+            rest = tag;
+            break;
+        };
+        let (tag, after) = tag.split_at(end + 2);
+        let inner = tag.trim_start_matches("{%").trim_end_matches("%}");
+        let word = inner.trim_matches(|c: char| c == '-' || c == '+' || c.is_whitespace());
+        match word {
+            "generation" => out.push_str(&tag.replace("generation", "if true")),
+            "endgeneration" => out.push_str(&tag.replace("endgeneration", "endif")),
+            _ => out.push_str(tag),
+        }
+        rest = after;
+    }
+    out + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates() {
+        for (seconds, expected) in [
+            (0, "1970-01-01 Thu Thursday 00:00:00"),
+            (951_782_400, "2000-02-29 Tue Tuesday 00:00:00"),
+            (1_735_689_599, "2024-12-31 Tue Tuesday 23:59:59"),
+            (4_107_542_400, "2100-03-01 Mon Monday 00:00:00"),
+        ] {
+            assert_eq!(strftime("%Y-%m-%d %a %A %H:%M:%S", seconds), expected);
+        }
+        assert_eq!(strftime("%d %b %B %y %% %q %", 951_782_400), "29 Feb February 00 % %q %");
+    }
+
+    #[test]
+    fn json_as_python_writes_it() {
+        let environment = {
+            let mut environment = minijinja::Environment::new();
+            environment.add_filter("tojson", tojson);
+            environment
+        };
+        let value: serde_json::Value =
+            serde_json::from_str(r#"{"b": [1, 2.5, true, null], "a": {"é<\"\n": "\u0001"}, "e": []}"#).unwrap();
+        for (call, expected) in [
+            ("v|tojson", r#"{"b": [1, 2.5, true, null], "a": {"é<\"\n": "\u0001"}, "e": []}"#),
+            ("v.a|tojson(ensure_ascii=true)", r#"{"\u00e9<\"\n": "\u0001"}"#),
+            (
+                "v|tojson(sort_keys=true, separators=[',',':'])",
+                r#"{"a":{"é<\"\n":"\u0001"},"b":[1,2.5,true,null],"e":[]}"#,
+            ),
+            ("v.b|tojson(indent=2)", "[\n  1,\n  2.5,\n  true,\n  null\n]"),
+        ] {
+            let template = format!("{{{{ {call} }}}}");
+            let text = environment.render_str(&template, minijinja::context! { v => value }).unwrap();
+            assert_eq!(text, expected, "{call}");
+        }
+        let error = environment.render_str("{{ [1]|tojson(indent=1000000000) }}", ()).unwrap_err();
+        assert!(error.to_string().contains("indent is at most 16"), "{error}");
+    }
+
+    #[test]
+    fn generation_tags() {
+        for (source, expected) in [
+            ("a{% generation %}b{%- endgeneration -%}c", "a{% if true %}b{%- endif -%}c"),
+            ("{% if generation %}x{% endif %}", "{% if generation %}x{% endif %}"),
+            ("open {% generation", "open {% generation"),
+        ] {
+            assert_eq!(without_generation_tags(source), expected);
+        }
+    }
+}
