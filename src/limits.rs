@@ -58,6 +58,19 @@ pub const SOFT_ROWS_MAX: usize = 64;
 pub const DOSE_WARN: f32 = 0.5;
 /// Above this dose a request is refused unless `--max-dose` says otherwise.
 pub const DOSE_MAX: f32 = 1.0;
+/// The doses of the parts of a plan may sum up to so many times the limit: parts that cancel are no way around it.
+pub const DOSE_PARTS_FACTOR: f32 = 4.0;
+/// Header of a vector's safetensors file: 256 tensors take 25 KiB.
+pub const VECTOR_HEADER_BYTES_MAX: u64 = 64 << 10;
+/// Tensors of a vector file: more blocks than any model to be served.
+pub const VECTOR_TENSORS_MAX: usize = 256;
+/// Vectors that wait to be extracted; each takes seconds to minutes.
+pub const EXTRACTIONS_WAITING_MAX: usize = 32;
+/// Pairs of an uploaded contrast set, and bytes of one reply.
+pub const CONTRAST_PAIRS_MAX: usize = 512;
+pub const CONTRAST_TEXT_BYTES_MAX: usize = 4096;
+/// Stored vectors of one model; listing them stays quick.
+pub const VECTORS_MAX: usize = 1024;
 
 // ---- model files ----
 pub const GGUF_TENSORS_MAX: u64 = 65_536;

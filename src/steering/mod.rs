@@ -1,1 +1,24 @@
-//! Everything about vectors that has a name.
+//! Everything about vectors that has a name: traits, extraction, files, expressions, dose, and the way from a request to
+//! the numbers that the model adds.
+//!
+//! A request's way: [`SteeringRequest`] (what was asked, checked on its own) -> `Library::plan` (names to vectors, made
+//! on first use) -> [`Applied`] (the model's [`Edits`](crate::model::Edits), and what the answer says about them).
+//! Not here: what an edit does to a row (`model`), personas (`persona`), HTTP (`server`).
+
+mod blocks;
+mod dose;
+mod error;
+mod expression;
+pub mod formats;
+mod names;
+mod plan;
+mod request;
+mod vector;
+
+pub use blocks::BlockSet;
+pub use dose::Norms;
+pub use error::SteeringError;
+pub use expression::{Expression, Operation, Positions, Term, When};
+pub use plan::{Applied, AppliedVector};
+pub use request::{Intervention, RequestRules, Source, SteeringRequest, Unit};
+pub use vector::{Calibration, ModelShape, Origin, Provenance, Vector};
