@@ -158,9 +158,12 @@ async fn connect(
         .max_buf_size(limits::HEADER_BYTES_MAX)
         .serve_connection(io, service);
     let mut connection = pin!(connection);
+    let closing = async {
+        let _ = closed.wait_for(|closed| *closed).await;
+    };
     let end = tokio::select! {
         end = connection.as_mut() => end,
-        _ = closed.wait_for(|closed| *closed) => {
+        () = closing => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -241,3 +244,7 @@ impl HttpBody for Counted {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+#[path = "accept_tests.rs"]
+mod tests;

@@ -1,5 +1,8 @@
 //! Every refusal a client can get: one code each, and one place that decides status, type and retry advice.
 
+use crate::engine::{SequenceError, SubmitError};
+use crate::steering::SteeringError;
+use crate::text::TextError;
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
@@ -35,8 +38,11 @@ pub enum ErrorCode {
     UnsupportedMediaType,
     WrongHost,
     VectorDoesNotFit,
+    VectorFailed,
+    DoseTooLarge,
     TooManyFailedKeys,
     QueueFull,
+    Busy,
     Loading,
     VectorNotReady,
     ShuttingDown,
@@ -93,10 +99,13 @@ impl ErrorCode {
             VectorDoesNotFit => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request_error", "vector_does_not_fit", None)
             }
+            VectorFailed => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request_error", "vector_failed", None),
+            DoseTooLarge => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request_error", "dose_too_large", None),
             TooManyFailedKeys => {
                 (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "too_many_failed_keys", None)
             }
             QueueFull => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "queue_full", None),
+            Busy => (StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", "busy", None),
             Loading => (StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", "loading", None),
             VectorNotReady => {
                 (StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", "vector_not_ready", None)
@@ -190,6 +199,83 @@ impl IntoResponse for ApiError {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
+    }
+}
+
+impl From<SteeringError> for ApiError {
+    fn from(error: SteeringError) -> ApiError {
+        use SteeringError as E;
+        let retry_after = match &error {
+            E::NotReady { retry_after, .. } => Some(retry_after.as_secs()),
+            _ => None,
+        };
+        let code = match &error {
+            E::Syntax { .. } | E::Range { .. } | E::TooMany { .. } | E::Overflow { .. } => ErrorCode::InvalidSteering,
+            E::Unsupported { .. } => ErrorCode::Unsupported,
+            E::Unknown { .. } => ErrorCode::VectorNotFound,
+            E::DoesNotFit { .. } | E::BadFile { .. } => ErrorCode::VectorDoesNotFit,
+            E::OtherModel { .. } | E::Conflict { .. } => ErrorCode::Conflict,
+            E::DoseExceeded { .. } => ErrorCode::DoseExceeded,
+            E::NotReady { .. } => ErrorCode::VectorNotReady,
+            E::Failed { .. } => ErrorCode::VectorFailed,
+            E::Internal(_) => return ApiError::internal(error),
+        };
+        let param = error.param().map(str::to_string);
+        let plain = ApiError { param, ..ApiError::new(code, error.to_string()) };
+        match retry_after {
+            Some(seconds) => plain.retry_after(seconds),
+            None => plain,
+        }
+    }
+}
+
+impl From<TextError> for ApiError {
+    fn from(error: TextError) -> ApiError {
+        use TextError as E;
+        let (code, param) = match &error {
+            E::TooLong { .. } => (ErrorCode::BodyTooLarge, None),
+            E::Template { message, .. } => {
+                let param = message.map_or("messages".to_string(), |index| format!("messages[{index}]"));
+                (ErrorCode::InvalidTemplate, Some(param))
+            }
+            E::TemplateLimit { .. } => (ErrorCode::InvalidTemplate, Some("messages".into())),
+            E::Argument { name, .. } => (ErrorCode::InvalidValue, Some(name.clone())),
+            E::Failed
+            | E::Unsupported { .. }
+            | E::Missing { .. }
+            | E::Vocabulary(_)
+            | E::TemplateLoad(_)
+            | E::Weights(_) => return ApiError::internal(error),
+        };
+        ApiError { param, ..ApiError::new(code, error.to_string()) }
+    }
+}
+
+impl From<SubmitError> for ApiError {
+    fn from(error: SubmitError) -> ApiError {
+        let message = error.to_string();
+        match error {
+            SubmitError::Full { retry_after, .. } => {
+                let seconds = retry_after.as_secs_f64().ceil().clamp(1.0, 60.0);
+                ApiError::new(ErrorCode::QueueFull, message).retry_after(seconds as u64)
+            }
+            SubmitError::Stopped => ApiError::new(ErrorCode::ShuttingDown, "the server is shutting down"),
+            SubmitError::TooLong { .. } => ApiError::new(ErrorCode::ContextLengthExceeded, message),
+            SubmitError::UnknownToken { .. } | SubmitError::Empty => ApiError::new(ErrorCode::InvalidValue, message),
+            SubmitError::Shape(_) => ApiError::internal(message),
+        }
+    }
+}
+
+impl From<SequenceError> for ApiError {
+    fn from(error: SequenceError) -> ApiError {
+        let code = match &error {
+            SequenceError::NonFiniteLogits => ErrorCode::DoseTooLarge,
+            SequenceError::CacheTooSmall { .. } => ErrorCode::ContextLengthExceeded,
+            SequenceError::ShuttingDown => ErrorCode::ShuttingDown,
+            SequenceError::EngineFailed => ErrorCode::SequenceFailed,
+        };
+        ApiError::new(code, error.to_string())
     }
 }
 

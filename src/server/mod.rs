@@ -19,6 +19,7 @@ pub use error::{ApiError, ErrorCode};
 use crate::config::Settings;
 use crate::engine::Engine;
 use crate::limits;
+use crate::persona::Serving;
 use crate::steering::Library;
 use crate::text::Text;
 use axum::Router;
@@ -67,6 +68,12 @@ impl Context {
         names
     }
 
+    /// What answers, for fingerprints.
+    fn serving(&self) -> Serving<'_> {
+        let info = self.engine.info();
+        Serving { build: BUILD, arithmetic: &info.arithmetic, weights: info.weights_digest }
+    }
+
     /// Sequences of one request that run at once.
     fn running_max(&self) -> usize {
         self.settings.max_batch.max(1)
@@ -74,16 +81,12 @@ impl Context {
 }
 
 /// The route table. Every route also answers without `/v1`.
-const ROUTES: [(&str, Route); 16] = [
+const ROUTES: [(&str, Route); 12] = [
     ("/v1/chat/completions", Route::Chat),
     ("/v1/completions", Route::Completions),
     ("/v1/models", Route::Models),
     ("/v1/models/{*id}", Route::Model),
     ("/v1/score", Route::Score),
-    ("/v1/vectors", Route::Vectors),
-    ("/v1/vectors/{name}", Route::Vector),
-    ("/v1/vectors/{name}/file", Route::VectorFile),
-    ("/v1/traits", Route::Traits),
     ("/v1/tokenize", Route::Tokenize),
     ("/v1/detokenize", Route::Detokenize),
     ("/v1/apply-template", Route::ApplyTemplate),
@@ -100,10 +103,6 @@ enum Route {
     Models,
     Model,
     Score,
-    Vectors,
-    Vector,
-    VectorFile,
-    Traits,
     Tokenize,
     Detokenize,
     ApplyTemplate,
@@ -121,10 +120,6 @@ impl Route {
             Route::Models => get(openai::models),
             Route::Model => get(openai::model),
             Route::Score => post(native::score),
-            Route::Vectors => get(native::list_vectors).post(native::upload_vector),
-            Route::Vector => get(native::show_vector).delete(native::delete_vector),
-            Route::VectorFile => get(native::export_vector),
-            Route::Traits => get(native::list_traits),
             Route::Tokenize => post(native::tokenize),
             Route::Detokenize => post(native::detokenize),
             Route::ApplyTemplate => post(native::apply_template),

@@ -2,9 +2,8 @@
 
 use super::generation::Account;
 use super::names::SteeringFrom;
-use crate::persona::{Condition, Serving};
+use crate::persona::Condition;
 use crate::server::Context;
-use crate::server::error::ApiError;
 use crate::steering::Applied;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
@@ -32,10 +31,7 @@ impl Answer {
         steering_from: Option<SteeringFrom>,
         warnings: Vec<String>,
     ) -> Answer {
-        let info = context.engine.info();
-        let serving =
-            Serving { build: crate::server::BUILD, arithmetic: &info.arithmetic, weights: info.weights_digest };
-        let fingerprint = condition.fingerprint(&serving);
+        let fingerprint = condition.fingerprint(&context.serving());
         let model = match (steering_from, applied.steering.as_str()) {
             (Some(SteeringFrom::Model), Some(expression)) => format!("{}@({expression})", context.model),
             _ => context.model.clone(),
@@ -130,11 +126,6 @@ fn ratio(a: f64, b: f64) -> f64 {
 /// A log-probability as JSON can say it: -inf is -9999, as OpenAI has it.
 pub fn finite(logprob: f32) -> f32 {
     if logprob.is_finite() { logprob } else { -9999.0 }
-}
-
-/// The error object of a stream.
-pub fn error_frame(error: &ApiError) -> Value {
-    error.body()
 }
 
 #[cfg(test)]

@@ -14,16 +14,15 @@ mod options;
 mod prepare;
 mod sse;
 
-pub use answer::{finite, usage};
-pub use chat::{ChatRequest, ValidChat, template_options};
+pub use answer::finite;
+pub use chat::{ChatRequest, template_options};
 pub use choice::Finish;
-pub use completion::{CompletionRequest, Prompt, ValidCompletion};
-pub use generation::Account;
+pub use completion::CompletionRequest;
 pub use messages::read as read_messages;
 pub use models::{model, models};
-pub use names::{Named, SteeringFrom};
-pub use options::{Options, token_ids};
-pub use prepare::{check_room, encode_chat, encode_text, plan};
+pub use names::Named;
+pub use options::token_ids;
+pub use prepare::{blocking, check_room, encode_chat, encode_text, plan};
 
 use super::Context;
 use super::body::read_object;
@@ -112,4 +111,13 @@ pub async fn complete(State(context): State<Arc<Context>>, request: Request) -> 
     };
     response.headers_mut().extend(head);
     Ok(response)
+}
+
+/// A stream for tests of the transport.
+#[cfg(test)]
+pub fn test_stream<F: Future<Output = ()> + Send + 'static>(
+    connection: Option<Arc<ConnectionState>>,
+    write: impl FnOnce(sse::Frames, Pings) -> F,
+) -> Response<Body> {
+    sse::respond(|frames| write(frames, Pings::new(connection)))
 }

@@ -113,9 +113,12 @@ fn stop_tokens(context: &Context, options: &Options) -> Arc<[u32]> {
 }
 
 pub fn rules(context: &Context, options: &Options, lists_end_token: bool) -> ChoiceRules {
+    // A chat in a model without end-of-turn token ends where the other speaker begins.
+    let own: &[&str] = if lists_end_token || options.ignore_eos { &[] } else { context.text.stop_strings() };
+    let stop_strings = options.stop_strings.iter().cloned().chain(own.iter().map(|stop| stop.to_string()));
     ChoiceRules {
         tokenizer: context.text.tokenizer.clone(),
-        stop_strings: options.stop_strings.clone(),
+        stop_strings: stop_strings.collect(),
         stop_tokens: stop_tokens(context, options),
         lists_end_token,
     }
