@@ -264,7 +264,7 @@ mod tests {
             ("v.b|tojson(indent=2)", "[\n  1,\n  2.5,\n  true,\n  null\n]"),
         ] {
             let template = format!("{{{{ {call} }}}}");
-            let text = environment.render_str(&template, minijinja::context! { v => value }).unwrap();
+            let text = environment.render_str(&template, minijinja::context! { v => Value::from(minijinja::value::Serde(&value)) }).unwrap();
             assert_eq!(text, expected, "{call}");
         }
         let error = environment.render_str("{{ [1]|tojson(indent=1000000000) }}", ()).unwrap_err();

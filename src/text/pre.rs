@@ -3,24 +3,26 @@
 use super::TextError;
 use tokenizers::utils::SysRegex;
 
-/// GPT-2's words: contractions, then letters, digits or the rest with one space before, then white space.
-const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+/// GPT-2's words: contractions, then letters, digits or the rest with one space before, then white space. Its own form
+/// has `\s+(?!\S)` before the last alternative: white space leaves its last character to what follows. Engines that
+/// look ahead give up on a run of a million line breaks, so `word_len` does that part.
+const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+";
 
 /// One rule; each rule sees only the pieces that the rule before it made.
 enum Rule {
     /// Every digit stands alone.
     Digits,
-    /// Matches and what lies between them are pieces.
-    Pattern(&'static str),
+    /// Words that the pattern matches one after another; they cover any text.
+    Words(&'static str),
 }
 
 /// `tokenizer.ggml.pre` -> rules.
 const KINDS: &[(&str, &[Rule])] =
-    &[("gpt-2", &[Rule::Pattern(GPT2)]), ("smollm", &[Rule::Digits, Rule::Pattern(GPT2)])];
+    &[("gpt-2", &[Rule::Words(GPT2)]), ("smollm", &[Rule::Digits, Rule::Words(GPT2)])];
 
 enum Step {
     Digits,
-    Pattern(SysRegex),
+    Words(SysRegex),
 }
 
 pub(super) struct Splitter(Vec<Step>);
@@ -34,8 +36,8 @@ impl Splitter {
         })?;
         let step = |rule: &Rule| match rule {
             Rule::Digits => Ok(Step::Digits),
-            Rule::Pattern(pattern) => SysRegex::new(pattern)
-                .map(Step::Pattern)
+            Rule::Words(pattern) => SysRegex::new(pattern)
+                .map(Step::Words)
                 .map_err(|error| TextError::Vocabulary(format!("word pattern of `{pre}`: {error}"))),
         };
         Ok(Splitter(rules.iter().map(step).collect::<Result<_, _>>()?))
@@ -54,20 +56,39 @@ fn run<'t>(steps: &[Step], text: &'t str, word: &mut dyn FnMut(&'t str)) {
         }
         return;
     };
-    let mut done = 0;
-    let mut piece = |start: usize, end: usize| {
-        run(rest, &text[done..start], word);
-        run(rest, &text[start..end], word);
-        done = end;
-    };
     match step {
         Step::Digits => {
-            let digits = text.char_indices().filter(|(_, character)| character.is_numeric());
-            digits.for_each(|(start, digit)| piece(start, start + digit.len_utf8()));
+            let mut done = 0;
+            for (start, digit) in text.char_indices().filter(|(_, character)| character.is_numeric()) {
+                let end = start + digit.len_utf8();
+                run(rest, &text[done..start], word);
+                run(rest, &text[start..end], word);
+                done = end;
+            }
+            run(rest, &text[done..], word);
         }
-        Step::Pattern(regex) => regex.find_iter(text).for_each(|(start, end)| piece(start, end)),
+        Step::Words(regex) => {
+            let mut left = text;
+            while !left.is_empty() {
+                let (piece, after) = left.split_at(word_len(regex, left));
+                run(rest, piece, word);
+                left = after;
+            }
+        }
     }
-    run(rest, &text[done..], word);
+}
+
+/// Bytes of the word that `text`, not empty, begins with.
+fn word_len(regex: &SysRegex, text: &str) -> usize {
+    let len = match regex.find_iter(text).next() {
+        Some((0, end)) if end > 0 => end,
+        // Cannot be with a pattern that covers any text.
+        Some((start, _)) if start > 0 => start,
+        _ => text.len(),
+    };
+    let last = text[..len].chars().next_back().filter(|last| last.is_whitespace()).map_or(0, char::len_utf8);
+    // White space of two characters and more before something else.
+    if 0 < last && last < len && len < text.len() { len - last } else { len }
 }
 
 #[cfg(test)]

@@ -212,10 +212,11 @@ impl Tokenizer {
         &self.stop
     }
 
-    /// The token that stands for exactly `text`; of several the control token, then the lowest.
+    /// The token that stands for exactly `text`; of several a control token, then the highest: tokens of single bytes
+    /// stand before those of text.
     pub fn token_id(&self, text: &str) -> Option<u32> {
         let matching = (0..self.ends.len() as u32).filter(|&id| self.bytes_of(id) == Some(text.as_bytes()));
-        matching.min_by_key(|&id| (!self.is_special(id), id))
+        matching.max_by_key(|&id| (self.is_special(id), id))
     }
 }
 
@@ -330,3 +331,7 @@ fn meaning(source: &TokenizerSource, id: usize, special: bool) -> Vec<u8> {
         _ => text.replace(SPACE, " ").into_bytes(),
     }
 }
+
+#[cfg(test)]
+#[path = "tokenizer_tests.rs"]
+mod tests;
