@@ -151,7 +151,10 @@ async fn connect(
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         answer(request, peer, front.clone(), lifecycle.clone(), state.clone())
     });
+    // A connection that comes during the shutdown gets one answer.
+    let late = *closed.borrow();
     let connection = hyper::server::conn::http1::Builder::new()
+        .keep_alive(!late)
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_secs(limits::IDLE_SECONDS_MAX))
         .max_headers(limits::HEADER_LINES_MAX)
@@ -159,6 +162,9 @@ async fn connect(
         .serve_connection(io, service);
     let mut connection = pin!(connection);
     let closing = async {
+        if late {
+            return std::future::pending().await;
+        }
         let _ = closed.wait_for(|closed| *closed).await;
     };
     let end = tokio::select! {

@@ -15,10 +15,18 @@ use std::time::Duration;
 
 /// The JSON object of a request.
 pub async fn read_object(request: Request) -> Result<(HeaderMap, Map<String, Value>), ApiError> {
+    read_map(request, limits::JSON_BODY_BYTES_MAX).await
+}
+
+/// The same with a limit of the route's own.
+pub async fn read_map(
+    request: Request,
+    bytes_max: usize,
+) -> Result<(HeaderMap, Map<String, Value>), ApiError> {
     let (parts, body) = request.into_parts();
     check_json(&parts.headers)?;
     let connection = parts.extensions.get::<Arc<ConnectionState>>().cloned();
-    let bytes = read(&parts.headers, body, limits::JSON_BODY_BYTES_MAX, connection).await?;
+    let bytes = read(&parts.headers, body, bytes_max, connection).await?;
     Ok((parts.headers, json::object(&bytes)?))
 }
 

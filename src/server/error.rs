@@ -30,6 +30,7 @@ pub enum ErrorCode {
     ModelNotFound,
     PersonaNotFound,
     VectorNotFound,
+    TraitNotFound,
     SoftPromptNotFound,
     MethodNotAllowed,
     BodyTimeout,
@@ -83,6 +84,7 @@ impl ErrorCode {
             ModelNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "model_not_found", None),
             PersonaNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "persona_not_found", None),
             VectorNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "vector_not_found", None),
+            TraitNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "trait_not_found", None),
             SoftPromptNotFound => {
                 (StatusCode::NOT_FOUND, "invalid_request_error", "soft_prompt_not_found", None)
             }

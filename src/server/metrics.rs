@@ -116,16 +116,12 @@ impl Metrics {
 
     /// The label of a path.
     pub fn known_route(&self, path: &str) -> &'static str {
-        let canonical = match path {
-            "/chat/completions" => "/v1/chat/completions",
-            "/completions" => "/v1/completions",
-            "/v1/health" => "/health",
-            path => path.strip_prefix("/v1").filter(|rest| ROUTES.contains(rest)).unwrap_or(path),
-        };
-        let whole = |route: &&&str| **route == canonical || format!("/v1{canonical}") == **route;
+        let bare = path.strip_prefix("/v1").filter(|rest| rest.starts_with('/')).unwrap_or(path);
+        let long = format!("/v1{bare}");
+        let whole = |route: &&&str| **route == bare || **route == long;
         let below = |route: &&&str| {
-            let rest = canonical.strip_prefix(**route).or(path.strip_prefix(**route));
-            **route != "/" && rest.is_some_and(|rest| rest.starts_with('/'))
+            let rest = long.strip_prefix(**route).filter(|_| **route != "/");
+            rest.is_some_and(|rest| rest.starts_with('/'))
         };
         ROUTES.iter().find(whole).or_else(|| ROUTES.iter().find(below)).unwrap_or(&ROUTES[OTHER])
     }

@@ -81,12 +81,17 @@ impl Context {
 }
 
 /// The route table. Every route also answers without `/v1`.
-const ROUTES: [(&str, Route); 12] = [
+const ROUTES: [(&str, Route); 17] = [
     ("/v1/chat/completions", Route::Chat),
     ("/v1/completions", Route::Completions),
     ("/v1/models", Route::Models),
     ("/v1/models/{*id}", Route::Model),
     ("/v1/score", Route::Score),
+    ("/v1/vectors", Route::Vectors),
+    ("/v1/vectors/{name}", Route::Vector),
+    ("/v1/vectors/{name}/file", Route::VectorFile),
+    ("/v1/traits", Route::Traits),
+    ("/v1/traits/{name}", Route::Trait),
     ("/v1/tokenize", Route::Tokenize),
     ("/v1/detokenize", Route::Detokenize),
     ("/v1/apply-template", Route::ApplyTemplate),
@@ -103,6 +108,11 @@ enum Route {
     Models,
     Model,
     Score,
+    Vectors,
+    Vector,
+    VectorFile,
+    Traits,
+    Trait,
     Tokenize,
     Detokenize,
     ApplyTemplate,
@@ -120,6 +130,11 @@ impl Route {
             Route::Models => get(openai::models),
             Route::Model => get(openai::model),
             Route::Score => post(native::score),
+            Route::Vectors => get(native::list_vectors).post(native::upload_vector),
+            Route::Vector => get(native::show_vector).delete(native::delete_vector),
+            Route::VectorFile => get(native::export_vector),
+            Route::Traits => get(native::list_traits),
+            Route::Trait => get(native::show_trait),
             Route::Tokenize => post(native::tokenize),
             Route::Detokenize => post(native::detokenize),
             Route::ApplyTemplate => post(native::apply_template),
