@@ -88,6 +88,14 @@ pub const GGUF_TENSOR_NAME_BYTES_MAX: u64 = 256;
 /// Alignment of tensor data: a power of two between these; 32 where the file says nothing.
 pub const GGUF_ALIGNMENT_MIN: u32 = 8;
 pub const GGUF_ALIGNMENT_MAX: u32 = 65_536;
+/// Bytes of one downloaded file: the largest open models in one piece; keeps a wrong size header from filling the disk.
+pub const DOWNLOAD_BYTES_MAX: u64 = 1 << 40;
+/// Bytes of a hub's answer to "which files are there".
+pub const HUB_LISTING_BYTES_MAX: u64 = 16 << 20;
+/// A source must answer its first connection by then, or the next one is tried.
+pub const REACH_SECONDS_MAX: u64 = 3;
+/// A download that brings nothing for so long is ended; the next pull continues it.
+pub const DOWNLOAD_STALL_SECONDS_MAX: u64 = 30;
 pub const BLOCKS_MAX: u32 = 1024;
 pub const WIDTH_MAX: u32 = 1 << 17;
 pub const VOCABULARY_MAX: u32 = 1 << 21;
@@ -103,5 +111,7 @@ pub const ENCODE_BYTES_MAX: usize = JSON_BODY_BYTES_MAX + TEMPLATE_BYTES_MAX;
 // ---- engine ----
 /// Requests waiting for a slot; more are answered 429.
 pub const QUEUE_MAX: usize = 64;
+/// Sequences that jobs may have in the engine; an extraction submits some two hundred.
+pub const QUEUED_JOBS_MAX: u64 = 4096;
 /// Positions of one page of the KV cache; also the tile of attention, counted from position 0.
 pub const PAGE_POSITIONS: usize = 64;

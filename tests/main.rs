@@ -1,4 +1,21 @@
-//! One integration target; a table of contents.
+//! Everything that needs a whole server or a whole model.
+//!
+//! | module | proves |
+//! |---|---|
+//! | `exact` | exact mode equals `transformers` in float32; planted bugs are caught |
+//! | `distributions` | the default mode stays near that reference |
+//! | `steering` | a control vector moves log-probabilities as the reference says |
+//! | `sharing` | sequences of one batch do not touch each other: bytes equal solo runs |
+//! | `text` | token ids and rendered chats equal `transformers` |
+//! | `repository` | ranks, dependencies, documents |
+//!
+//! `harness` starts servers and speaks HTTP; `run` drives an engine and reads fixtures.
 
-/// Token ids and rendered chats against transformers.
+mod distributions;
+mod exact;
+mod harness;
+mod repository;
+mod run;
+mod sharing;
+mod steering;
 mod text;

@@ -1,7 +1,91 @@
 //! The command line: one file per verb; each parses, makes one library call and prints.
 
+mod client;
+mod run;
+mod serve;
+
+use crate::app::{self, AppError, Running};
+use crate::config::Settings;
+use clap::Parser;
+use std::fmt;
 use std::process::ExitCode;
 
+/// What a verb gives back; data is already printed.
+pub type Outcome = Result<(), CliError>;
+
+/// A failure with its exit status.
+#[derive(Debug)]
+pub struct CliError {
+    code: u8,
+    message: String,
+}
+
+impl CliError {
+    /// Any failure without a code of its own: 1.
+    pub fn failed(message: impl Into<String>) -> CliError {
+        CliError { code: 1, message: message.into() }
+    }
+
+    /// A bad file: 65.
+    pub fn bad_file(message: impl Into<String>) -> CliError {
+        CliError { code: 65, message: message.into() }
+    }
+
+    /// A bad configuration: 78.
+    pub fn config(message: impl Into<String>) -> CliError {
+        CliError { code: 78, message: message.into() }
+    }
+}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for CliError {}
+
+/// A local inference server that gives every request its own personality
+#[derive(Parser, Debug)]
+#[command(name = "demeanor", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum Verb {
+    Serve(serve::ServeArgs),
+    Run(run::RunArgs),
+}
+
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let arguments = Arguments::parse();
+    let outcome = match &arguments.verb {
+        Verb::Serve(args) => serve::serve(args),
+        Verb::Run(args) => run::run(args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("demeanor: {error}");
+            ExitCode::from(error.code)
+        }
+    }
+}
+
+impl From<AppError> for CliError {
+    fn from(error: AppError) -> CliError {
+        let message = error.to_string();
+        match error {
+            AppError::File(_) => CliError::bad_file(message),
+            AppError::Config(_) => CliError::config(message),
+            AppError::Failed(_) => CliError::failed(message),
+        }
+    }
+}
+
+/// Starts a server of this process's own on a free loopback port.
+fn load(settings: &Settings) -> Result<Running, CliError> {
+    Ok(app::start_in_background(settings)?)
 }

@@ -1,18 +1,41 @@
 //! Runs many sequences on one model: queue, scheduler, KV pages, prefix cache, sampler, worker thread. Knows token ids
 //! and [`Edits`](crate::model::Edits); knows no text, names, users or HTTP.
 
+mod pages;
 mod request;
+mod sampler;
+mod sequence;
+mod worker;
 
 pub use request::*;
 
+use crate::limits;
+use crate::model::Model;
+use sequence::Sequence;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
-/// Handle to the engine thread; cheap to clone.
+/// Handle to the engine thread; cheap to clone. The thread ends when the last handle is gone and all work is done.
 #[derive(Clone)]
 pub struct Engine {
     info: Arc<EngineInfo>,
     stats: Arc<EngineStats>,
+    incoming: mpsc::Sender<Sequence>,
+    draining: Arc<AtomicBool>,
+    queue: u64,
+}
+
+/// How the engine schedules.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// Serving sequences that run at once.
+    pub max_batch: usize,
+    /// Serving requests that may wait.
+    pub queue: usize,
+    /// Time that a step with prefill rows should take.
+    pub step_budget_ms: f32,
 }
 
 /// What upper rooms may know of the loaded model.
@@ -46,6 +69,10 @@ pub struct EngineInfo {
 /// Counters and gauges, read by `/metrics` and tests.
 #[derive(Default, Debug)]
 pub struct EngineStats {
+    /// Serving sequences submitted and not yet ended, waiting ones included.
+    pub inside: AtomicU64,
+    /// The same for sequences of jobs.
+    pub jobs_inside: AtomicU64,
     pub steps_total: AtomicU64,
     /// Rows of all steps; divided by `steps_total` it is the mean number of rows per step.
     pub step_rows_total: AtomicU64,
@@ -91,18 +118,126 @@ impl Engine {
         &self.stats
     }
 
+    /// Starts the engine thread on a loaded model.
+    pub fn start(model: Model, info: EngineInfo, options: EngineOptions) -> std::io::Result<Engine> {
+        let stats = Arc::new(EngineStats::default());
+        let (sender, receiver) = mpsc::channel();
+        let queue = (options.queue + options.max_batch) as u64;
+        let worker_stats = stats.clone();
+        std::thread::Builder::new()
+            .name("engine".into())
+            .spawn(move || worker::Worker::new(model, options, worker_stats, receiver).run())?;
+        Ok(Engine { info: Arc::new(info), stats, incoming: sender, draining: Arc::default(), queue })
+    }
+
     /// Checks a request and puts it into the queue. Refusals come at once.
-    pub fn submit(&self, _request: Request) -> Result<Events, SubmitError> {
-        todo!()
+    pub fn submit(&self, request: Request) -> Result<Events, SubmitError> {
+        self.check(&request)?;
+        if self.draining.load(Relaxed) {
+            return Err(SubmitError::Stopped);
+        }
+        let guard = InsideGuard::new(&self.stats, request.priority);
+        let room = match request.priority {
+            Priority::Serving => self.queue,
+            Priority::Job => limits::QUEUED_JOBS_MAX,
+        };
+        if guard.before >= room {
+            let waiting = self.stats.requests_waiting.load(Relaxed) as u32;
+            // A queue of 64 short answers takes a few seconds; clients that obey come back spread out.
+            let retry_after = Duration::from_secs(u64::from(waiting / 16).clamp(1, 60));
+            return Err(SubmitError::Full { waiting, retry_after });
+        }
+        let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+        let sequence = Sequence::new(request, sender, Instant::now(), guard);
+        self.incoming.send(sequence).map_err(|_| SubmitError::Stopped)?;
+        Ok(Events { receiver })
     }
 
-    /// Takes no more requests; running ones go on.
+    fn check(&self, request: &Request) -> Result<(), SubmitError> {
+        let info = &self.info;
+        if request.prompt.is_empty() {
+            return Err(SubmitError::Empty);
+        }
+        if request.soft_at as usize > request.prompt.len() {
+            return Err(SubmitError::Shape(format!(
+                "soft rows at token {} of {}",
+                request.soft_at,
+                request.prompt.len()
+            )));
+        }
+        let empty = Vec::new();
+        let (continuations, room) = match &request.want {
+            Want::Generate(generate) => (&empty, u32::from(generate.tokens_max > 0)),
+            Want::Score(continuations) => (continuations, 0),
+            Want::Capture(capture) => {
+                if let Some(block) = capture.spec.resid.iter().find(|block| **block >= info.n_blocks) {
+                    let blocks = info.n_blocks;
+                    return Err(SubmitError::Shape(format!(
+                        "capture at block {block}; the model has {blocks}"
+                    )));
+                }
+                (&empty, 0)
+            }
+        };
+        let ids = request.prompt.iter().chain(continuations.iter().flatten());
+        if let Some(id) = ids.copied().find(|id| *id >= info.vocab_size) {
+            return Err(SubmitError::UnknownToken { id, vocab_size: info.vocab_size });
+        }
+        let longest = continuations.iter().map(Vec::len).max().unwrap_or(0);
+        let tokens = (request.prompt.len() + request.soft.len() + longest) as u64 + u64::from(room);
+        if tokens > u64::from(info.context) {
+            return Err(SubmitError::TooLong {
+                tokens: tokens.min(u64::from(u32::MAX)) as u32,
+                context: info.context,
+            });
+        }
+        let blocks = request.edits.blocks.len();
+        if blocks != 0 && blocks != info.n_blocks as usize {
+            return Err(SubmitError::Shape(format!(
+                "edits for {blocks} blocks; the model has {}",
+                info.n_blocks
+            )));
+        }
+        Ok(())
+    }
+
+    /// Takes no more requests; running and waiting ones go on.
     pub fn drain(&self) {
-        todo!()
+        self.draining.store(true, Relaxed);
     }
 
-    /// Whether a full queue or draining keeps requests out (`/ready`).
+    /// Whether a new serving request would be taken (`/ready`).
     pub fn accepts(&self) -> bool {
-        todo!()
+        !self.draining.load(Relaxed) && self.stats.inside.load(Relaxed) < self.queue
+    }
+}
+
+/// Counts a sequence as inside the engine for as long as it exists.
+struct InsideGuard {
+    stats: Arc<EngineStats>,
+    priority: Priority,
+    /// Sequences of this priority that were inside before.
+    before: u64,
+}
+
+impl InsideGuard {
+    fn new(stats: &Arc<EngineStats>, priority: Priority) -> InsideGuard {
+        let before = stats.inside(priority).fetch_add(1, Relaxed);
+        InsideGuard { stats: stats.clone(), priority, before }
+    }
+}
+
+impl Drop for InsideGuard {
+    fn drop(&mut self) {
+        self.stats.inside(self.priority).fetch_sub(1, Relaxed);
+    }
+}
+
+impl EngineStats {
+    fn inside(&self, priority: Priority) -> &AtomicU64 {
+        match priority {
+            Priority::Serving => &self.inside,
+            Priority::Job => &self.jobs_inside,
+        }
     }
 }

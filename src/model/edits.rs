@@ -68,19 +68,23 @@ pub struct Edit {
     pub change: Change,
     pub rows: RowRule,
     digest: Digest,
+    /// Digest of the change alone: plans that differ only in rows not concerned share cached rows.
+    change_digest: Digest,
 }
 
 impl Edit {
     pub fn new(change: Change, rows: RowRule) -> Edit {
-        let mut digester = Digester::new("demeanor.edit/1");
+        let mut digester = Digester::new("demeanor.change/1");
         match &change {
             Change::Add { delta } => digester.part(b"add").floats(delta),
             Change::Project { unit, keep, target } => {
                 digester.part(b"project").floats(unit).floats(&[*keep, *target])
             }
         };
-        digester.part(&rows.code());
-        Edit { change, rows, digest: digester.finish() }
+        let change_digest = digester.finish();
+        let mut digester = Digester::new("demeanor.edit/1");
+        digester.part(&change_digest.0).part(&rows.code());
+        Edit { change, rows, digest: digester.finish(), change_digest }
     }
 
     pub fn digest(&self) -> Digest {
@@ -147,18 +151,11 @@ impl Edits {
                     digester
                         .part(name.as_bytes())
                         .part(&(index as u64).to_le_bytes())
-                        .part(&edit.change_digest().0);
+                        .part(&edit.change_digest.0);
                 }
             }
         }
         if any { digester.finish() } else { Digest::default() }
-    }
-}
-
-impl Edit {
-    /// Digest of the change alone: two plans that differ only in rows not concerned share cached rows.
-    fn change_digest(&self) -> Digest {
-        Edit::new(self.change.clone(), RowRule::All).digest
     }
 }
 

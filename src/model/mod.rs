@@ -1,7 +1,50 @@
-//! One configurable decoder with hook points: config as data, rows of a step, edits, kv, rope, CPU backend.
+//! One configurable decoder with hook points: config as data, rows of a step, edits, KV pages, rotary, CPU backend.
+//! Knows numbers only: no vector names, no text, no HTTP.
 
+mod config;
+mod decoder;
 mod edits;
+mod load;
+mod rope;
 mod rows;
+mod self_test;
 
+pub use config::{BlockConfig, Gating, ModelConfig, RotaryConfig, RotaryPairs};
+pub use decoder::Model;
 pub use edits::{BlockEdits, Change, Edit, Edits, Phase, RowRule};
 pub use rows::{CaptureSpec, Input, PageId, Row, Rows, Slot, SoftRows, StepOutput, TokenId, Wants};
+
+use crate::kernels::{Isa, KernelError, Precision};
+use crate::weights::WeightsError;
+
+/// How a model is brought into memory.
+#[derive(Clone, Debug)]
+pub struct ModelOptions {
+    pub precision: Precision,
+    pub isa: Isa,
+    pub threads: usize,
+    /// Pages of the KV cache.
+    pub pages: usize,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    #[error("architecture `{given}` is not supported; supported are: llama, gemma3")]
+    Architecture { given: String },
+    #[error("metadata key `{key}` is missing")]
+    MissingKey { key: String },
+    #[error("metadata key `{key}` is {given}; allowed: {allowed}")]
+    Range { key: String, given: String, allowed: String },
+    #[error("tensor `{tensor}` is missing")]
+    MissingTensor { tensor: String },
+    #[error("tensor `{tensor}` has shape {given:?}; the configuration wants {wanted:?}")]
+    Shape { tensor: String, given: Vec<usize>, wanted: Vec<usize> },
+    #[error("tensor `{tensor}` belongs to nothing this architecture has")]
+    LeftOver { tensor: String },
+    #[error("tensor `{tensor}`: {source}")]
+    Pack { tensor: String, source: KernelError },
+    #[error("the hook at the output of block {block} does not move the residual stream as it should")]
+    DeadHook { block: usize },
+}

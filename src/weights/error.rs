@@ -1,5 +1,6 @@
 //! What can be wrong with weights and with getting them: the errors of this room.
 
+use crate::digest::Digest;
 use std::io;
 use std::path::PathBuf;
 use thiserror::Error;
@@ -13,6 +14,28 @@ pub enum WeightsError {
     File { path: PathBuf, fault: FileFault, offset: u64 },
     #[error("cannot write `{name}` into a GGUF file: {problem}")]
     Write { name: String, problem: String },
+    #[error(
+        "`{name}` is neither in the catalogue nor a file; the catalogue has {known}; other models: `hf:ORG/REPO/FILE` or the path of a GGUF file"
+    )]
+    UnknownModel { name: String, known: String },
+    #[error(
+        "`{name}` is no hub name; wanted `hf:ORG/REPO/FILE` or `hf:ORG/REPO`, of letters, digits and `._-+=@`"
+    )]
+    HubName { name: String },
+    #[error("`{repository}` has {} GGUF files; name one of them: {}", files.len(), shown(files))]
+    WhichFile { repository: String, files: Vec<String> },
+    #[error("the catalogue is wrong: {problem}")]
+    Catalog { problem: String },
+    #[error("no home folder; set `HF_HOME` to the folder that models are kept in")]
+    NoHome,
+    #[error("`{name}` could not be fetched: {}", tried.join("; "))]
+    NoSource { name: String, tried: Vec<String> },
+    #[error("{origin} sent {header} `{value}`, which is no file name; nothing was written")]
+    HostileName { origin: String, header: &'static str, value: String },
+    #[error("{origin} has a file of sha256 {found}; expected {expected}; nothing was kept")]
+    Mismatch { origin: String, expected: Digest, found: Digest },
+    #[error("`{}` cannot be read: {problem}; remove it to pin checksums anew", path.display())]
+    Pins { path: PathBuf, problem: String },
 }
 
 /// The rules of weight files, each with what was given and what is allowed. Sizes are bytes unless named otherwise.
@@ -68,6 +91,35 @@ pub enum FileFault {
     Overlap { first: String, second: String },
     #[error("non-finite weight: `{tensor}`")]
     NonFinite { tensor: String },
+}
+
+/// The first names of a list.
+fn shown(files: &[String]) -> String {
+    let first: Vec<&str> = files.iter().take(20).map(String::as_str).collect();
+    let rest = if files.len() > first.len() { ", ..." } else { "" };
+    first.join(", ") + rest
+}
+
+/// Why a source gave no file: the next source is tried, or the pull ends here.
+pub(super) enum SourceFailure {
+    /// Cannot be used now; one line for the user.
+    Unavailable(String),
+    /// Something no other source mends or should hide: a wrong checksum, a hostile name, a full disk.
+    Fatal(WeightsError),
+}
+
+impl From<WeightsError> for SourceFailure {
+    fn from(error: WeightsError) -> SourceFailure {
+        SourceFailure::Fatal(error)
+    }
+}
+
+/// For `map_err`: an I/O error with what was done to which file.
+pub(super) fn io<'a>(
+    action: &'static str,
+    path: &'a std::path::Path,
+) -> impl FnOnce(io::Error) -> WeightsError + 'a {
+    move |source| WeightsError::Io { action, path: path.to_owned(), source }
 }
 
 /// A fault and where it is; the file's name is added by who knows it.

@@ -1,11 +1,25 @@
 //! Where weights come from and our own readers of weight files.
 //!
 //! `gguf` reads and writes GGUF files: memory-mapped, everything checked against the file's length before it is used.
-//! `catalog`, `pull`, `hub`, `registry` and `cache` turn the name of a model into a file on disk. Nothing here knows what
-//! the tensors mean: architectures, ranges of their sizes and tokenizers belong to `model` and `text`.
+//! `pull` turns the name of a model into a file on disk: `names` and `catalog` say what a name means, `cache` where files
+//! lie, `hub` and `registry` are the two kinds of sources, `pins` remembers checksums that the catalogue does not know.
+//! Nothing here knows what the tensors mean: architectures, ranges of their sizes and tokenizers belong to `model` and
+//! `text`. Nothing here runs while a request is served.
 
+mod cache;
+pub mod catalog;
 mod error;
 pub mod gguf;
+mod hub;
+mod names;
+mod pins;
+mod pull;
+mod registry;
 
+pub use cache::Cache;
+pub use catalog::{Catalog, Entry};
 pub use error::{FileFault, WeightsError};
 pub use gguf::{GgufWriter, Metadata, ModelFile, TensorView, Value};
+pub use hub::Hub;
+pub use pull::{Fetcher, Progress, locate, pull};
+pub use registry::Registry;

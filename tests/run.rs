@@ -1,0 +1,81 @@
+//! Drives an engine and reads fixtures: what several tests share.
+
+use demeanor::engine::{Engine, Event, Generate, Priority, Request, Sampling, TokenLogprob, Want};
+use demeanor::model::{Edits, SoftRows, TokenId};
+use serde_json::Value;
+use std::path::Path;
+use std::sync::Arc;
+
+/// A file of tests/fixtures.
+pub fn fixture(name: &str) -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_str(&text).expect("fixtures are JSON")
+}
+
+pub fn ids(value: &Value) -> Vec<TokenId> {
+    let list = value.as_array().expect("a list of ids");
+    list.iter().map(|id| id.as_u64().expect("an id") as TokenId).collect()
+}
+
+pub fn floats(value: &Value) -> Vec<f64> {
+    value.as_array().expect("a list of numbers").iter().map(|x| x.as_f64().expect("a number")).collect()
+}
+
+fn request(prompt: &[TokenId], edits: &Arc<Edits>, generate: Generate) -> Request {
+    Request {
+        prompt: prompt.to_vec(),
+        soft: SoftRows::none(),
+        soft_at: 0,
+        edits: edits.clone(),
+        want: Want::Generate(generate),
+        priority: Priority::Serving,
+        cache_salt: Default::default(),
+        use_cache: true,
+    }
+}
+
+/// `n` greedy tokens with their distributions, as far as `top` tokens.
+pub fn greedy(engine: &Engine, prompt: &[TokenId], n: u32, top: u32) -> Vec<TokenLogprob> {
+    let generate = Generate {
+        tokens_max: n,
+        stop_tokens: Arc::from([]),
+        sampling: Sampling { temperature: 0.0, ..Sampling::default() },
+        logprobs: Some(top),
+        prompt_logprobs: None,
+    };
+    let mut events = engine.submit(request(prompt, &Arc::default(), generate)).expect("accepted");
+    let mut tokens = Vec::new();
+    while let Some(event) = events.next_blocking() {
+        match event {
+            Event::Token { logprob, .. } => tokens.push(logprob.expect("asked for")),
+            Event::Failed(error) => panic!("{error}"),
+            _ => {}
+        }
+    }
+    tokens
+}
+
+/// The distribution after each token of `tokens` but the last (entry i: after token i), and with a further token after
+/// the last one as well.
+pub fn distributions(engine: &Engine, tokens: &[TokenId], edits: &Arc<Edits>, top: u32) -> Vec<TokenLogprob> {
+    let generate = Generate {
+        tokens_max: 1,
+        stop_tokens: Arc::from([]),
+        sampling: Sampling { temperature: 0.0, ..Sampling::default() },
+        logprobs: Some(top),
+        prompt_logprobs: Some(top),
+    };
+    let mut events = engine.submit(request(tokens, edits, generate)).expect("accepted");
+    let mut rows = Vec::new();
+    while let Some(event) = events.next_blocking() {
+        match event {
+            Event::Prefilled { prompt, .. } => rows.extend(prompt),
+            Event::Token { logprob, .. } => rows.extend(logprob),
+            Event::Failed(error) => panic!("{error}"),
+            _ => {}
+        }
+    }
+    assert_eq!(rows.len(), tokens.len());
+    rows
+}

@@ -1,0 +1,172 @@
+//! What shares a batch stays apart: bytes of sixteen differently steered streams equal their solo runs, whatever the
+//! chunking, threads, instruction set and cache.
+
+use crate::harness::{self, Server, Setup, TestModel, read_response};
+use serde_json::{Value, json};
+use std::io::BufReader;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Sixteen plans, some empty. Inline directions keep extraction out of it.
+fn plans() -> Vec<Value> {
+    (0..16)
+        .map(|i| match i % 4 {
+            0 => Value::Null,
+            _ => {
+                let direction: Vec<f32> = (0..576).map(|j| (((i * 7919 + j * 104_729) % 1009) as f32 / 504.5) - 1.0).collect();
+                let positions = ["all", "response", "prompt"][i % 3];
+                json!([{"directions": {(10 + i % 9).to_string(): direction}, "coefficient": 0.2 + 0.05 * i as f32,
+                        "unit": "raw", "positions": positions}])
+            }
+        })
+        .collect()
+}
+
+const QUESTIONS: [&str; 16] = [
+    "How do I bake bread?",
+    "Tell me about the sea.",
+    "What is a prime number?",
+    "Why is the sky blue?",
+    "Write a line about autumn.",
+    "How does a bicycle stay upright?",
+    "What do bees eat?",
+    "Name three rivers.",
+    "How is glass made?",
+    "What is a sonnet?",
+    "Why do leaves fall?",
+    "How do I learn to swim?",
+    "What is inflation?",
+    "Tell me about bridges.",
+    "What makes thunder?",
+    "How do cats see at night?",
+];
+
+fn body(i: usize, prefix: &str, plan: &Value) -> Value {
+    let mut body = json!({
+        "messages": [{"role": "user", "content": format!("{prefix}{}", QUESTIONS[i])}],
+        "stream": true, "max_tokens": 40, "seed": 100 + i, "temperature": 0.8, "top_p": 0.95,
+    });
+    if !plan.is_null() {
+        body["steering"] = plan.clone();
+    }
+    body
+}
+
+/// The text of a stream, and how it ended.
+fn text_of(events: &[String]) -> (String, String) {
+    let (mut text, mut reason) = (String::new(), String::new());
+    assert_eq!(events.last().map(String::as_str), Some("[DONE]"));
+    for event in &events[..events.len() - 1] {
+        let chunk: Value = serde_json::from_str(event).expect("chunks are JSON");
+        assert!(chunk.get("error").is_none(), "{event}");
+        let choice = &chunk["choices"][0];
+        text.push_str(choice["delta"]["content"].as_str().unwrap_or(""));
+        reason.push_str(choice["finish_reason"].as_str().unwrap_or(""));
+    }
+    (text, reason)
+}
+
+fn solo(server: &Server, body: &Value) -> (String, String) {
+    let mut reader = BufReader::new(server.open("/v1/chat/completions", body));
+    let response = read_response(&mut reader).expect("a stream");
+    assert_eq!(response.status, 200, "{}", response.text());
+    text_of(&response.events())
+}
+
+/// All bodies at once; also the mean number of rows of a step meanwhile.
+fn together(server: &Server, bodies: &[Value]) -> (Vec<(String, String)>, f64) {
+    let stats = server.engine.stats();
+    let before = (stats.steps_total.load(Relaxed), stats.step_rows_total.load(Relaxed));
+    let streams: Vec<_> = bodies.iter().map(|body| server.open("/v1/chat/completions", body)).collect();
+    let texts = std::thread::scope(|scope| {
+        let readers: Vec<_> = streams
+            .into_iter()
+            .map(|stream| {
+                scope.spawn(move || {
+                    let response = read_response(&mut BufReader::new(stream)).expect("a stream");
+                    assert_eq!(response.status, 200, "{}", response.text());
+                    text_of(&response.events())
+                })
+            })
+            .collect();
+        readers.into_iter().map(|reader| reader.join().expect("no panic")).collect()
+    });
+    let steps = stats.steps_total.load(Relaxed) - before.0;
+    let rows = stats.step_rows_total.load(Relaxed) - before.1;
+    (texts, rows as f64 / steps as f64)
+}
+
+#[test]
+fn sixteen_plans_in_one_batch_equal_their_solo_runs() {
+    // A server of its own: other tests would fill steps too.
+    let server = harness::start(&Setup::new(TestModel::SmolLm2).settings());
+    let bodies: Vec<Value> = plans().iter().enumerate().map(|(i, plan)| body(i, "", plan)).collect();
+    let solos: Vec<_> = bodies.iter().map(|body| solo(&server, body)).collect();
+    let (texts, rows) = together(&server, &bodies);
+    println!("sixteen streams: {rows:.1} rows per step");
+    assert_eq!(texts, solos);
+    assert!(texts.iter().all(|(text, _)| !text.is_empty()), "no text is empty");
+    assert!(rows >= 8.0, "{rows} rows per step: the streams did not share steps");
+    let distinct: std::collections::BTreeSet<_> = texts.iter().collect();
+    assert_eq!(distinct.len(), 16);
+    // Where the plan is empty, a server that never steered says the same.
+    for i in (0..16).step_by(4) {
+        assert_eq!(solo(harness::default_server(), &bodies[i]), texts[i]);
+    }
+    // And a plan does change the text.
+    for i in (0..16).filter(|i| i % 4 != 0) {
+        assert_ne!(
+            solo(harness::default_server(), &body(i, "", &Value::Null)).0,
+            texts[i].0,
+            "plan {i} did nothing"
+        );
+    }
+}
+
+#[test]
+fn a_shared_prefix_changes_no_byte_hit_or_miss_chunked_or_whole_on_any_machine() {
+    let prefix = format!(
+        "{}\n\n",
+        "Here is what the harbour master wrote about the tides, winds and ships of the year. ".repeat(36)
+    );
+    let plans = plans();
+    let bodies: Vec<Value> = (0..6).map(|i| body(i, &prefix, &plans[i])).collect();
+    let base = Setup::new(TestModel::SmolLm2);
+    let reference = harness::start(&base.settings());
+    let miss: Vec<_> = bodies
+        .iter()
+        .map(|body| {
+            let mut body = body.clone();
+            body["cache_prompt"] = json!(false);
+            solo(&reference, &body)
+        })
+        .collect();
+    let (first, _) = together(&reference, &bodies);
+    let (second, _) = together(&reference, &bodies);
+    assert_eq!(first, miss);
+    assert_eq!(second, miss);
+    let stats = reference.engine.stats();
+    assert!(stats.prefix_cache_hits_tokens_total.load(Relaxed) >= 6 * 512, "the second round hits the cache");
+    let variants = [
+        Setup { step_budget_ms: 1.0, ..base.clone() },
+        Setup { step_budget_ms: 50.0, ..base.clone() },
+        Setup { threads: 1, ..base.clone() },
+        Setup { isa: Some("avx2"), ..base.clone() },
+    ];
+    for setup in variants {
+        let server = harness::start(&setup.settings());
+        assert_eq!(together(&server, &bodies).0, miss, "{setup:?}");
+    }
+}
+
+#[test]
+fn zero_coefficient_is_no_steering() {
+    let server = harness::default_server();
+    let mut body = json!({"prompt": "The weather today", "max_tokens": 24, "temperature": 0, "logprobs": 5});
+    let plain = server.post("/v1/completions", &body).ok();
+    body["steering"] = json!([{"directions": {"15": vec![1.0; 576]}, "coefficient": 0, "unit": "raw"}]);
+    let zero = server.post("/v1/completions", &body).ok();
+    assert_eq!(plain["choices"], zero["choices"]);
+    body["steering"] = json!([{"directions": {"15": vec![1.0; 576]}, "coefficient": 2, "unit": "raw"}]);
+    let two = server.post("/v1/completions", &body).ok();
+    assert_ne!(plain["choices"], two["choices"]);
+}
