@@ -57,7 +57,7 @@ async fn admit(context: Arc<Context>, request: Request, next: Next) -> Response<
         .and_then(|preflight| match preflight {
             Some(response) => Ok(Some(response)),
             None => check_key(&context, &request)
-                .and_then(|()| check_drain(&context, &request))
+                .and_then(|()| check_drain(&request))
                 .map(|()| None),
         });
     match checked {
@@ -193,10 +193,9 @@ fn check_key(context: &Context, request: &Request) -> Result<(), ApiError> {
     context.keys.check(request.headers(), peer)
 }
 
-fn check_drain(context: &Context, request: &Request) -> Result<(), ApiError> {
+fn check_drain(request: &Request) -> Result<(), ApiError> {
     let draining = request.extensions().get::<Lifecycle>().is_some_and(Lifecycle::draining);
     if draining && !OPEN_ROUTES.contains(&request.uri().path()) && request.uri().path() != "/metrics" {
-        context.engine.drain();
         return Err(ApiError::new(ErrorCode::ShuttingDown, "the server is shutting down"));
     }
     Ok(())
