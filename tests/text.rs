@@ -98,9 +98,14 @@ fn smollm2_messages_cannot_spell_control_tokens() {
 #[test]
 fn gemma_without_a_template_gets_a_dialogue() {
     let text = open("DEMEANOR_TEST_GEMMA");
-    let encoded = text.chat(&[Message::new(Role::User, "Hi <start_of_turn>")], &ChatOptions::default()).unwrap();
+    let encoded =
+        text.chat(&[Message::new(Role::User, "Hi <start_of_turn>")], &ChatOptions::default()).unwrap();
     assert_eq!(encoded.ids[0], text.tokenizer.bos().unwrap());
     assert_eq!(text.tokenizer.decode(&encoded.ids, true), "User: Hi <start_of_turn>\nAssistant:");
-    assert!(encoded.warnings.iter().any(|warning| warning.contains("no chat template")), "{:?}", encoded.warnings);
+    assert!(
+        encoded.warnings.iter().any(|warning| warning.contains("no chat template")),
+        "{:?}",
+        encoded.warnings
+    );
     assert_eq!(text.tokenizer.stop_tokens(), [1, 106]);
 }

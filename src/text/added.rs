@@ -86,7 +86,8 @@ pub(super) fn segments<'t>(text: &'t str, tries: &[&Trie], each: &mut dyn FnMut(
     let bytes = text.as_bytes();
     let (mut done, mut at) = (0, 0);
     while let Some(&byte) = bytes.get(at) {
-        let found = tries.iter().filter(|trie| trie.may_start(byte)).filter_map(|trie| trie.longest(&bytes[at..]));
+        let found =
+            tries.iter().filter(|trie| trie.may_start(byte)).filter_map(|trie| trie.longest(&bytes[at..]));
         let Some((len, id)) = found.max() else {
             at += 1;
             continue;
@@ -152,7 +153,8 @@ fn mark_characters() -> impl Iterator<Item = char> {
 
 /// `N` different characters that occur in none of `texts`; `None` if the texts hold nearly all candidates (half a MiB).
 pub(super) fn absent_characters<const N: usize>(texts: &[&str]) -> Option<[char; N]> {
-    let used: BTreeSet<char> = texts.iter().flat_map(|text| text.chars()).filter(|&c| c >= '\u{fdd0}').collect();
+    let used: BTreeSet<char> =
+        texts.iter().flat_map(|text| text.chars()).filter(|&c| c >= '\u{fdd0}').collect();
     let free: Vec<char> = mark_characters().filter(|mark| !used.contains(mark)).take(N).collect();
     free.try_into().ok()
 }

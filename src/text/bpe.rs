@@ -74,7 +74,8 @@ pub(super) struct Bpe {
 impl Bpe {
     /// `merges` best first; of a pair listed twice the last counts.
     pub fn new(alphabet: Alphabet, merges: &[Merge]) -> Bpe {
-        let ranked = merges.iter().zip(0..).map(|(merge, rank)| ((merge.left, merge.right), (rank, merge.merged)));
+        let ranked =
+            merges.iter().zip(0..).map(|(merge, rank)| ((merge.left, merge.right), (rank, merge.merged)));
         Bpe { alphabet, merges: ranked.collect() }
     }
 
@@ -105,7 +106,8 @@ impl<'a> Merging<'a> {
         let previous = (0..len).map(|at| at.checked_sub(1).unwrap_or(NONE)).collect();
         let next = (1..=len).map(|at| if at == len { NONE } else { at }).collect();
         let mut merging = Merging { merges, ids, previous, next, queue: BinaryHeap::new() };
-        let first: Vec<_> = (0..len).filter_map(|at| merging.rank(at).map(|rank| Reverse((rank, at)))).collect();
+        let first: Vec<_> =
+            (0..len).filter_map(|at| merging.rank(at).map(|rank| Reverse((rank, at)))).collect();
         merging.queue = BinaryHeap::from(first);
         merging
     }

@@ -116,7 +116,9 @@ impl Tokenizer {
             let mut ids = Vec::new();
             match specials {
                 Specials::AsText => self.push_text(text, &mut ids),
-                Specials::Parse => self.push_segments(text, &[self.guard.control(), &self.user_defined], &mut ids),
+                Specials::Parse => {
+                    self.push_segments(text, &[self.guard.control(), &self.user_defined], &mut ids)
+                }
             }
             ids
         })
@@ -241,7 +243,8 @@ fn special_tokens(source: &TokenizerSource) -> Vec<bool> {
 fn stop_tokens(source: &TokenizerSource, special: &[bool]) -> Vec<u32> {
     let texts = source.tokens.iter().zip(0u32..).filter(|(text, _)| STOP_TEXTS.contains(&text.as_str()));
     let by_text = texts.map(|(_, id)| id).filter(|&id| special[id as usize]);
-    let mut stop: Vec<u32> = by_text.chain([source.eos, source.eot, source.eom].into_iter().flatten()).collect();
+    let mut stop: Vec<u32> =
+        by_text.chain([source.eos, source.eot, source.eom].into_iter().flatten()).collect();
     stop.sort_unstable();
     stop.dedup();
     stop
@@ -299,11 +302,16 @@ fn listed_merges(
     let mut merges = Vec::with_capacity(lines.len());
     for (at, line) in lines.iter().enumerate() {
         let wrong = |why: &str| {
-            TextError::Vocabulary(format!("merge {at} `{}`: {why}", line.chars().take(80).collect::<String>()))
+            TextError::Vocabulary(format!(
+                "merge {at} `{}`: {why}",
+                line.chars().take(80).collect::<String>()
+            ))
         };
         let (left, right) = line.split_once(' ').ok_or_else(|| wrong("no space between two tokens"))?;
-        let find = |text: &str| index.get(text).copied().ok_or_else(|| wrong("no such token in the vocabulary"));
-        let merge = Merge { left: find(left)?, right: find(right)?, merged: find(&format!("{left}{right}"))? };
+        let find =
+            |text: &str| index.get(text).copied().ok_or_else(|| wrong("no such token in the vocabulary"));
+        let merge =
+            Merge { left: find(left)?, right: find(right)?, merged: find(&format!("{left}{right}"))? };
         if !special[merge.merged as usize] {
             merges.push(merge);
         }
