@@ -56,9 +56,8 @@ impl Activations {
             let from = task * TASK_VALUES;
             let x = &x[from..x.len().min(from + TASK_VALUES)];
             // SAFETY: tasks have ranges of their own; TASK_VALUES is a multiple of 32.
-            let (quants, blocks) = unsafe {
-                (quants.part(from, x.len()), blocks.part(from / TILE_K, x.len() / TILE_K))
-            };
+            let (quants, blocks) =
+                unsafe { (quants.part(from, x.len()), blocks.part(from / TILE_K, x.len() / TILE_K)) };
             cpu.isa.run(Quantize { x, quants, blocks });
         });
     }
@@ -172,13 +171,17 @@ mod tests {
         for isa in Isa::available() {
             let cpu = Cpu::new(isa, 1);
             let mut activations = Activations::new(Precision::Int8);
-            for (value, expect_nan) in [(0.0, false), (1e-40, false), (f32::NAN, true), (f32::INFINITY, true)] {
+            for (value, expect_nan) in [(0.0, false), (1e-40, false), (f32::NAN, true), (f32::INFINITY, true)]
+            {
                 let mut x = vec![0.0; 32];
                 x[7] = value;
                 activations.set(&cpu, &x, 1, 32);
                 let block = activations.blocks()[0];
                 assert!(activations.quants().iter().all(|q| *q == 0));
-                assert!(block.scale.is_nan() == expect_nan && (expect_nan || block.scale == 0.0), "{isa:?} {value}");
+                assert!(
+                    block.scale.is_nan() == expect_nan && (expect_nan || block.scale == 0.0),
+                    "{isa:?} {value}"
+                );
             }
         }
     }

@@ -1,8 +1,8 @@
 //! Run-time choice of the instruction set.
 
-use super::simd::{Portable, Simd};
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Avx2, Avx512};
+use super::simd::{Portable, Simd};
 
 /// Instruction set that kernels run with. AVX2 and AVX-512 give the same bits; portable agrees to rounding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -109,7 +109,8 @@ impl TileLayout {
         }
         let per_tile = TILE_K.checked_div(self.rule.group).unwrap_or(0);
         for i in 0..per_tile {
-            strip[self.scales_at + (tile * per_tile + i) * STRIP + row] = block.scales[part * per_tile + i] as u8;
+            strip[self.scales_at + (tile * per_tile + i) * STRIP + row] =
+                block.scales[part * per_tile + i] as u8;
         }
         if self.rule.group > 0 && self.rule.has_minimum {
             strip[self.minima_at + tile * STRIP + row] = block.minima[part];
@@ -139,7 +140,8 @@ impl TileLayout {
         }
         let per_tile = TILE_K.checked_div(self.rule.group).unwrap_or(0);
         for i in 0..per_tile {
-            block.scales[part * per_tile + i] = strip[self.scales_at + (tile * per_tile + i) * STRIP + row] as i8;
+            block.scales[part * per_tile + i] =
+                strip[self.scales_at + (tile * per_tile + i) * STRIP + row] as i8;
         }
         if self.rule.group > 0 && self.rule.has_minimum {
             block.minima[part] = strip[self.minima_at + tile * STRIP + row];
@@ -221,7 +223,13 @@ impl PackedMatrix {
 
     /// The exact values of row `row` (below n); `out` is `[k]`.
     pub fn dequantize_row(&self, row: usize, out: &mut [f32]) {
-        assert!(row < self.n && out.len() == self.k, "row {row} of {}, {} values of {}", self.n, out.len(), self.k);
+        assert!(
+            row < self.n && out.len() == self.k,
+            "row {row} of {}, {} values of {}",
+            self.n,
+            out.len(),
+            self.k
+        );
         let (strip, row) = (self.strip(row / STRIP), row % STRIP);
         match &self.storage {
             Storage::Tiles(layout) => {
@@ -278,7 +286,9 @@ fn pack_row(format: ElementFormat, storage: &Storage, strip: &mut [u8], row: usi
             }
         }
         Storage::Dense { element_bytes } => {
-            for (column, element) in strip.chunks_exact_mut(STRIP * element_bytes).zip(data.chunks_exact(*element_bytes)) {
+            for (column, element) in
+                strip.chunks_exact_mut(STRIP * element_bytes).zip(data.chunks_exact(*element_bytes))
+            {
                 column[row * element_bytes..][..*element_bytes].copy_from_slice(element);
             }
         }

@@ -87,7 +87,8 @@ impl Pool {
         let shared = &*self.shared;
         // SAFETY: only the lifetime changes. Workers use the pointer only while inside, and `close` below returns when
         // nobody is inside any more and nobody can enter.
-        let erased: &'static Work = unsafe { std::mem::transmute::<&Work, &'static Work>(work) };
+        let erased: &'static Work =
+            unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static Work>(work) };
         // SAFETY: the last job is closed, nobody is inside it, and `busy` keeps other callers out.
         unsafe { *shared.work.get() = Some(erased) };
         shared.tasks.store(tasks, Ordering::Relaxed);
@@ -191,7 +192,7 @@ impl Shared {
     }
 
     /// Does tasks until none is left. The first panic is kept for the caller and ends the job early.
-    fn take_tasks(&self, work: &Work) {
+    fn take_tasks(&self, work: &(dyn Fn(usize) + Sync)) {
         let tasks = self.tasks.load(Ordering::Relaxed);
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             loop {
@@ -272,7 +273,8 @@ mod tests {
     fn a_panic_reaches_the_caller_and_the_pool_lives_on() {
         let pool = Pool::new(3);
         for round in 0..20 {
-            let outcome = catch_unwind(AssertUnwindSafe(|| pool.run(8, &|i| assert!(i != round % 8, "task {i}"))));
+            let outcome =
+                catch_unwind(AssertUnwindSafe(|| pool.run(8, &|i| assert!(i != round % 8, "task {i}"))));
             let payload = outcome.expect_err("the panic must arrive");
             assert!(payload.downcast_ref::<String>().is_some_and(|text| text.contains("task")));
             let sum = AtomicUsize::new(0);

@@ -13,9 +13,9 @@ const ACTIVATION_BYTES: usize = 512 << 10;
 
 /// One output of a product: `y[r * y_stride + j]`, `j < n`.
 pub(super) struct Output<'a> {
+    w: &'a PackedMatrix,
     y: Disjoint<'a, f32>,
     y_stride: usize,
-    n: usize,
 }
 
 impl Output<'_> {
@@ -24,7 +24,7 @@ impl Output<'_> {
     /// No other thread writes the same row and strip.
     #[inline(always)]
     pub(super) unsafe fn write(&self, row: usize, strip: usize, values: &[f32; STRIP]) {
-        let columns = (self.n - strip * STRIP).min(STRIP);
+        let columns = (self.w.n() - strip * STRIP).min(STRIP);
         // SAFETY: the caller's word; different strips and rows do not overlap as y_stride >= n.
         let part = unsafe { self.y.part(row * self.y_stride + strip * STRIP, columns) };
         part.copy_from_slice(&values[..columns]);
@@ -46,8 +46,9 @@ pub fn product_many(cpu: &Cpu, parts: &mut [(&PackedMatrix, &mut [f32], usize)],
     // An even number, as the f32 product takes two strips at a time.
     let strips_per_task = strips.div_ceil(tasks_wanted).next_multiple_of(2).max(2);
     let mut tasks = Vec::with_capacity(tasks_wanted + parts.len());
-    let outputs: Vec<Output<'_>> = parts.iter_mut().map(|(w, y, y_stride)| output(w, x, y, *y_stride)).collect();
-    for (part, (w, ..)) in parts.iter().enumerate() {
+    let outputs: Vec<Output<'_>> =
+        parts.iter_mut().map(|(w, y, y_stride)| output(w, x, y, *y_stride)).collect();
+    for (part, w) in outputs.iter().map(|output| output.w).enumerate() {
         for rows in row_panels(w, x) {
             for start in (0..w.strips()).step_by(strips_per_task) {
                 tasks.push((part, start..w.strips().min(start + strips_per_task), rows.clone()));
@@ -56,7 +57,8 @@ pub fn product_many(cpu: &Cpu, parts: &mut [(&PackedMatrix, &mut [f32], usize)],
     }
     cpu.pool.run(tasks.len(), &|task| {
         let (part, strips, rows) = tasks[task].clone();
-        let (w, y) = (parts[part].0, &outputs[part]);
+        let y = &outputs[part];
+        let w = y.w;
         // SAFETY: tasks of one output differ in their strips or in their rows.
         unsafe {
             match &w.storage {
@@ -73,11 +75,11 @@ fn uses_int8(w: &PackedMatrix, x: &Activations) -> bool {
     matches!(w.storage, Storage::Tiles(_)) && w.precision() == Precision::Int8 && x.is_quantized()
 }
 
-fn output<'a>(w: &PackedMatrix, x: &Activations, y: &'a mut [f32], y_stride: usize) -> Output<'a> {
+fn output<'a>(w: &'a PackedMatrix, x: &Activations, y: &'a mut [f32], y_stride: usize) -> Output<'a> {
     assert_eq!(w.k(), x.k(), "a product over k");
     let needed = (x.rows() - 1) * y_stride + w.n();
     assert!(y_stride >= w.n() && y.len() >= needed, "y holds {} of {needed}, stride {y_stride}", y.len());
-    Output { y: Disjoint::new(y), y_stride, n: w.n() }
+    Output { w, y: Disjoint::new(y), y_stride }
 }
 
 /// The rows that one task takes at a time.

@@ -112,8 +112,10 @@ fn add_rows<S: Simd, const R: usize>(
             }
         }
         for k in 0..len {
-            let w: [S::F; WIDTH] =
-                std::array::from_fn(|i| s.load(panel.0.as_ptr().add((i * PANEL + k) * STRIP)));
+            let mut w = [s.zero(); WIDTH];
+            for i in 0..WIDTH {
+                w[i] = s.load(panel.0.as_ptr().add((i * PANEL + k) * STRIP));
+            }
             for r in 0..R {
                 let x = s.splat(*x.as_ptr().add(r * stride + k));
                 for i in 0..WIDTH {

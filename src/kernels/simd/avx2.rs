@@ -113,6 +113,42 @@ unsafe fn magnitude(a: __m256) -> __m256i {
     unsafe { _mm256_and_si256(_mm256_castps_si256(a), _mm256_set1_epi32(0x7fff_ffff)) }
 }
 
+/// # Safety
+/// The machine has AVX2; 8 u16 to read.
+#[inline(always)]
+unsafe fn eight_bf16(from: *const u16) -> __m256 {
+    // SAFETY: the caller vouches for both.
+    unsafe {
+        let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+    }
+}
+
+/// Lanes with from <= index < to.
+/// # Safety
+/// The machine has AVX2.
+#[inline(always)]
+unsafe fn between(index: __m256i, from: i32, to: i32) -> __m256 {
+    // SAFETY: the caller vouches for AVX2.
+    unsafe {
+        let too_early = _mm256_cmpgt_epi32(_mm256_set1_epi32(from), index);
+        let early_enough = _mm256_cmpgt_epi32(_mm256_set1_epi32(to), index);
+        _mm256_castsi256_ps(_mm256_andnot_si256(too_early, early_enough))
+    }
+}
+
+/// # Safety
+/// The machine has AVX2.
+#[inline(always)]
+unsafe fn dot_wide_256(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
+    // SAFETY: the caller vouches for AVX2.
+    unsafe {
+        let signed = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
+        let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(signed), _mm256_sign_epi8(x, signed));
+        _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+    }
+}
+
 impl Simd for Avx2 {
     type F = F;
     type I = I;
@@ -166,11 +202,7 @@ impl Simd for Avx2 {
         };
         load_f16(from: *const u16) -> F = Pair(
             _mm256_cvtph_ps(_mm_loadu_si128(from.cast())), _mm256_cvtph_ps(_mm_loadu_si128(from.add(8).cast())));
-        load_bf16(from: *const u16) -> F = {
-            let half = |from: *const u16| _mm256_castsi256_ps(
-                _mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()))));
-            Pair(half(from), half(from.add(8)))
-        };
+        load_bf16(from: *const u16) -> F = Pair(eight_bf16(from), eight_bf16(from.add(8)));
         load_u8(from: *const u8) -> I = Pair(
             _mm256_cvtepu8_epi32(_mm_loadl_epi64(from.cast())),
             _mm256_cvtepu8_epi32(_mm_loadl_epi64(from.add(8).cast())));
@@ -191,13 +223,9 @@ impl Simd for Avx2 {
         let (from, to) = (from.clamp(0, 16) as i32, to.clamp(0, 16) as i32);
         // SAFETY: `self` exists only where these instructions do.
         unsafe {
-            let index = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-            let mask = |index: __m256i| {
-                let too_early = _mm256_cmpgt_epi32(_mm256_set1_epi32(from), index);
-                let early_enough = _mm256_cmpgt_epi32(_mm256_set1_epi32(to), index);
-                _mm256_castsi256_ps(_mm256_andnot_si256(too_early, early_enough))
-            };
-            Pair(mask(index), mask(_mm256_add_epi32(index, _mm256_set1_epi32(8))))
+            let first = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+            let second = _mm256_add_epi32(first, _mm256_set1_epi32(8));
+            Pair(between(first, from, to), between(second, from, to))
         }
     }
 
@@ -234,13 +262,8 @@ impl Simd for Avx2 {
     fn dot_wide(self, acc: I, w: I, x: i32) -> I {
         // SAFETY: `self` exists only where these instructions do.
         unsafe {
-            let (x, one, top) = (_mm256_set1_epi32(x), _mm256_set1_epi16(1), _mm256_set1_epi8(-128));
-            let half = |acc: __m256i, w: __m256i| {
-                let signed = _mm256_xor_si256(w, top);
-                let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(signed), _mm256_sign_epi8(x, signed));
-                _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, one))
-            };
-            Pair(half(acc.0, w.0), half(acc.1, w.1))
+            let x = _mm256_set1_epi32(x);
+            Pair(dot_wide_256(acc.0, w.0, x), dot_wide_256(acc.1, w.1, x))
         }
     }
 }
