@@ -214,18 +214,19 @@ impl Group<'_> {
             (KvFormat::F32, false) => self.scores::<S, F32, R, 1>(s, query, keys, &mut weights),
         }
         let mut keep = [1.0f32; R];
-        let mut seen = TILE..0;
+        let (mut first, mut end) = (TILE, 0);
         for r in 0..R {
             let from = self.first_key(query[r].position).saturating_sub(tile * TILE).min(TILE);
             let to = (query[r].position + 1).saturating_sub(tile * TILE).min(TILE);
             if from < to {
-                seen = seen.start.min(from)..seen.end.max(to);
+                (first, end) = (first.min(from), end.max(to));
                 keep[r] =
                     self.softmax(s, &mut weights[r], from..to, &mut running.largest[r], &mut running.sum[r]);
             } else {
                 weights[r] = [0.0; TILE];
             }
         }
+        let seen = first..end;
         if seen.is_empty() {
             return;
         }

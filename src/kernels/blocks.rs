@@ -4,8 +4,8 @@ use super::math::f16_to_f32;
 use crate::format::ElementFormat;
 
 /// One block of at most 256 values. In formats with one scale per block
-/// `value[i] = d * (q[i] - offset) + m`; in those with a scale for each `group` values
-/// `value[i] = (d * scales[i / group]) * (q[i] - offset) - m * minima[i / group]`.
+/// `value[i] = d * (q[i] - offset) + m`; in those with `n` scales for 32 values
+/// `value[i] = (d * scales[i * n / 32]) * (q[i] - offset) - m * minima[i * n / 32]`.
 /// All products are exact in f32, so only the last addition rounds.
 pub(super) struct Block {
     pub q: [u8; 256],
@@ -22,14 +22,14 @@ pub(super) struct Block {
 pub(super) struct BlockRule {
     /// Subtracted from `q`.
     pub offset: i32,
-    /// Values that share one of `scales`; 0 where there are none.
-    pub group: usize,
+    /// Integer scales for each 32 values: 1 or 2, and 0 where a block has only `d`.
+    pub scales: usize,
     pub has_minimum: bool,
 }
 
 /// `None` for formats that are plain numbers.
 pub(super) fn rule(format: ElementFormat) -> Option<BlockRule> {
-    let rule = |offset, group, has_minimum| Some(BlockRule { offset, group, has_minimum });
+    let rule = |offset, scales, has_minimum| Some(BlockRule { offset, scales, has_minimum });
     match format {
         ElementFormat::F32 | ElementFormat::F16 | ElementFormat::BF16 => None,
         ElementFormat::Q4_0 => rule(8, 0, false),
@@ -37,11 +37,11 @@ pub(super) fn rule(format: ElementFormat) -> Option<BlockRule> {
         ElementFormat::Q5_0 => rule(16, 0, false),
         ElementFormat::Q5_1 => rule(0, 0, true),
         ElementFormat::Q8_0 => rule(128, 0, false),
-        ElementFormat::Q2_K => rule(0, 16, true),
-        ElementFormat::Q3_K => rule(4, 16, false),
-        ElementFormat::Q4_K => rule(0, 32, true),
-        ElementFormat::Q5_K => rule(0, 32, true),
-        ElementFormat::Q6_K => rule(32, 16, false),
+        ElementFormat::Q2_K => rule(0, 2, true),
+        ElementFormat::Q3_K => rule(4, 2, false),
+        ElementFormat::Q4_K => rule(0, 1, true),
+        ElementFormat::Q5_K => rule(0, 1, true),
+        ElementFormat::Q6_K => rule(32, 2, false),
     }
 }
 
@@ -149,12 +149,13 @@ impl Block {
         let (d, m) = (f16_to_f32(self.d), f16_to_f32(self.m));
         for (i, (value, q)) in out.iter_mut().zip(self.q).enumerate() {
             let q = (i32::from(q) - rule.offset) as f32;
-            *value = if rule.group == 0 {
+            let place = i * rule.scales / 32;
+            *value = if rule.scales == 0 {
                 let product = d * q;
                 if rule.has_minimum { product + m } else { product }
             } else {
-                let product = d * f32::from(self.scales[i / rule.group]) * q;
-                if rule.has_minimum { product - m * f32::from(self.minima[i / rule.group]) } else { product }
+                let product = d * f32::from(self.scales[place]) * q;
+                if rule.has_minimum { product - m * f32::from(self.minima[place]) } else { product }
             };
         }
     }

@@ -11,6 +11,9 @@
 //!
 //! The portable form multiplies and adds in two roundings; it is tested to a bound, not to the bit.
 
+// Loops over a const number of rows or vectors index several register arrays at once.
+#![allow(clippy::needless_range_loop)]
+
 mod activations;
 mod aligned;
 mod attention;

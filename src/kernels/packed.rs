@@ -50,7 +50,7 @@ pub(super) struct TileLayout {
     pub tiles: usize,
     /// Tiles that share a `d`: 1, or 8 in formats with blocks of 256.
     pub tiles_per_block: usize,
-    /// i8 `[tiles][32 / group][16]`.
+    /// i8 `[tiles][rule.scales][16]`.
     pub scales_at: usize,
     /// u8 `[tiles][16]`.
     pub minima_at: usize,
@@ -71,10 +71,9 @@ impl TileLayout {
         };
         let nibbles = matches!(format, Q4_0 | Q4_1 | Q4_K);
         let (tiles, blocks) = (k / TILE_K, k / format.block_len());
-        let scales_per_tile = if rule.group == 0 { 0 } else { TILE_K / rule.group };
         let scales_at = tiles * if nibbles { 256 } else { 512 };
-        let minima_at = scales_at + tiles * scales_per_tile * STRIP;
-        let d_at = minima_at + if rule.group > 0 && rule.has_minimum { tiles * STRIP } else { 0 };
+        let minima_at = scales_at + tiles * rule.scales * STRIP;
+        let d_at = minima_at + if rule.scales > 0 && rule.has_minimum { tiles * STRIP } else { 0 };
         let m_at = d_at + blocks * STRIP * 2;
         let end = m_at + if rule.has_minimum { blocks * STRIP * 2 } else { 0 };
         let tiles_per_block = format.block_len() / TILE_K;
@@ -107,12 +106,12 @@ impl TileLayout {
                 strip[tile * 512 + g * 64 + row * 4..][..4].copy_from_slice(four);
             }
         }
-        let per_tile = TILE_K.checked_div(self.rule.group).unwrap_or(0);
+        let per_tile = self.rule.scales;
         for i in 0..per_tile {
             strip[self.scales_at + (tile * per_tile + i) * STRIP + row] =
                 block.scales[part * per_tile + i] as u8;
         }
-        if self.rule.group > 0 && self.rule.has_minimum {
+        if self.rule.scales > 0 && self.rule.has_minimum {
             strip[self.minima_at + tile * STRIP + row] = block.minima[part];
         }
         let place = 2 * (tile / self.tiles_per_block * STRIP + row);
@@ -138,12 +137,12 @@ impl TileLayout {
                 four.copy_from_slice(&strip[tile * 512 + g * 64 + row * 4..][..4]);
             }
         }
-        let per_tile = TILE_K.checked_div(self.rule.group).unwrap_or(0);
+        let per_tile = self.rule.scales;
         for i in 0..per_tile {
             block.scales[part * per_tile + i] =
                 strip[self.scales_at + (tile * per_tile + i) * STRIP + row] as i8;
         }
-        if self.rule.group > 0 && self.rule.has_minimum {
+        if self.rule.scales > 0 && self.rule.has_minimum {
             block.minima[part] = strip[self.minima_at + tile * STRIP + row];
         }
         let place = 2 * (tile / self.tiles_per_block * STRIP + row);

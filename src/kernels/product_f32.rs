@@ -178,13 +178,12 @@ unsafe fn dequantize_tile<S: Simd>(s: S, layout: &TileLayout, strip: &[u8], tile
     let offset = s.splat(layout.rule.offset as f32);
     let start = strip.as_ptr();
     let block = tile / layout.tiles_per_block * STRIP;
-    let group = layout.rule.group;
+    let per_tile = layout.rule.scales;
     // SAFETY: the layout places all that is read here inside the strip; the caller vouches for `out`.
     unsafe {
         let d = s.load_f16(start.add(layout.d_at).cast::<u16>().add(block));
         let mut scales = [d; 2];
-        if group > 0 {
-            let per_tile = TILE_K / group;
+        if per_tile > 0 {
             for (i, scale) in scales.iter_mut().enumerate() {
                 let place = tile * per_tile + i.min(per_tile - 1);
                 *scale = s.mul(d, s.to_f(s.load_i8(start.add(layout.scales_at + place * STRIP).cast())));
@@ -193,7 +192,7 @@ unsafe fn dequantize_tile<S: Simd>(s: S, layout: &TileLayout, strip: &[u8], tile
         let mut m = s.zero();
         if layout.rule.has_minimum {
             m = s.load_f16(start.add(layout.m_at).cast::<u16>().add(block));
-            if group > 0 {
+            if per_tile > 0 {
                 let minima = s.to_f(s.load_u8(start.add(layout.minima_at + tile * STRIP)));
                 m = s.sub(s.zero(), s.mul(m, minima));
             }

@@ -15,17 +15,17 @@ trait TileKind {
     /// Subtracted from the stored quants; 128 goes with [`Simd::dot_wide`].
     const OFFSET: i32;
     /// As in [`super::blocks::BlockRule`].
-    const GROUP: usize;
+    const SCALES: usize;
     const MINIMUM: bool;
 }
 
 macro_rules! kinds {
-    ($($name:ident: $nibbles:literal, $offset:literal, $group:literal, $minimum:literal;)*) => {$(
+    ($($name:ident: $nibbles:literal, $offset:literal, $scales:literal, $minimum:literal;)*) => {$(
         struct $name;
         impl TileKind for $name {
             const NIBBLES: bool = $nibbles;
             const OFFSET: i32 = $offset;
-            const GROUP: usize = $group;
+            const SCALES: usize = $scales;
             const MINIMUM: bool = $minimum;
         }
     )*};
@@ -37,9 +37,9 @@ kinds! {
     Q50: false, 16, 0, false;
     Q51: false, 0, 0, true;
     Q80: false, 128, 0, false;
-    Q4K: true, 0, 32, true;
-    Q5K: false, 0, 32, true;
-    Q6K: false, 32, 16, false;
+    Q4K: true, 0, 1, true;
+    Q5K: false, 0, 1, true;
+    Q6K: false, 32, 2, false;
 }
 
 /// Computes rows `rows` of strips `strips` of `w`, whose storage is `layout`.
@@ -127,7 +127,7 @@ impl<T: TileKind> Task<'_, T> {
                 for r in 0..R {
                     let block = blocks.get_unchecked(r * tiles + tile);
                     f[r] = s.fma(s.to_f(sums[r]), s.mul(d, s.splat(block.scale)), f[r]);
-                    if T::MINIMUM && T::GROUP == 0 {
+                    if T::MINIMUM && T::SCALES == 0 {
                         f[r] = s.fma(m, s.splat(block.scaled_sum), f[r]);
                     } else if T::MINIMUM {
                         f[r] = s.fnma(m, s.splat(block.scaled_sum), f[r]);
@@ -165,7 +165,7 @@ impl<T: TileKind> Task<'_, T> {
             let (mut low, mut high) = ([s.splat_i(0); R], [s.splat_i(0); R]);
             for r in 0..R {
                 let [first, second] = blocks.get_unchecked(r * tiles + tile).sums;
-                if T::GROUP == 16 {
+                if T::SCALES == 2 {
                     (low[r], high[r]) = (s.splat_i(-T::OFFSET * first), s.splat_i(-T::OFFSET * second));
                 } else if T::OFFSET == 128 {
                     low[r] = s.wide_start(first + second);
@@ -191,7 +191,7 @@ impl<T: TileKind> Task<'_, T> {
                     for r in 0..R {
                         if T::OFFSET == 128 {
                             low[r] = s.dot_wide(low[r], w, x(r, 4 * g));
-                        } else if T::GROUP == 16 && g >= 4 {
+                        } else if T::SCALES == 2 && g >= 4 {
                             high[r] = s.dot(high[r], w, x(r, 4 * g));
                         } else {
                             low[r] = s.dot(low[r], w, x(r, 4 * g));
@@ -199,7 +199,7 @@ impl<T: TileKind> Task<'_, T> {
                     }
                 }
             }
-            if T::GROUP == 16 {
+            if T::SCALES == 2 {
                 let at = weights.strip.as_ptr().add(weights.layout.scales_at + tile * 2 * STRIP).cast::<i8>();
                 let (first, second) = (s.load_i8(at), s.load_i8(at.add(STRIP)));
                 for r in 0..R {
@@ -222,7 +222,7 @@ struct Weights<'a> {
 #[inline(always)]
 unsafe fn scales<S: Simd, T: TileKind>(s: S, weights: &Weights<'_>, tile: usize) -> (S::F, S::F) {
     let (start, layout) = (weights.strip.as_ptr(), weights.layout);
-    let block = if T::GROUP == 0 { tile } else { tile / 8 };
+    let block = if T::SCALES == 0 { tile } else { tile / 8 };
     // SAFETY: the layout places 16 values of each kind for this tile inside the strip.
     unsafe {
         let d = s.load_f16(start.add(layout.d_at).cast::<u16>().add(block * STRIP));
@@ -231,7 +231,7 @@ unsafe fn scales<S: Simd, T: TileKind>(s: S, weights: &Weights<'_>, tile: usize)
         } else {
             s.zero()
         };
-        if T::GROUP != 32 {
+        if T::SCALES != 1 {
             return (d, m);
         }
         let scale = s.load_u8(start.add(layout.scales_at + tile * STRIP));
