@@ -24,6 +24,7 @@ mod isa;
 mod kv;
 mod math;
 mod packed;
+mod planes;
 mod pool;
 mod product;
 mod product_f32;

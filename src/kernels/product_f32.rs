@@ -3,6 +3,7 @@
 use super::activations::Activations;
 use super::isa::{Isa, Kernel};
 use super::packed::{PackedMatrix, STRIP, Storage, TILE_K, TileLayout};
+use super::planes::{self, Upper};
 use super::product::Output;
 use super::simd::Simd;
 use crate::format::ElementFormat;
@@ -189,28 +190,55 @@ unsafe fn dequantize_tile<S: Simd>(s: S, layout: &TileLayout, strip: &[u8], tile
                 *scale = s.mul(d, s.to_f(s.load_i8(start.add(layout.scales_at + place * STRIP).cast())));
             }
         }
-        let mut m = s.zero();
+        let mut m = None;
         if layout.rule.has_minimum {
-            m = s.load_f16(start.add(layout.m_at).cast::<u16>().add(block));
-            if per_tile > 0 {
+            let d = s.load_f16(start.add(layout.m_at).cast::<u16>().add(block));
+            m = Some(if per_tile > 0 {
                 let minima = s.to_f(s.load_u8(start.add(layout.minima_at + tile * STRIP)));
-                m = s.sub(s.zero(), s.mul(m, minima));
-            }
-        }
-        for g in 0..8 {
-            let quants = if layout.nibbles {
-                let both = s.load_b(start.add(tile * 256 + g / 2 * 64));
-                if g % 2 == 0 { s.low_nibbles(both) } else { s.high_nibbles(both) }
+                s.sub(s.zero(), s.mul(d, minima))
             } else {
-                s.load_b(start.add(tile * 512 + g * 64))
+                d
+            });
+        }
+        let mut upper = None;
+        if layout.upper_bits > 0 {
+            let planes = layout.planes_at + tile * planes::bytes(layout.upper_bits);
+            upper = Some(Upper::load(s, start.add(planes), layout.upper_bits));
+        }
+        for g in 0..4 {
+            let (mut first, mut second) = if layout.nibbles {
+                let both = s.load_b(start.add(tile * 256 + g * 64));
+                (s.low_nibbles(both), s.high_nibbles(both))
+            } else {
+                let at = start.add(tile * 512 + g * 128);
+                (s.load_b(at), s.load_b(at.add(64)))
             };
-            let scale = scales[g / 4];
-            let four = [s.byte::<0>(quants), s.byte::<1>(quants), s.byte::<2>(quants), s.byte::<3>(quants)];
-            for (i, q) in four.into_iter().enumerate() {
-                let value = s.mul(scale, s.sub(s.to_f(q), offset));
-                let value = if layout.rule.has_minimum { s.add(value, m) } else { value };
-                s.store(out.add((4 * g + i) * STRIP), value);
+            if let Some(upper) = &mut upper {
+                (first, second) = upper.merge(s, layout.upper_bits, first, second);
+                upper.advance(s, layout.upper_bits, g);
+            }
+            let scale = scales[g / 2];
+            for (i, quants) in [first, second].into_iter().enumerate() {
+                let out = out.add((8 * g + 4 * i) * STRIP);
+                store_values(s, s.byte::<0>(quants), offset, scale, m, out);
+                store_values(s, s.byte::<1>(quants), offset, scale, m, out.add(STRIP));
+                store_values(s, s.byte::<2>(quants), offset, scale, m, out.add(2 * STRIP));
+                store_values(s, s.byte::<3>(quants), offset, scale, m, out.add(3 * STRIP));
             }
         }
     }
+}
+
+/// scale * (q - offset), and + m where there is one.
+/// # Safety
+/// 16 f32 to write.
+#[inline(always)]
+unsafe fn store_values<S: Simd>(s: S, q: S::I, offset: S::F, scale: S::F, m: Option<S::F>, out: *mut f32) {
+    let product = s.mul(scale, s.sub(s.to_f(q), offset));
+    let value = match m {
+        Some(m) => s.add(product, m),
+        None => product,
+    };
+    // SAFETY: the caller's word.
+    unsafe { s.store(out, value) }
 }

@@ -3,6 +3,7 @@
 use super::activations::{Activations, BlockScale};
 use super::isa::{Isa, Kernel};
 use super::packed::{PackedMatrix, STRIP, TILE_K, TileLayout};
+use super::planes::{self, Upper};
 use super::product::Output;
 use super::simd::Simd;
 use crate::format::ElementFormat;
@@ -12,6 +13,8 @@ use std::ops::Range;
 /// What the kernel must know of a format when it is compiled.
 trait TileKind {
     const NIBBLES: bool;
+    /// As in [`TileLayout`].
+    const UPPER_BITS: usize;
     /// Subtracted from the stored quants; 128 goes with [`Simd::dot_wide`].
     const OFFSET: i32;
     /// As in [`super::blocks::BlockRule`].
@@ -20,10 +23,11 @@ trait TileKind {
 }
 
 macro_rules! kinds {
-    ($($name:ident: $nibbles:literal, $offset:literal, $scales:literal, $minimum:literal;)*) => {$(
+    ($($name:ident: $nibbles:literal, $upper_bits:literal, $offset:literal, $scales:literal, $minimum:literal;)*) => {$(
         struct $name;
         impl TileKind for $name {
             const NIBBLES: bool = $nibbles;
+            const UPPER_BITS: usize = $upper_bits;
             const OFFSET: i32 = $offset;
             const SCALES: usize = $scales;
             const MINIMUM: bool = $minimum;
@@ -32,14 +36,14 @@ macro_rules! kinds {
 }
 
 kinds! {
-    Q40: true, 8, 0, false;
-    Q41: true, 0, 0, true;
-    Q50: false, 16, 0, false;
-    Q51: false, 0, 0, true;
-    Q80: false, 128, 0, false;
-    Q4K: true, 0, 1, true;
-    Q5K: false, 0, 1, true;
-    Q6K: false, 32, 2, false;
+    Q40: true, 0, 8, 0, false;
+    Q41: true, 0, 0, 0, true;
+    Q50: true, 1, 16, 0, false;
+    Q51: true, 1, 0, 0, true;
+    Q80: false, 0, 128, 0, false;
+    Q4K: true, 0, 0, 1, true;
+    Q5K: true, 1, 0, 1, true;
+    Q6K: true, 2, 32, 2, false;
 }
 
 /// Computes rows `rows` of strips `strips` of `w`, whose storage is `layout`.
@@ -147,7 +151,7 @@ impl<T: TileKind> Task<'_, T> {
     }
 
     /// For each row the sums over a tile of (quant - offset) * x, times the integer scales where a tile has two (then
-    /// below 2^24, so exact in f32).
+    /// below 2^24, so exact in f32). Byte tiles are Q8_0's alone.
     /// # Safety
     /// `tile` is in the strip; `quants` points to R rows of k; `blocks` is `[R, tiles]`.
     #[inline(always)]
@@ -176,26 +180,31 @@ impl<T: TileKind> Task<'_, T> {
             let x = |r: usize, k: usize| {
                 quants.add(r * tiles * TILE_K + tile * TILE_K + k).cast::<i32>().read_unaligned()
             };
+            let start = weights.strip.as_ptr();
             if T::NIBBLES {
+                let mut upper = None;
+                if T::UPPER_BITS > 0 {
+                    let planes = weights.layout.planes_at + tile * planes::bytes(T::UPPER_BITS);
+                    upper = Some(Upper::load(s, start.add(planes), T::UPPER_BITS));
+                }
                 for g in 0..4 {
-                    let w = s.load_b(weights.strip.as_ptr().add(tile * 256 + g * 64));
-                    let (a, b) = (s.low_nibbles(w), s.high_nibbles(w));
+                    let both = s.load_b(start.add(tile * 256 + g * 64));
+                    let (mut a, mut b) = (s.low_nibbles(both), s.high_nibbles(both));
+                    if let Some(upper) = &mut upper {
+                        (a, b) = upper.merge(s, T::UPPER_BITS, a, b);
+                        upper.advance(s, T::UPPER_BITS, g);
+                    }
                     for r in 0..R {
-                        low[r] = s.dot(low[r], a, x(r, 8 * g));
-                        low[r] = s.dot(low[r], b, x(r, 8 * g + 4));
+                        let sum = if T::SCALES == 2 && g >= 2 { &mut high[r] } else { &mut low[r] };
+                        *sum = s.dot(*sum, a, x(r, 8 * g));
+                        *sum = s.dot(*sum, b, x(r, 8 * g + 4));
                     }
                 }
             } else {
                 for g in 0..8 {
-                    let w = s.load_b(weights.strip.as_ptr().add(tile * 512 + g * 64));
+                    let w = s.load_b(start.add(tile * 512 + g * 64));
                     for r in 0..R {
-                        if T::OFFSET == 128 {
-                            low[r] = s.dot_wide(low[r], w, x(r, 4 * g));
-                        } else if T::SCALES == 2 && g >= 4 {
-                            high[r] = s.dot(high[r], w, x(r, 4 * g));
-                        } else {
-                            low[r] = s.dot(low[r], w, x(r, 4 * g));
-                        }
+                        low[r] = s.dot_wide(low[r], w, x(r, 4 * g));
                     }
                 }
             }

@@ -178,6 +178,9 @@ impl Simd for Avx2 {
         to_f(a: I) -> F = _mm256_cvtepi32_ps(a);
         to_i(a: F) -> I = _mm256_cvtps_epi32(a);
         low_nibbles(a: I) -> I = _mm256_and_si256(a, _mm256_set1_epi8(15));
+        left_4(a: I) -> I = _mm256_slli_epi16::<4>(a);
+        right_1(a: I) -> I = _mm256_srli_epi16::<1>(a);
+        right_2(a: I) -> I = _mm256_srli_epi16::<2>(a);
         high_nibbles(a: I) -> I = _mm256_and_si256(_mm256_srli_epi16::<4>(a), _mm256_set1_epi8(15));
     }
 
@@ -191,6 +194,12 @@ impl Simd for Avx2 {
         largest_magnitude(a: F, b: F) -> f32 = f32::from_bits(largest_i_256(_mm256_max_epi32(
             _mm256_max_epi32(magnitude(a.0), magnitude(a.1)),
             _mm256_max_epi32(magnitude(b.0), magnitude(b.1)))) as u32);
+        merge(nibbles: I, upper: I, mask: u8) -> I = {
+            let mask = _mm256_set1_epi8(mask as i8);
+            Pair(
+                _mm256_or_si256(nibbles.0, _mm256_and_si256(upper.0, mask)),
+                _mm256_or_si256(nibbles.1, _mm256_and_si256(upper.1, mask)))
+        };
         wide_start(_sum: i32) -> I = Pair(_mm256_setzero_si256(), _mm256_setzero_si256());
     }
 

@@ -84,6 +84,11 @@ impl Simd for Avx512 {
         low_nibbles(a: __m512i) -> __m512i = _mm512_and_si512(a, _mm512_set1_epi8(15));
         high_nibbles(a: __m512i) -> __m512i =
             _mm512_and_si512(_mm512_srli_epi16::<4>(a), _mm512_set1_epi8(15));
+        left_4(a: __m512i) -> __m512i = _mm512_slli_epi16::<4>(a);
+        right_1(a: __m512i) -> __m512i = _mm512_srli_epi16::<1>(a);
+        right_2(a: __m512i) -> __m512i = _mm512_srli_epi16::<2>(a);
+        merge(nibbles: __m512i, upper: __m512i, mask: u8) -> __m512i =
+            _mm512_or_si512(nibbles, _mm512_and_si512(upper, _mm512_set1_epi8(mask as i8)));
         dot(acc: __m512i, w: __m512i, x: i32) -> __m512i = _mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(x));
         wide_start(sum: i32) -> __m512i = _mm512_set1_epi32(-128 * sum);
         dot_wide(acc: __m512i, w: __m512i, x: i32) -> __m512i =

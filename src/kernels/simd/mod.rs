@@ -101,6 +101,14 @@ pub trait Simd: Copy {
     unsafe fn load_b(self, from: *const u8) -> Self::B;
     fn low_nibbles(self, a: Self::B) -> Self::B;
     fn high_nibbles(self, a: Self::B) -> Self::B;
+    /// Each byte by four bits; the low bits of a byte are anything (only bits 4 to 7 are meant).
+    fn left_4(self, a: Self::B) -> Self::B;
+    /// Each byte by one bit; the highest bit of a byte is anything.
+    fn right_1(self, a: Self::B) -> Self::B;
+    /// Each byte by two bits; the two highest bits of a byte are anything.
+    fn right_2(self, a: Self::B) -> Self::B;
+    /// nibbles | (upper & mask) in each byte.
+    fn merge(self, nibbles: Self::B, upper: Self::B, mask: u8) -> Self::B;
     /// Byte `J` of every 32-bit lane, zero-extended.
     fn byte<const J: i32>(self, a: Self::B) -> Self::I;
     /// acc + sum over the four bytes of each lane of w (unsigned, at most 127) * x (the four signed bytes of `x`).

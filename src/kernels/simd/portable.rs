@@ -185,6 +185,22 @@ impl Simd for Portable {
         a.map(|x| x >> 4)
     }
     #[inline(always)]
+    fn left_4(self, a: B) -> B {
+        a.map(|x| x << 4)
+    }
+    #[inline(always)]
+    fn right_1(self, a: B) -> B {
+        a.map(|x| x >> 1)
+    }
+    #[inline(always)]
+    fn right_2(self, a: B) -> B {
+        a.map(|x| x >> 2)
+    }
+    #[inline(always)]
+    fn merge(self, nibbles: B, upper: B, mask: u8) -> B {
+        from_fn(|i| nibbles[i] | upper[i] & mask)
+    }
+    #[inline(always)]
     fn byte<const J: i32>(self, a: B) -> I {
         from_fn(|i| i32::from(a[4 * i + J as usize]))
     }
