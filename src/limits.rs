@@ -11,6 +11,8 @@ pub const HEADER_BYTES_MAX: usize = 16 << 10;
 pub const HEADER_LINES_MAX: usize = 64;
 /// A client that has not sent its head by then is closed (slowloris).
 pub const HEADER_READ_SECONDS_MAX: u64 = 10;
+/// A kept-alive connection without a request is closed after so long.
+pub const IDLE_SECONDS_MAX: u64 = 75;
 /// A body that has not arrived by then is a 408.
 pub const BODY_READ_SECONDS_MAX: u64 = 30;
 /// A stream whose reader takes nothing for so long is closed.
@@ -21,6 +23,12 @@ pub const CONNECTIONS_MAX: usize = 1024;
 pub const PING_SECONDS: u64 = 15;
 /// Running streams get so long to finish after a shutdown signal.
 pub const DRAIN_SECONDS_MAX: u64 = 30;
+/// Requests with a wrong key from one address and minute that get a 401; further ones get a 429.
+pub const FAILED_KEYS_PER_MINUTE_MAX: u32 = 10;
+/// Addresses whose failed keys are counted; when so many fail at once, further ones get a 429.
+pub const FAILED_KEY_ADDRESSES_MAX: usize = 4096;
+/// Time within which a client that closed its sending side must have sent its whole body.
+pub const BODY_AFTER_END_SECONDS_MAX: u64 = 1;
 /// Nesting of a JSON body; serde_json stops at 128 by itself.
 pub const JSON_DEPTH_MAX: usize = 64;
 
@@ -97,6 +105,8 @@ pub const VOCABULARY_MAX: u32 = 1 << 21;
 pub const TEMPLATE_FUEL: u64 = 500_000;
 pub const TEMPLATE_RECURSION_MAX: usize = 64;
 pub const TEMPLATE_BYTES_MAX: usize = 256 << 10;
+/// Stack of a rendering: values nested as deep as the fuel pays for need 16 MiB. Touched only as far as used.
+pub const TEMPLATE_STACK_BYTES: usize = 64 << 20;
 /// Longest rendered chat and longest text that is tokenised: a body's worth of messages and what a template adds.
 pub const ENCODE_BYTES_MAX: usize = JSON_BODY_BYTES_MAX + TEMPLATE_BYTES_MAX;
 

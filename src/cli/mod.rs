@@ -1,13 +1,17 @@
 //! The command line: one file per verb; each parses, makes one library call and prints.
 
 mod client;
+mod ls;
+mod pull;
 mod run;
 mod serve;
 
 use crate::app::{self, AppError, Running};
 use crate::config::Settings;
 use clap::Parser;
+use crate::weights;
 use std::fmt;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// What a verb gives back; data is already printed.
@@ -81,6 +85,18 @@ impl From<AppError> for CliError {
             AppError::File(_) => CliError::bad_file(message),
             AppError::Config(_) => CliError::config(message),
             AppError::Failed(_) => CliError::failed(message),
+        }
+    }
+}
+
+/// The model's file; fetched first where it is not on disk.
+fn on_disk(model: &str) -> Result<PathBuf, CliError> {
+    let bad = |error: weights::WeightsError| CliError::bad_file(error.to_string());
+    match weights::locate(model).map_err(bad)? {
+        Some(path) => Ok(path),
+        None => {
+            eprintln!("model   {model} is not on disk; fetching it");
+            weights::pull(model, &mut ()).map_err(bad)
         }
     }
 }

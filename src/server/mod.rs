@@ -1,1 +1,179 @@
-//! HTTP only: accept loop, routes, errors, SSE, metrics.
+//! HTTP only: accept loop, routes, errors, streams, metrics. Names no tensor and keeps no state but counters: what a
+//! request means is decided by the rooms below, here it is read, checked and answered.
+
+mod accept;
+mod body;
+mod connection;
+mod error;
+mod fields;
+mod json;
+mod keys;
+mod layers;
+mod metrics;
+mod native;
+mod openai;
+
+pub use accept::{Front, Lifecycle, Peer, serve};
+pub use error::{ApiError, ErrorCode};
+
+use crate::config::Settings;
+use crate::engine::Engine;
+use crate::limits;
+use crate::persona::Serving;
+use crate::steering::Library;
+use crate::text::Text;
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::Method;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{MethodRouter, get, post};
+use keys::Keys;
+use metrics::Metrics;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What this build calls itself in fingerprints and metrics.
+pub const BUILD: &str = env!("CARGO_PKG_VERSION");
+
+/// What the routes need; shared by all requests.
+pub struct Context {
+    pub engine: Engine,
+    pub text: Arc<Text>,
+    pub library: Library,
+    /// Name of the loaded model.
+    pub model: String,
+    /// When it was loaded, Unix seconds.
+    pub created: u64,
+    pub settings: Settings,
+    keys: Keys,
+    metrics: Metrics,
+}
+
+impl Context {
+    /// `model` is the name under which the loaded model answers; its aliases are in the settings.
+    pub fn new(engine: Engine, text: Arc<Text>, library: Library, model: String, settings: Settings) -> Context {
+        let keys = Keys::new(&settings.api_keys);
+        let created = unix_seconds();
+        Context { engine, text, library, model, created, settings, keys, metrics: Metrics::default() }
+    }
+
+    /// The model's name and its aliases, without repeats.
+    fn names(&self) -> Vec<&str> {
+        let mut names = vec![self.model.as_str()];
+        for alias in &self.settings.aliases {
+            if !names.contains(&alias.as_str()) {
+                names.push(alias);
+            }
+        }
+        names
+    }
+
+    /// What answers, for fingerprints.
+    fn serving(&self) -> Serving<'_> {
+        let info = self.engine.info();
+        Serving { build: BUILD, arithmetic: &info.arithmetic, weights: info.weights_digest }
+    }
+
+    /// Sequences of one request that run at once.
+    fn running_max(&self) -> usize {
+        self.settings.max_batch.max(1)
+    }
+}
+
+/// The route table. Every route also answers without `/v1`.
+const ROUTES: [(&str, Route); 17] = [
+    ("/v1/chat/completions", Route::Chat),
+    ("/v1/completions", Route::Completions),
+    ("/v1/models", Route::Models),
+    ("/v1/models/{*id}", Route::Model),
+    ("/v1/score", Route::Score),
+    ("/v1/vectors", Route::Vectors),
+    ("/v1/vectors/{name}", Route::Vector),
+    ("/v1/vectors/{name}/file", Route::VectorFile),
+    ("/v1/traits", Route::Traits),
+    ("/v1/traits/{name}", Route::Trait),
+    ("/v1/tokenize", Route::Tokenize),
+    ("/v1/detokenize", Route::Detokenize),
+    ("/v1/apply-template", Route::ApplyTemplate),
+    ("/v1/tokenizer_info", Route::TokenizerInfo),
+    ("/v1/health", Route::Health),
+    ("/v1/ready", Route::Ready),
+    ("/v1/live", Route::Live),
+];
+
+#[derive(Clone, Copy)]
+enum Route {
+    Chat,
+    Completions,
+    Models,
+    Model,
+    Score,
+    Vectors,
+    Vector,
+    VectorFile,
+    Traits,
+    Trait,
+    Tokenize,
+    Detokenize,
+    ApplyTemplate,
+    TokenizerInfo,
+    Health,
+    Ready,
+    Live,
+}
+
+impl Route {
+    fn handler(self) -> MethodRouter<Arc<Context>> {
+        match self {
+            Route::Chat => post(openai::chat),
+            Route::Completions => post(openai::complete),
+            Route::Models => get(openai::models),
+            Route::Model => get(openai::model),
+            Route::Score => post(native::score),
+            Route::Vectors => get(native::list_vectors).post(native::upload_vector),
+            Route::Vector => get(native::show_vector).delete(native::delete_vector),
+            Route::VectorFile => get(native::export_vector),
+            Route::Traits => get(native::list_traits),
+            Route::Trait => get(native::show_trait),
+            Route::Tokenize => post(native::tokenize),
+            Route::Detokenize => post(native::detokenize),
+            Route::ApplyTemplate => post(native::apply_template),
+            Route::TokenizerInfo => get(native::tokenizer_info),
+            Route::Health => get(native::health),
+            Route::Ready => get(native::ready),
+            Route::Live => get(native::live),
+        }
+    }
+}
+
+/// All routes with everything that stands before them.
+pub fn router(context: Arc<Context>) -> Router {
+    let mut router = Router::new().route("/", get(native::root)).route("/metrics", get(native::metrics));
+    for (path, route) in ROUTES {
+        router = router.route(path, route.handler());
+        if let Some(short) = path.strip_prefix("/v1") {
+            router = router.route(short, route.handler());
+        }
+    }
+    router
+        .method_not_allowed_fallback(|method: Method| async move {
+            ApiError::new(ErrorCode::MethodNotAllowed, format!("{method} is not allowed on this route"))
+        })
+        .fallback(|| async {
+            ApiError::new(ErrorCode::RouteNotFound, "there is no such route; hint: `GET /` names the documentation")
+        })
+        .layer(DefaultBodyLimit::max(limits::UPLOAD_BYTES_MAX))
+        .layer(from_fn_with_state(context.clone(), layers::outermost))
+        .with_state(context)
+}
+
+/// Fresh randomness of the system; on a system without, the clock.
+fn random_u64() -> u64 {
+    getrandom::u64().unwrap_or_else(|_| {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64)
+    })
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}

@@ -1,0 +1,300 @@
+//! One client's socket as the HTTP reader sees it: timeouts, a write-stall limit, and telling a client that only closed
+//! its sending side from one that is gone.
+//!
+//! The end of a client's bytes (FIN) looks the same for a half-close, after which the whole answer is still wanted, and
+//! for a full close, after which nothing is. So while an answer is due, the end is not passed on. Instead something
+//! harmless is sent: `102 Processing` before the head of a plain answer (HTTP/1.1 clients skip 1xx), a comment line in
+//! a stream. A socket that is gone answers that with a reset, which ends the connection and with it the sequence.
+
+use super::error::{ApiError, ErrorCode};
+use crate::limits;
+use axum::http::StatusCode;
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::Notify;
+use tokio::time::{Instant, Sleep, sleep};
+
+/// What the connection is doing; a request in progress protects it from being closed at the end of the client's bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Phase {
+    /// Between requests, or reading a head.
+    Idle = 0,
+    /// A request has been read; nothing of the answer has been written. 1xx may be sent.
+    Waiting = 1,
+    /// The same for HTTP/1.0, which knows no 1xx.
+    WaitingOld = 2,
+    /// The answer is being written.
+    Answering = 3,
+}
+
+/// Shared by the socket, the service and the answer's body.
+#[derive(Default)]
+pub struct ConnectionState {
+    phase: AtomicU8,
+    has_ended: AtomicBool,
+    ended: Notify,
+}
+
+impl ConnectionState {
+    fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) {
+            1 => Phase::Waiting,
+            2 => Phase::WaitingOld,
+            3 => Phase::Answering,
+            _ => Phase::Idle,
+        }
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Release);
+    }
+
+    /// A request's head is complete.
+    pub fn begin(&self, knows_interim: bool) {
+        self.enter(if knows_interim { Phase::Waiting } else { Phase::WaitingOld });
+    }
+
+    /// Its answer is complete.
+    pub fn end(&self) {
+        self.enter(Phase::Idle);
+    }
+
+    /// Resolves when the client's bytes ended while an answer is due.
+    pub async fn client_ended(&self) {
+        loop {
+            let mut ended = pin!(self.ended.notified());
+            ended.as_mut().enable();
+            if self.has_ended.load(Ordering::Acquire) {
+                return;
+            }
+            ended.await;
+        }
+    }
+}
+
+type ErrorWatch = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
+
+/// The socket with its timers.
+pub struct Connection {
+    /// `None` once the client's bytes ended while an answer was due; then `watch` owns it.
+    read: Option<OwnedReadHalf>,
+    write: OwnedWriteHalf,
+    state: Arc<ConnectionState>,
+    /// Set when the client's bytes ended while an answer was due; resolves when the socket is gone.
+    watch: Option<ErrorWatch>,
+    /// Bytes of the interim answer still to be sent.
+    interim: &'static [u8],
+    /// An answer of ours that replaces one hyper made up, and how much of it is sent.
+    replacement: Option<(Vec<u8>, usize)>,
+    /// Runs while a head is awaited.
+    head_timer: Pin<Box<Sleep>>,
+    head_started: bool,
+    was_busy: bool,
+    /// Runs while a write makes no progress.
+    stall_timer: Option<Pin<Box<Sleep>>>,
+}
+
+const INTERIM: &[u8] = b"HTTP/1.1 102 Processing\r\n\r\n";
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+impl Connection {
+    pub fn new(stream: TcpStream, state: Arc<ConnectionState>) -> Connection {
+        let (read, write) = stream.into_split();
+        Connection {
+            read: Some(read),
+            write,
+            state,
+            watch: None,
+            interim: &[],
+            replacement: None,
+            head_timer: Box::pin(sleep(Duration::from_secs(limits::HEADER_READ_SECONDS_MAX))),
+            head_started: true,
+            was_busy: false,
+            stall_timer: None,
+        }
+    }
+
+    /// Fails when a head has been awaited too long: 10 s for a started (or the first) one, else the idle time.
+    fn check_head_timer(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.state.phase() != Phase::Idle {
+            self.was_busy = true;
+            return Ok(());
+        }
+        if self.was_busy {
+            self.was_busy = false;
+            self.head_started = false;
+            self.head_timer.as_mut().reset(Instant::now() + Duration::from_secs(limits::IDLE_SECONDS_MAX));
+        }
+        match self.head_timer.as_mut().poll(cx) {
+            Poll::Ready(()) => Err(io::Error::new(io::ErrorKind::TimedOut, "no request head in time")),
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    /// The first bytes of a head start its own, shorter time.
+    fn note_bytes(&mut self) {
+        if self.state.phase() == Phase::Idle && !self.head_started {
+            self.head_started = true;
+            let limit = Duration::from_secs(limits::HEADER_READ_SECONDS_MAX);
+            self.head_timer.as_mut().reset(Instant::now() + limit);
+        }
+    }
+
+    /// The client's bytes ended. `true` when that must not be passed on yet.
+    fn hold_end(&mut self) -> bool {
+        let phase = self.state.phase();
+        if matches!(phase, Phase::Idle | Phase::WaitingOld) {
+            return false;
+        }
+        let Some(read) = self.read.take() else { return false };
+        if phase == Phase::Waiting {
+            self.interim = INTERIM;
+        }
+        self.state.has_ended.store(true, Ordering::Release);
+        self.state.ended.notify_waiters();
+        self.watch = Some(Box::pin(async move { read.ready(Interest::ERROR).await.map(|_| ()) }));
+        true
+    }
+
+    /// After the end of the client's bytes: pending until the socket is gone or the answer is complete.
+    fn poll_after_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.state.phase() == Phase::Idle {
+            return Poll::Ready(Ok(()));
+        }
+        self.send_interim(cx)?;
+        match &mut self.watch {
+            Some(watch) => match watch.as_mut().poll(cx) {
+                Poll::Ready(_) => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+                Poll::Pending => Poll::Pending,
+            },
+            None => Poll::Pending,
+        }
+    }
+
+    /// Sends the interim answer, unless the real one has begun.
+    fn send_interim(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.state.phase() != Phase::Waiting && self.interim.len() == INTERIM.len() {
+            self.interim = &[];
+        }
+        while !self.interim.is_empty() {
+            let Poll::Ready(n) = Pin::new(&mut self.write).poll_write(cx, self.interim)? else { break };
+            self.interim = self.interim.get(n..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Writes with the stall limit.
+    fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(n) = Pin::new(&mut self.write).poll_write(cx, bytes)? {
+            self.stall_timer = None;
+            return Poll::Ready(Ok(n));
+        }
+        let limit = Duration::from_secs(limits::WRITE_STALL_SECONDS_MAX);
+        let timer = self.stall_timer.get_or_insert_with(|| Box::pin(sleep(limit)));
+        ready!(timer.as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the reader takes nothing")))
+    }
+
+    /// Sends the replacement, then reports `given` bytes as written.
+    fn poll_replacement(&mut self, cx: &mut Context<'_>, given: usize) -> Poll<io::Result<usize>> {
+        while let Some((bytes, sent)) = self.replacement.take() {
+            if sent >= bytes.len() {
+                return Poll::Ready(Ok(given));
+            }
+            let progress = self.poll_send(cx, bytes.get(sent..).unwrap_or_default());
+            let sent = sent + if let Poll::Ready(Ok(n)) = &progress { *n } else { 0 };
+            self.replacement = Some((bytes, sent));
+            ready!(progress)?;
+        }
+        Poll::Ready(Ok(given))
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.watch.is_some() {
+            return this.poll_after_end(cx);
+        }
+        this.check_head_timer(cx)?;
+        let Some(read) = &mut this.read else { return Poll::Ready(Ok(())) };
+        let before = buffer.filled().len();
+        ready!(Pin::new(read).poll_read(cx, buffer))?;
+        if buffer.filled().len() > before {
+            this.note_bytes();
+        } else if buffer.remaining() > 0 && this.hold_end() {
+            return this.poll_after_end(cx);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.replacement.is_some() {
+            return this.poll_replacement(cx, bytes.len());
+        }
+        if let Some(answer) = automatic_answer(bytes) {
+            this.replacement = Some((answer, 0));
+            return this.poll_replacement(cx, bytes.len());
+        }
+        // An interim answer that is partly out must be finished before anything else.
+        while !this.interim.is_empty() && this.interim.len() < INTERIM.len() {
+            let n = ready!(this.poll_send(cx, this.interim))?;
+            this.interim = this.interim.get(n..).unwrap_or_default();
+        }
+        if bytes != CONTINUE && this.state.phase() != Phase::Idle {
+            this.state.enter(Phase::Answering);
+        }
+        this.poll_send(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().write).poll_shutdown(cx)
+    }
+}
+
+/// hyper answers a head it cannot read by itself, without a body. Such an answer is recognised (it is one whole head,
+/// an error, and lacks the request id that all of ours carry) and replaced by one in the form of all other errors.
+fn automatic_answer(bytes: &[u8]) -> Option<Vec<u8>> {
+    let status: u16 = std::str::from_utf8(bytes.strip_prefix(b"HTTP/1.1 ")?.get(..3)?).ok()?.parse().ok()?;
+    let head = std::str::from_utf8(bytes).ok()?;
+    if !matches!(status, 400 | 414 | 431) || !head.ends_with("\r\n\r\n") || head.contains("x-request-id") {
+        return None;
+    }
+    let (code, message) = match status {
+        414 => (ErrorCode::BadRequest, "the request line is too long".to_string()),
+        431 => (
+            ErrorCode::BadRequest,
+            format!(
+                "the request head is too large; allowed {} bytes in {} header lines",
+                limits::HEADER_BYTES_MAX,
+                limits::HEADER_LINES_MAX
+            ),
+        ),
+        _ => (ErrorCode::BadRequest, "the request is not valid HTTP/1.1".to_string()),
+    };
+    let body = ApiError::new(code, message).body().to_string();
+    let reason = StatusCode::from_u16(status).ok()?.canonical_reason().unwrap_or("Error");
+    let id = super::layers::fresh_request_id();
+    let id = id.to_str().unwrap_or_default();
+    let head = format!(
+        "HTTP/1.1 {status} {reason}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\nx-request-id: {id}\r\n\r\n",
+        body.len()
+    );
+    Some((head + &body).into_bytes())
+}

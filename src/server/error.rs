@@ -1,0 +1,308 @@
+//! Every refusal a client can get: one code each, and one place that decides status, type and retry advice.
+
+use crate::engine::{SequenceError, SubmitError};
+use crate::steering::SteeringError;
+use crate::text::TextError;
+use axum::body::Body;
+use axum::http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use axum::response::IntoResponse;
+use serde_json::{Value, json};
+use std::fmt;
+
+/// Stable machine-readable reason; `code` of the error object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ErrorCode {
+    BadRequest,
+    InvalidJson,
+    DuplicateField,
+    InvalidValue,
+    UnknownField,
+    MissingField,
+    Unsupported,
+    ContextLengthExceeded,
+    InvalidSteering,
+    DoseExceeded,
+    InvalidTemplate,
+    HostMissing,
+    InvalidApiKey,
+    OriginRefused,
+    RouteNotFound,
+    ModelNotFound,
+    PersonaNotFound,
+    VectorNotFound,
+    TraitNotFound,
+    SoftPromptNotFound,
+    MethodNotAllowed,
+    BodyTimeout,
+    Conflict,
+    BodyTooLarge,
+    UnsupportedMediaType,
+    WrongHost,
+    VectorDoesNotFit,
+    VectorFailed,
+    DoseTooLarge,
+    TooManyFailedKeys,
+    QueueFull,
+    Busy,
+    Loading,
+    VectorNotReady,
+    ShuttingDown,
+    SequenceFailed,
+    Internal,
+}
+
+/// What follows from a code.
+struct Meaning {
+    status: StatusCode,
+    kind: &'static str,
+    code: &'static str,
+    /// `x-should-retry`, where official clients would decide wrongly by themselves.
+    retry: Option<bool>,
+}
+
+impl ErrorCode {
+    /// The one decision table of the HTTP surface.
+    fn meaning(self) -> Meaning {
+        use ErrorCode::*;
+        let bad = StatusCode::BAD_REQUEST;
+        let (status, kind, code, retry) = match self {
+            BadRequest => (bad, "invalid_request_error", "bad_request", None),
+            InvalidJson => (bad, "invalid_request_error", "invalid_json", None),
+            DuplicateField => (bad, "invalid_request_error", "duplicate_field", None),
+            InvalidValue => (bad, "invalid_request_error", "invalid_value", None),
+            UnknownField => (bad, "invalid_request_error", "unknown_field", None),
+            MissingField => (bad, "invalid_request_error", "missing_field", None),
+            Unsupported => (bad, "invalid_request_error", "unsupported", None),
+            ContextLengthExceeded => (bad, "invalid_request_error", "context_length_exceeded", None),
+            InvalidSteering => (bad, "invalid_request_error", "invalid_steering", None),
+            DoseExceeded => (bad, "invalid_request_error", "dose_exceeded", None),
+            InvalidTemplate => (bad, "invalid_request_error", "invalid_messages", None),
+            HostMissing => (bad, "invalid_request_error", "invalid_host", None),
+            InvalidApiKey => (StatusCode::UNAUTHORIZED, "authentication_error", "invalid_api_key", None),
+            OriginRefused => (StatusCode::FORBIDDEN, "permission_error", "origin_not_allowed", None),
+            RouteNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "route_not_found", None),
+            ModelNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "model_not_found", None),
+            PersonaNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "persona_not_found", None),
+            VectorNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "vector_not_found", None),
+            TraitNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "trait_not_found", None),
+            SoftPromptNotFound => {
+                (StatusCode::NOT_FOUND, "invalid_request_error", "soft_prompt_not_found", None)
+            }
+            MethodNotAllowed => {
+                (StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", "method_not_allowed", None)
+            }
+            BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "invalid_request_error", "body_timeout", Some(false)),
+            Conflict => (StatusCode::CONFLICT, "invalid_request_error", "conflict", Some(false)),
+            BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", "body_too_large", None),
+            UnsupportedMediaType => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", "unsupported_media_type", None)
+            }
+            WrongHost => (StatusCode::MISDIRECTED_REQUEST, "invalid_request_error", "host_not_allowed", None),
+            VectorDoesNotFit => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request_error", "vector_does_not_fit", None)
+            }
+            VectorFailed => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request_error", "vector_failed", None),
+            DoseTooLarge => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request_error", "dose_too_large", None),
+            TooManyFailedKeys => {
+                (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "too_many_failed_keys", None)
+            }
+            QueueFull => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "queue_full", None),
+            Busy => (StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", "busy", None),
+            Loading => (StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", "loading", None),
+            VectorNotReady => {
+                (StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", "vector_not_ready", None)
+            }
+            ShuttingDown => {
+                (StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", "shutting_down", Some(false))
+            }
+            SequenceFailed => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "server_error", "sequence_failed", Some(false))
+            }
+            Internal => (StatusCode::INTERNAL_SERVER_ERROR, "server_error", "internal_error", Some(false)),
+        };
+        Meaning { status, kind, code, retry }
+    }
+
+    pub fn status(self) -> StatusCode {
+        self.meaning().status
+    }
+}
+
+/// A refusal on its way to a client.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ApiError {
+    pub code: ErrorCode,
+    /// For people: what, where, given, allowed.
+    pub message: String,
+    /// The field at fault.
+    pub param: Option<String>,
+    /// Whole seconds, at least 1.
+    pub retry_after_seconds: Option<u64>,
+}
+
+impl ApiError {
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> ApiError {
+        ApiError { code, message: message.into(), param: None, retry_after_seconds: None }
+    }
+
+    /// A refusal that names the field `param`.
+    pub fn at(code: ErrorCode, param: impl Into<String>, message: impl fmt::Display) -> ApiError {
+        let param = param.into();
+        ApiError {
+            code,
+            message: format!("`{param}`: {message}"),
+            param: Some(param),
+            retry_after_seconds: None,
+        }
+    }
+
+    pub fn retry_after(mut self, seconds: u64) -> ApiError {
+        self.retry_after_seconds = Some(seconds.max(1));
+        self
+    }
+
+    /// A fault of ours: the cause goes to the log, the client gets a sentence without it.
+    pub fn internal(cause: impl fmt::Display) -> ApiError {
+        tracing::error!(cause = %cause, "internal error");
+        ApiError::new(ErrorCode::Internal, "the server failed on this request; its log says why")
+    }
+
+    pub fn status(&self) -> StatusCode {
+        self.code.status()
+    }
+
+    /// The error object of OpenAI's shape. `Loading` answers in llama.cpp's words, which routers look for.
+    pub fn body(&self) -> Value {
+        let meaning = self.code.meaning();
+        if self.code == ErrorCode::Loading {
+            return json!({"error": {"message": self.message, "type": meaning.kind, "param": null, "code": 503}});
+        }
+        json!({"error": {
+            "message": self.message, "type": meaning.kind, "param": self.param, "code": meaning.code,
+        }})
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response<Body> {
+        let meaning = self.code.meaning();
+        let mut response = Response::new(Body::from(self.body().to_string()));
+        *response.status_mut() = meaning.status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(retry) = meaning.retry {
+            let value = HeaderValue::from_static(if retry { "true" } else { "false" });
+            headers.insert(HeaderName::from_static("x-should-retry"), value);
+        }
+        if let Some(seconds) = self.retry_after_seconds {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if meaning.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl From<SteeringError> for ApiError {
+    fn from(error: SteeringError) -> ApiError {
+        use SteeringError as E;
+        let retry_after = match &error {
+            E::NotReady { retry_after, .. } => Some(retry_after.as_secs()),
+            _ => None,
+        };
+        let code = match &error {
+            E::Syntax { .. } | E::Range { .. } | E::TooMany { .. } | E::Overflow { .. } => ErrorCode::InvalidSteering,
+            E::Unsupported { .. } => ErrorCode::Unsupported,
+            E::Unknown { .. } => ErrorCode::VectorNotFound,
+            E::DoesNotFit { .. } | E::BadFile { .. } => ErrorCode::VectorDoesNotFit,
+            E::OtherModel { .. } | E::Conflict { .. } => ErrorCode::Conflict,
+            E::DoseExceeded { .. } => ErrorCode::DoseExceeded,
+            E::NotReady { .. } => ErrorCode::VectorNotReady,
+            E::Failed { .. } => ErrorCode::VectorFailed,
+            E::Internal(_) => return ApiError::internal(error),
+        };
+        let param = error.param().map(str::to_string);
+        let plain = ApiError { param, ..ApiError::new(code, error.to_string()) };
+        match retry_after {
+            Some(seconds) => plain.retry_after(seconds),
+            None => plain,
+        }
+    }
+}
+
+impl From<TextError> for ApiError {
+    fn from(error: TextError) -> ApiError {
+        use TextError as E;
+        let (code, param) = match &error {
+            E::TooLong { .. } => (ErrorCode::BodyTooLarge, None),
+            E::Template { message, .. } => {
+                let param = message.map_or("messages".to_string(), |index| format!("messages[{index}]"));
+                (ErrorCode::InvalidTemplate, Some(param))
+            }
+            E::TemplateLimit { .. } => (ErrorCode::InvalidTemplate, Some("messages".into())),
+            E::Argument { name, .. } => (ErrorCode::InvalidValue, Some(name.clone())),
+            E::Failed
+            | E::Unsupported { .. }
+            | E::Missing { .. }
+            | E::Vocabulary(_)
+            | E::TemplateLoad(_)
+            | E::Weights(_) => return ApiError::internal(error),
+        };
+        ApiError { param, ..ApiError::new(code, error.to_string()) }
+    }
+}
+
+impl From<SubmitError> for ApiError {
+    fn from(error: SubmitError) -> ApiError {
+        let message = error.to_string();
+        match error {
+            SubmitError::Full { retry_after, .. } => {
+                let seconds = retry_after.as_secs_f64().ceil().clamp(1.0, 60.0);
+                ApiError::new(ErrorCode::QueueFull, message).retry_after(seconds as u64)
+            }
+            SubmitError::Stopped => ApiError::new(ErrorCode::ShuttingDown, "the server is shutting down"),
+            SubmitError::TooLong { .. } => ApiError::new(ErrorCode::ContextLengthExceeded, message),
+            SubmitError::UnknownToken { .. } | SubmitError::Empty => ApiError::new(ErrorCode::InvalidValue, message),
+            SubmitError::Shape(_) => ApiError::internal(message),
+        }
+    }
+}
+
+impl From<SequenceError> for ApiError {
+    fn from(error: SequenceError) -> ApiError {
+        let code = match &error {
+            SequenceError::NonFiniteLogits => ErrorCode::DoseTooLarge,
+            SequenceError::CacheTooSmall { .. } => ErrorCode::ContextLengthExceeded,
+            SequenceError::ShuttingDown => ErrorCode::ShuttingDown,
+            SequenceError::EngineFailed => ErrorCode::SequenceFailed,
+        };
+        ApiError::new(code, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shape_is_openais() {
+        let error = ApiError::at(ErrorCode::InvalidValue, "top_p", "1.5 is out of range; allowed over 0 to 1");
+        let body = error.body();
+        assert_eq!(body["error"]["param"], "top_p");
+        assert_eq!(body["error"]["code"], "invalid_value");
+        assert_eq!(body["error"]["type"], "invalid_request_error");
+        assert_eq!(error.into_response().status(), StatusCode::BAD_REQUEST);
+    }
+
+    #[test]
+    fn final_refusals_say_do_not_retry() {
+        for code in [ErrorCode::Conflict, ErrorCode::ShuttingDown, ErrorCode::Internal] {
+            let response = ApiError::new(code, "x").into_response();
+            assert_eq!(response.headers()["x-should-retry"], "false", "{code:?}");
+        }
+        let full = ApiError::new(ErrorCode::QueueFull, "x").retry_after(0).into_response();
+        assert_eq!(full.headers()[header::RETRY_AFTER], "1");
+        assert!(!full.headers().contains_key("x-should-retry"));
+    }
+}

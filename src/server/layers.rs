@@ -1,0 +1,260 @@
+//! What every request passes before a route: request id, panic guard, Host check, CORS, key, drain.
+
+use super::Context;
+use super::accept::{Lifecycle, Peer};
+use super::error::{ApiError, ErrorCode};
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, header};
+use axum::middleware::Next;
+use axum::response::IntoResponse;
+use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+use std::time::Instant;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const REQUEST_ID_BYTES_MAX: usize = 128;
+/// Open without a key: probes of load balancers.
+const OPEN_ROUTES: [&str; 4] = ["/health", "/v1/health", "/ready", "/live"];
+const CORS_HEADERS: &str = "authorization, content-type, x-api-key, x-request-id, x-demeanor-steering, \
+    x-demeanor-persona, x-demeanor-user";
+const CORS_EXPOSED: &str = "x-request-id, x-demeanor-fingerprint, x-demeanor-persona, x-demeanor-warnings, \
+    x-demeanor-probe, retry-after";
+
+/// The outermost layer: everything below answers with a request id, and no panic leaves it.
+pub async fn outermost(State(context): State<Arc<Context>>, request: Request, next: Next) -> Response<Body> {
+    let started = Instant::now();
+    let id = request_id(request.headers());
+    let origin = allowed_origin(&context, request.headers());
+    let method = request.method().clone();
+    let route = route_label(&context, request.uri().path());
+    let guarded = Guarded(Box::pin(admit(context.clone(), request, next)));
+    let mut response = guarded.await.unwrap_or_else(IntoResponse::into_response);
+    if let Some(origin) = origin {
+        let headers = response.headers_mut();
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(CORS_EXPOSED));
+        headers.append(header::VARY, HeaderValue::from_static("origin"));
+    }
+    let status = response.status();
+    context.metrics.count_request(route, status.as_u16());
+    tracing::info!(
+        id = id.to_str().unwrap_or("-"), %method, route, status = status.as_u16(),
+        ms = started.elapsed().as_millis() as u64, "request"
+    );
+    mark(&mut response, id);
+    response
+}
+
+/// Refuses what must not reach a route.
+async fn admit(context: Arc<Context>, request: Request, next: Next) -> Response<Body> {
+    let checked = check_host(&context, &request)
+        .and_then(|()| check_preflight(&context, &request))
+        .and_then(|preflight| match preflight {
+            Some(response) => Ok(Some(response)),
+            None => check_key(&context, &request)
+                .and_then(|()| check_drain(&request))
+                .map(|()| None),
+        });
+    match checked {
+        Ok(Some(response)) => response,
+        Ok(None) => next.run(request).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+/// Sets the request id of a response.
+pub fn mark(response: &mut Response<Body>, id: HeaderValue) {
+    response.headers_mut().insert(REQUEST_ID, id);
+}
+
+trait AsText {
+    fn text(&self) -> &str;
+}
+
+impl AsText for HeaderValue {
+    fn text(&self) -> &str {
+        self.to_str().unwrap_or_default()
+    }
+}
+
+/// The client's id when it is 1 to 128 visible ASCII characters, else a fresh one.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    match headers.get(&REQUEST_ID) {
+        Some(id)
+            if (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic) =>
+        {
+            id.clone()
+        }
+        _ => fresh_request_id(),
+    }
+}
+
+/// `req_` and 16 random hex digits.
+pub fn fresh_request_id() -> HeaderValue {
+    let text = format!("req_{:016x}", super::random_u64());
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("req_0"))
+}
+
+// ---- Host ----
+
+/// DNS rebinding: a page of some other site may make a browser call us under its own name. Addresses cannot be
+/// rebound, so every literal address is allowed; names must be known.
+fn check_host(context: &Context, request: &Request) -> Result<(), ApiError> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let invalid = |message: &str| Err(ApiError::new(ErrorCode::HostMissing, message));
+    let host = match (hosts.next(), hosts.next()) {
+        (Some(_), Some(_)) => return invalid("the request has two Host headers"),
+        (Some(host), None) => host.text(),
+        (None, _) if request.version() < Version::HTTP_11 => return Ok(()),
+        (None, _) => return invalid("the request has no Host header"),
+    };
+    let host = request.uri().authority().map_or(host, |authority| authority.as_str());
+    let Some(name) = host_name(host) else {
+        return invalid("the Host header is not a host name with an optional port");
+    };
+    if is_known_host(context, name) {
+        return Ok(());
+    }
+    Err(ApiError::new(
+        ErrorCode::WrongHost,
+        format!("the host `{name}` is not one of this server's; hint: add it with --allowed-host"),
+    ))
+}
+
+/// `name[:port]` or `[v6][:port]` without the port.
+fn host_name(host: &str) -> Option<&str> {
+    let (name, port) = match host.strip_prefix('[') {
+        Some(rest) => {
+            let (name, tail) = rest.split_once(']')?;
+            (name, tail)
+        }
+        None => host.find(':').map_or((host, ""), |at| host.split_at(at)),
+    };
+    let port_ok = port.is_empty()
+        || port.strip_prefix(':').is_some_and(|digits| !digits.is_empty() && digits.parse::<u16>().is_ok());
+    let name_ok = !name.is_empty()
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':'));
+    (port_ok && name_ok).then_some(name)
+}
+
+fn is_known_host(context: &Context, name: &str) -> bool {
+    let name = name.trim_end_matches('.');
+    name.parse::<IpAddr>().is_ok()
+        || name.eq_ignore_ascii_case("localhost")
+        || name.to_ascii_lowercase().ends_with(".localhost")
+        || name.eq_ignore_ascii_case(&context.settings.host)
+        || context.settings.allowed_hosts.iter().any(|host| name.eq_ignore_ascii_case(host))
+}
+
+// ---- CORS ----
+
+/// The request's origin when the operator named it.
+fn allowed_origin(context: &Context, headers: &HeaderMap) -> Option<HeaderValue> {
+    let origin = headers.get(header::ORIGIN)?;
+    let known = context.settings.cors_origins.iter().any(|known| known.trim_end_matches('/') == origin.text());
+    known.then(|| origin.clone())
+}
+
+/// Answers a preflight; `None` when the request is not one.
+fn check_preflight(context: &Context, request: &Request) -> Result<Option<Response<Body>>, ApiError> {
+    let headers = request.headers();
+    let asks = headers.contains_key(header::ORIGIN) && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    if request.method() != Method::OPTIONS || !asks {
+        return Ok(None);
+    }
+    if allowed_origin(context, headers).is_none() {
+        let message = "this origin may not call this server from a browser; hint: --cors-origin names those that may";
+        return Err(ApiError::new(ErrorCode::OriginRefused, message));
+    }
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    for (name, value) in [
+        (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, PUT, DELETE, OPTIONS"),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, CORS_HEADERS),
+        (header::ACCESS_CONTROL_MAX_AGE, "600"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    Ok(Some(response))
+}
+
+// ---- key, drain ----
+
+fn check_key(context: &Context, request: &Request) -> Result<(), ApiError> {
+    if OPEN_ROUTES.contains(&request.uri().path()) {
+        return Ok(());
+    }
+    let peer = request.extensions().get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
+    context.keys.check(request.headers(), peer)
+}
+
+fn check_drain(request: &Request) -> Result<(), ApiError> {
+    let draining = request.extensions().get::<Lifecycle>().is_some_and(Lifecycle::draining);
+    if draining && !OPEN_ROUTES.contains(&request.uri().path()) && request.uri().path() != "/metrics" {
+        return Err(ApiError::new(ErrorCode::ShuttingDown, "the server is shutting down"));
+    }
+    Ok(())
+}
+
+/// The route for metrics: the path when it is one of ours without parameters, else a placeholder.
+fn route_label(context: &Context, path: &str) -> &'static str {
+    context.metrics.known_route(path)
+}
+
+/// A future whose panic becomes a 500; the message stays in the log.
+struct Guarded<F>(Pin<Box<F>>);
+
+impl<F: Future<Output = Response<Body>>> Future for Guarded<F> {
+    type Output = Result<Response<Body>, ApiError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        let future = &mut self.0;
+        match catch_unwind(AssertUnwindSafe(|| pin!(future.as_mut()).poll(cx))) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(response)) => Poll::Ready(Ok(response)),
+            Err(_) => Poll::Ready(Err(ApiError::internal("a request handler panicked"))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_names() {
+        let table = [
+            ("localhost:8080", Some("localhost")),
+            ("[::1]:8080", Some("::1")),
+            ("[::1]", Some("::1")),
+            ("127.0.0.1", Some("127.0.0.1")),
+            ("127.0.0.1@evil", None),
+            ("a:b", None),
+            ("a:", None),
+            ("", None),
+            ("[::1", None),
+            ("a b", None),
+        ];
+        for (host, name) in table {
+            assert_eq!(host_name(host), name, "{host}");
+        }
+    }
+
+    #[test]
+    fn request_ids_are_visible_ascii_or_fresh() {
+        let with = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(REQUEST_ID, HeaderValue::from_str(value).expect("a header value"));
+            request_id(&headers)
+        };
+        assert_eq!(with("abc-1"), "abc-1");
+        assert!(with("a b").text().starts_with("req_"));
+        assert!(with(&"x".repeat(129)).text().starts_with("req_"));
+        assert!(request_id(&HeaderMap::new()).text().starts_with("req_"));
+    }
+}

@@ -1,0 +1,50 @@
+//! How the server stands: health, readiness, metrics, and the line at `/`.
+
+use crate::server::accept::Lifecycle;
+use crate::server::error::{ApiError, ErrorCode};
+use crate::server::{BUILD, Context};
+use axum::Extension;
+use axum::Json;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// `GET /health`: a loaded server is healthy also when it is busy.
+pub async fn health() -> Json<Value> {
+    Json(json!({"status": "ok"}))
+}
+
+/// `GET /live`: the process answers.
+pub async fn live() -> Json<Value> {
+    Json(json!({"status": "ok"}))
+}
+
+/// `GET /ready`: whether more work should be sent here.
+pub async fn ready(
+    State(context): State<Arc<Context>>,
+    lifecycle: Option<Extension<Lifecycle>>,
+) -> Result<Json<Value>, ApiError> {
+    if lifecycle.is_some_and(|lifecycle| lifecycle.draining()) {
+        return Err(ApiError::new(ErrorCode::ShuttingDown, "the server is shutting down"));
+    }
+    if !context.engine.accepts() {
+        return Err(ApiError::new(ErrorCode::Busy, "the queue is full").retry_after(1));
+    }
+    Ok(Json(json!({"status": "ready"})))
+}
+
+/// `GET /metrics` for Prometheus.
+pub async fn metrics(State(context): State<Arc<Context>>) -> impl IntoResponse {
+    let page = context.metrics.page(context.engine.stats(), context.engine.info(), &context.model);
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page)
+}
+
+/// `GET /`: what this is and where to go on.
+pub async fn root(State(context): State<Arc<Context>>) -> String {
+    format!(
+        "demeanor {BUILD} serves {}; POST /v1/chat/completions takes OpenAI's requests and a `steering` field, see README.md\n",
+        context.model
+    )
+}

@@ -1,0 +1,157 @@
+//! What every answer says about itself: id, model, fingerprint, usage, timings, and the `demeanor` object.
+
+use super::generation::Account;
+use super::names::SteeringFrom;
+use crate::persona::Condition;
+use crate::server::Context;
+use crate::steering::Applied;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::{Map, Value, json};
+use std::time::Duration;
+
+/// The parts of an answer that are known before its first token.
+pub struct Answer {
+    pub id: String,
+    /// Unix seconds.
+    pub created: u64,
+    /// The name that was resolved, with the expression when the name carried it.
+    pub model: String,
+    pub fingerprint: String,
+    /// The `demeanor` object.
+    pub demeanor: Value,
+    pub warnings: usize,
+}
+
+impl Answer {
+    pub fn new(
+        id_prefix: &str,
+        context: &Context,
+        condition: &Condition,
+        applied: &Applied,
+        steering_from: Option<SteeringFrom>,
+        warnings: Vec<String>,
+    ) -> Answer {
+        let fingerprint = condition.fingerprint(&context.serving());
+        let model = match (steering_from, applied.steering.as_str()) {
+            (Some(SteeringFrom::Model), Some(expression)) => format!("{}@({expression})", context.model),
+            _ => context.model.clone(),
+        };
+        let soft_rows = condition.soft.len();
+        let demeanor = json!({
+            "persona": null,
+            "steering": applied.steering,
+            "steering_from": steering_from.map(SteeringFrom::name),
+            "vectors": applied.vectors,
+            "soft_prompt": null,
+            "soft_prompt_rows": soft_rows,
+            "probe": null,
+            "seed": condition.sampling.seed,
+            "warnings": warnings,
+            "fingerprint": fingerprint,
+        });
+        Answer {
+            id: format!("{id_prefix}{:016x}{:08x}", crate::server::random_u64(), crate::server::random_u64() as u32),
+            created: crate::server::unix_seconds(),
+            model,
+            fingerprint,
+            demeanor,
+            warnings: warnings.len(),
+        }
+    }
+
+    /// The head of an answer or chunk of kind `object`.
+    pub fn object(&self, object: &str) -> Map<String, Value> {
+        let mut map = Map::new();
+        map.insert("id".into(), json!(self.id));
+        map.insert("object".into(), json!(object));
+        map.insert("created".into(), json!(self.created));
+        map.insert("model".into(), json!(self.model));
+        map.insert("system_fingerprint".into(), json!(self.fingerprint));
+        map
+    }
+
+    /// Headers for clients that see no body fields.
+    pub fn headers(&self, headers: &mut HeaderMap) {
+        if let Ok(value) = HeaderValue::try_from(&self.fingerprint) {
+            headers.insert(HeaderName::from_static("x-demeanor-fingerprint"), value);
+        }
+        headers.insert(HeaderName::from_static("x-demeanor-warnings"), HeaderValue::from(self.warnings));
+    }
+}
+
+/// OpenAI's `usage`. `prompts` are the accounts of the first choice of each prompt, `all` those of every choice.
+pub fn usage(prompts: &[Account], all: &[Account]) -> Value {
+    let prompt: u64 = prompts.iter().map(|account| u64::from(account.prompt_tokens)).sum();
+    let cached: u64 = prompts.iter().map(|account| u64::from(account.cached_tokens)).sum();
+    let generated: u64 = all.iter().map(|account| u64::from(account.generated_tokens)).sum();
+    json!({
+        "prompt_tokens": prompt,
+        "completion_tokens": generated,
+        "total_tokens": prompt + generated,
+        "prompt_tokens_details": {"cached_tokens": cached},
+        "completion_tokens_details": {"reasoning_tokens": 0},
+    })
+}
+
+/// llama.cpp's `timings`, summed over sequences.
+pub fn timings(accounts: &[Account]) -> Value {
+    let total = |number: fn(&Account) -> u32| accounts.iter().map(|account| u64::from(number(account))).sum::<u64>();
+    let cached = total(|account| account.cached_tokens);
+    let prompt = total(|account| account.prompt_tokens).saturating_sub(cached);
+    let predicted = total(|account| account.generated_tokens);
+    let prompt_ms = milliseconds(accounts.iter().map(|account| account.prefill).sum());
+    let predicted_ms = milliseconds(accounts.iter().map(|account| account.decode).sum());
+    json!({
+        "cache_n": cached,
+        "prompt_n": prompt,
+        "prompt_ms": prompt_ms,
+        "prompt_per_token_ms": ratio(prompt_ms, prompt as f64),
+        "prompt_per_second": ratio(prompt as f64 * 1e3, prompt_ms),
+        "predicted_n": predicted,
+        "predicted_ms": predicted_ms,
+        "predicted_per_token_ms": ratio(predicted_ms, predicted as f64),
+        "predicted_per_second": ratio(predicted as f64 * 1e3, predicted_ms),
+    })
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// 0 where there is nothing to divide by.
+fn ratio(a: f64, b: f64) -> f64 {
+    if b > 0.0 { (a / b * 1e3).round() / 1e3 } else { 0.0 }
+}
+
+/// A log-probability as JSON can say it: -inf is -9999, as OpenAI has it.
+pub fn finite(logprob: f32) -> f32 {
+    if logprob.is_finite() { logprob } else { -9999.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usage_counts_prompts_once_and_choices_each() {
+        let account = |cached, generated| Account {
+            prompt_tokens: 10,
+            cached_tokens: cached,
+            generated_tokens: generated,
+            ..Account::default()
+        };
+        let (a, b) = (account(4, 3), account(9, 5));
+        let usage = usage(&[a], &[a, b]);
+        assert_eq!(usage["prompt_tokens"], 10);
+        assert_eq!(usage["completion_tokens"], 8);
+        assert_eq!(usage["total_tokens"], 18);
+        assert_eq!(usage["prompt_tokens_details"]["cached_tokens"], 4);
+    }
+
+    #[test]
+    fn timings_are_finite_without_tokens() {
+        let timings = timings(&[Account::default()]);
+        assert_eq!(timings["predicted_per_second"], 0.0);
+        assert_eq!(timings["prompt_n"], 0);
+    }
+}

@@ -1,0 +1,80 @@
+//! `POST /v1/chat/completions`: from the request as typed to a checked one.
+
+use super::messages;
+use super::names::Named;
+use super::options::Options;
+use crate::limits;
+use crate::server::Context;
+use crate::server::error::{ApiError, ErrorCode};
+use crate::server::fields::Fields;
+use crate::text::{ChatOptions, Message, Role};
+use axum::http::HeaderMap;
+use serde_json::{Map, Value};
+
+/// A chat request as typed: JSON fields under whatever names clients use, and the headers that carry more.
+pub struct ChatRequest {
+    pub fields: Fields,
+    pub headers: HeaderMap,
+}
+
+/// The same with every value checked; nothing of it has been looked up yet.
+#[derive(Clone, Debug)]
+pub struct ValidChat {
+    pub messages: Vec<Message>,
+    pub template: ChatOptions,
+    pub options: Options,
+    /// `Some(k)`: log-probabilities of the drawn tokens and of the `k` most probable ones.
+    pub logprobs: Option<u32>,
+    pub named: Named,
+}
+
+impl ChatRequest {
+    pub fn new(fields: Map<String, Value>, headers: HeaderMap) -> ChatRequest {
+        ChatRequest { fields: Fields::new(fields), headers }
+    }
+
+    /// The only way to a [`ValidChat`].
+    pub fn validate(mut self, context: &Context) -> Result<ValidChat, ApiError> {
+        let fields = &mut self.fields;
+        let mut options = Options::read(fields, &context.text.tokenizer)?;
+        if options.tokens_max == Some(0) {
+            return Err(fields.refuse("max_tokens", "0 is out of range; allowed 1 and more, or -1 for no limit"));
+        }
+        let named = Named::read(fields, &self.headers, context)?;
+        let logprobs = read_logprobs(fields)?;
+        let messages = messages::read(fields, &mut options.warnings)?;
+        let template = template_options(fields, &messages)?;
+        Ok(ValidChat { messages, template, options, logprobs, named })
+    }
+}
+
+fn read_logprobs(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
+    let wanted = fields.bool("logprobs")?.unwrap_or(false);
+    let top = fields.integer("top_logprobs", 0..=limits::CHAT_TOP_LOGPROBS_MAX as i64)?;
+    match (wanted, top) {
+        (true, top) => Ok(Some(top.unwrap_or(0) as u32)),
+        (false, None | Some(0)) => Ok(None),
+        (false, Some(_)) => Err(fields.refuse("top_logprobs", "needs `logprobs: true`")),
+    }
+}
+
+/// An assistant message that stands last is continued, unless the request says otherwise.
+pub fn template_options(fields: &mut Fields, messages: &[Message]) -> Result<ChatOptions, ApiError> {
+    let kwargs = messages::template_variables(fields)?;
+    let prompt = fields.bool("add_generation_prompt")?;
+    let ends_with_assistant = messages.last().is_some_and(|message| message.role == Role::Assistant);
+    let continue_final = match fields.bool("continue_final_message")? {
+        Some(true) if !ends_with_assistant => {
+            let message = "the last message must be the assistant's to be continued";
+            return Err(ApiError::at(ErrorCode::InvalidValue, fields.path("continue_final_message"), message));
+        }
+        Some(true) if prompt == Some(true) => {
+            let message = "true excludes `add_generation_prompt: true`";
+            return Err(ApiError::at(ErrorCode::InvalidValue, fields.path("continue_final_message"), message));
+        }
+        // Routers send `false` by default, without meaning it.
+        Some(true) => true,
+        Some(false) | None => ends_with_assistant && prompt != Some(true),
+    };
+    Ok(ChatOptions { add_generation_prompt: !continue_final && prompt.unwrap_or(true), continue_final, kwargs })
+}

@@ -1,0 +1,102 @@
+//! `POST /v1/completions`: from the request as typed to a checked one.
+
+use super::names::Named;
+use super::options::{Options, token_ids};
+use crate::limits;
+use crate::server::Context;
+use crate::server::error::{ApiError, ErrorCode};
+use crate::server::fields::{Fields, wrong_kind};
+use crate::text::Tokenizer;
+use axum::http::HeaderMap;
+use serde_json::{Map, Value};
+
+/// A completions request as typed.
+pub struct CompletionRequest {
+    pub fields: Fields,
+    pub headers: HeaderMap,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Prompt {
+    /// Encoded with BOS where the model wants one.
+    Text(String),
+    /// Taken as they are.
+    Ids(Vec<u32>),
+}
+
+#[derive(Clone, Debug)]
+pub struct ValidCompletion {
+    /// At least one.
+    pub prompts: Vec<Prompt>,
+    pub options: Options,
+    /// `Some(k)`: log-probabilities with the `k` most probable tokens beside.
+    pub logprobs: Option<u32>,
+    /// The answer begins with the prompt.
+    pub echo: bool,
+    pub named: Named,
+}
+
+impl CompletionRequest {
+    pub fn new(fields: Map<String, Value>, headers: HeaderMap) -> CompletionRequest {
+        CompletionRequest { fields: Fields::new(fields), headers }
+    }
+
+    /// The only way to a [`ValidCompletion`].
+    pub fn validate(mut self, context: &Context) -> Result<ValidCompletion, ApiError> {
+        let fields = &mut self.fields;
+        let tokenizer = &context.text.tokenizer;
+        let options = Options::read(fields, tokenizer)?;
+        let echo = fields.bool("echo")?.unwrap_or(false);
+        if options.tokens_max == Some(0) && !echo {
+            return Err(fields.refuse("max_tokens", "0 needs `echo: true`; else allowed 1 and more, or -1 for no limit"));
+        }
+        let best_of = fields.integer("best_of", 1..=limits::CHOICES_MAX as i64)?;
+        if best_of.is_some_and(|best| best != i64::from(options.choices)) {
+            return Err(super::options::unsupported("best_of", "only the value of `n` is supported"));
+        }
+        let named = Named::read(fields, &self.headers, context)?;
+        let logprobs = read_logprobs(fields)?;
+        let prompts = read_prompts(fields, tokenizer)?;
+        Ok(ValidCompletion { prompts, options, logprobs, echo, named })
+    }
+}
+
+/// A number; `false` is off, as routers send it.
+fn read_logprobs(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
+    let name = "logprobs";
+    if fields.rest().get(name).is_some_and(|value| *value == Value::Bool(false)) {
+        fields.take(name);
+        return Ok(None);
+    }
+    Ok(fields.integer(name, 0..=limits::COMPLETION_LOGPROBS_MAX as i64)?.map(|top| top as u32))
+}
+
+/// A string, an array of strings, an array of token ids, or an array of those.
+fn read_prompts(fields: &mut Fields, tokenizer: &Tokenizer) -> Result<Vec<Prompt>, ApiError> {
+    let path = fields.path("prompt");
+    let items = match fields.take("prompt") {
+        Some(Value::String(text)) => return Ok(vec![Prompt::Text(text)]),
+        Some(Value::Array(items)) => items,
+        Some(other) => return Err(wrong_kind(&path, &other, "a string, token ids, or an array of these")),
+        None => return Err(ApiError::at(ErrorCode::MissingField, path, "the field is missing")),
+    };
+    if items.is_empty() {
+        return Err(ApiError::at(ErrorCode::InvalidValue, path, "the array is empty"));
+    }
+    if items.iter().all(Value::is_number) {
+        return Ok(vec![Prompt::Ids(token_ids(&items, &path, tokenizer)?)]);
+    }
+    if items.len() > limits::PROMPTS_MAX {
+        let message = format!("{} prompts are too many; at most {}", items.len(), limits::PROMPTS_MAX);
+        return Err(ApiError::at(ErrorCode::InvalidValue, path, message));
+    }
+    let one = |(index, item): (usize, Value)| match item {
+        Value::String(text) => Ok(Prompt::Text(text)),
+        Value::Array(ids) if ids.is_empty() => {
+            Err(ApiError::at(ErrorCode::InvalidValue, format!("{path}[{index}]"), "the array is empty"))
+        }
+        Value::Array(ids) => Ok(Prompt::Ids(token_ids(&ids, &format!("{path}[{index}]"), tokenizer)?)),
+        other => Err(wrong_kind(&format!("{path}[{index}]"), &other, "a string or an array of token ids")),
+    };
+    items.into_iter().enumerate().map(one).collect()
+}

@@ -1,0 +1,123 @@
+//! The routes that OpenAI's clients call: chats, completions, the list of models.
+
+mod answer;
+mod chat;
+mod chat_answer;
+mod choice;
+mod completion;
+mod completion_answer;
+mod generation;
+mod messages;
+mod models;
+mod names;
+mod options;
+mod prepare;
+mod sse;
+
+pub use answer::finite;
+pub use chat::{ChatRequest, template_options};
+pub use choice::Finish;
+pub use completion::CompletionRequest;
+pub use messages::read as read_messages;
+pub use models::{model, models};
+pub use names::Named;
+pub use options::token_ids;
+pub use prepare::{blocking, check_room, encode_chat, encode_text, plan};
+
+use super::Context;
+use super::body::read_object;
+use super::connection::ConnectionState;
+use super::error::ApiError;
+use answer::Answer;
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::Response;
+use axum::response::IntoResponse;
+use chat_answer::ChatAnswer;
+use completion_answer::CompletionAnswer;
+use prepare::{completion_requests, condition, generate, rules};
+use sse::Pings;
+use std::sync::Arc;
+
+/// `POST /v1/chat/completions`.
+pub async fn chat(State(context): State<Arc<Context>>, request: Request) -> Result<Response<Body>, ApiError> {
+    let connection = request.extensions().get::<Arc<ConnectionState>>().cloned();
+    let (headers, fields) = read_object(request).await?;
+    let valid = ChatRequest::new(fields, headers).validate(&context)?;
+    let applied = plan(&context, &valid.named.steering).await?;
+    let encoded = encode_chat(&context, valid.messages, valid.template).await?;
+    let options = &valid.options;
+    let condition = condition(options, &applied);
+    let generate = generate(&context, options, encoded.ids.len(), valid.logprobs, None)?;
+    let requests = (0..options.choices)
+        .map(|choice| condition.request(encoded.ids.clone(), generate(condition.sampling_of(choice))))
+        .collect();
+    let generation =
+        generation::Generation::start(&context.engine, requests, &rules(&context, options, false), context.running_max())?;
+
+    let warnings = [&options.warnings[..], &encoded.warnings, &applied.warnings].concat();
+    let answer = Answer::new("chatcmpl-", &context, &condition, &applied, valid.named.steering_from, warnings);
+    let answer = ChatAnswer {
+        answer,
+        choices: options.choices,
+        wants_logprobs: valid.logprobs.is_some(),
+        stream_usage: options.stream && options.stream_usage,
+        return_progress: options.return_progress,
+        prompt_tokens: encoded.ids.len() as u32,
+        context,
+    };
+    let mut head = axum::http::HeaderMap::new();
+    answer.answer.headers(&mut head);
+    let mut response = if options.stream {
+        sse::respond(|frames| answer.stream(generation, frames, Pings::new(connection)))
+    } else {
+        Json(answer.collect(generation).await?).into_response()
+    };
+    response.headers_mut().extend(head);
+    Ok(response)
+}
+
+/// `POST /v1/completions`.
+pub async fn complete(State(context): State<Arc<Context>>, request: Request) -> Result<Response<Body>, ApiError> {
+    let connection = request.extensions().get::<Arc<ConnectionState>>().cloned();
+    let (headers, fields) = read_object(request).await?;
+    let valid = CompletionRequest::new(fields, headers).validate(&context)?;
+    let applied = plan(&context, &valid.named.steering).await?;
+    let options = &valid.options;
+    let condition = condition(options, &applied);
+    let prompts = prepare::encode_prompts(&context, valid.prompts).await?;
+    let requests = completion_requests(&context, &condition, &prompts, options, valid.logprobs, valid.echo)?;
+    let rules = rules(&context, options, true);
+    let generation = generation::Generation::start(&context.engine, requests, &rules, context.running_max())?;
+
+    let warnings = [&options.warnings[..], &applied.warnings].concat();
+    let answer = Answer::new("cmpl-", &context, &condition, &applied, valid.named.steering_from, warnings);
+    let answer = CompletionAnswer {
+        answer,
+        prompts,
+        choices: options.choices,
+        logprobs: valid.logprobs,
+        echo: valid.echo,
+        stream_usage: options.stream && options.stream_usage,
+        context,
+    };
+    let mut head = axum::http::HeaderMap::new();
+    answer.answer.headers(&mut head);
+    let mut response = if options.stream {
+        sse::respond(|frames| answer.stream(generation, frames, Pings::new(connection)))
+    } else {
+        Json(answer.collect(generation).await?).into_response()
+    };
+    response.headers_mut().extend(head);
+    Ok(response)
+}
+
+/// A stream for tests of the transport.
+#[cfg(test)]
+pub fn test_stream<F: Future<Output = ()> + Send + 'static>(
+    connection: Option<Arc<ConnectionState>>,
+    write: impl FnOnce(sse::Frames, Pings) -> F,
+) -> Response<Body> {
+    sse::respond(|frames| write(frames, Pings::new(connection)))
+}

@@ -1,0 +1,348 @@
+//! The generation fields that chats and completions share, from the JSON as typed to closed ranges.
+
+use crate::engine::Sampling;
+use crate::limits;
+use crate::server::error::{ApiError, ErrorCode};
+use crate::server::fields::{Fields, wrong_kind};
+use crate::text::{Specials, Tokenizer};
+use serde_json::{Map, Value};
+
+/// Everything about drawing tokens and ending, checked. Numbers are in the ranges that the engine states.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Options {
+    /// `None`: until the context ends.
+    pub tokens_max: Option<u32>,
+    pub choices: u32,
+    pub stop_strings: Vec<String>,
+    pub stop_tokens: Vec<u32>,
+    /// Without the seed of the choice; the seed is drawn already.
+    pub sampling: Sampling,
+    pub ignore_eos: bool,
+    pub use_cache: bool,
+    /// Narrows the prefix cache to requests with the same salt.
+    pub cache_salt: Option<String>,
+    pub stream: bool,
+    /// A last chunk with `usage` is wanted.
+    pub stream_usage: bool,
+    pub return_progress: bool,
+    pub warnings: Vec<String>,
+}
+
+impl Options {
+    pub fn read(fields: &mut Fields, tokenizer: &Tokenizer) -> Result<Options, ApiError> {
+        refuse_unsupported(fields)?;
+        let stream = fields.bool("stream")?.unwrap_or(false);
+        let ignore_eos = fields.aliased(&["ignore_eos", "ban_eos_token"], Fields::bool)?.unwrap_or(false);
+        let mut options = Options {
+            tokens_max: read_tokens_max(fields)?,
+            choices: fields.integer("n", 1..=limits::CHOICES_MAX as i64)?.unwrap_or(1) as u32,
+            stop_strings: read_stop(fields)?,
+            stop_tokens: read_token_ids(fields, "stop_token_ids", tokenizer)?,
+            sampling: read_sampling(fields, tokenizer)?,
+            ignore_eos,
+            use_cache: fields.bool("cache_prompt")?.unwrap_or(true),
+            cache_salt: fields.string("cache_salt")?,
+            stream,
+            stream_usage: read_stream_usage(fields)?,
+            return_progress: fields.bool("return_progress")?.unwrap_or(false),
+            warnings: Vec::new(),
+        };
+        if ignore_eos {
+            let banned = tokenizer.stop_tokens().iter().map(|id| (*id, f32::NEG_INFINITY));
+            options.sampling.logit_bias.extend(banned);
+        }
+        options.warnings.extend(ignored_samplers(fields.rest()));
+        Ok(options)
+    }
+}
+
+/// -1, null and "" mean *until the context ends*; 0 is judged by the route.
+fn read_tokens_max(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
+    const NAMES: [&str; 6] =
+        ["max_tokens", "max_completion_tokens", "n_predict", "max_new_tokens", "num_predict", "max_output_tokens"];
+    let given = fields.aliased(&NAMES, |fields, name| fields.integer(name, -1..=i64::from(u32::MAX)))?;
+    Ok(given.and_then(|number| u32::try_from(number).ok()))
+}
+
+fn read_sampling(fields: &mut Fields, tokenizer: &Tokenizer) -> Result<Sampling, ApiError> {
+    let default = Sampling::default();
+    let above_zero = f64::from(f32::MIN_POSITIVE);
+    let penalty = |fields: &mut Fields, name: &str| fields.number(name, -2.0..=2.0);
+    let repetition = ["repetition_penalty", "repeat_penalty", "rep_pen"];
+    let window = ["repeat_last_n", "rep_pen_range", "repetition_penalty_range"];
+    let repetition_window = fields.aliased(&window, |fields, name| fields.integer(name, -1..=1 << 24))?;
+    Ok(Sampling {
+        temperature: fields.number("temperature", 0.0..=2.0)?.unwrap_or(default.temperature),
+        top_k: fields.integer("top_k", -1..=1 << 24)?.map_or(default.top_k, |k| u32::try_from(k).unwrap_or(0)),
+        top_p: fields.number("top_p", above_zero..=1.0)?.unwrap_or(default.top_p),
+        min_p: fields.number("min_p", 0.0..=1.0)?.unwrap_or(default.min_p),
+        typical_p: fields
+            .aliased(&["typical_p", "typical"], |fields, name| fields.number(name, above_zero..=1.0))?
+            .unwrap_or(default.typical_p),
+        repetition_penalty: fields
+            .aliased(&repetition, |fields, name| fields.number(name, 0.01..=100.0))?
+            .unwrap_or(default.repetition_penalty),
+        // -1 is the whole context.
+        repetition_window: match repetition_window {
+            None => default.repetition_window,
+            Some(window) => u32::try_from(window).unwrap_or(u32::MAX),
+        },
+        presence_penalty: penalty(fields, "presence_penalty")?.unwrap_or(default.presence_penalty),
+        frequency_penalty: penalty(fields, "frequency_penalty")?.unwrap_or(default.frequency_penalty),
+        logit_bias: read_logit_bias(fields, tokenizer)?,
+        seed: read_seed(fields)?,
+        choice: 0,
+    })
+}
+
+/// A seed of the client's, or one drawn here. Drawn ones fit 53 bits, so that every JSON reader returns them intact.
+fn read_seed(fields: &mut Fields) -> Result<u64, ApiError> {
+    let mut given: Option<Option<u64>> = None;
+    for name in ["seed", "sampler_seed"] {
+        let Some(value) = fields.take(name) else { continue };
+        let seed = match &value {
+            Value::String(text) if text.is_empty() => None,
+            _ => one_seed(fields, name, &value)?,
+        };
+        if given.is_some_and(|other| other != seed) {
+            return Err(fields.refuse(name, "differs from its alias `seed`; send one of them"));
+        }
+        given = Some(seed);
+    }
+    Ok(given.flatten().unwrap_or_else(|| crate::server::random_u64() >> 11))
+}
+
+/// `None` for a negative seed: random.
+fn one_seed(fields: &Fields, name: &str, value: &Value) -> Result<Option<u64>, ApiError> {
+    let allowed = "allowed are whole numbers from 0 to 2^64 - 1, or a negative one for a random seed";
+    if let Some(seed) = value.as_u64() {
+        return Ok(Some(seed));
+    }
+    match value.as_f64() {
+        Some(number) if number < 0.0 && number.fract() == 0.0 => Ok(None),
+        Some(number) if number.fract() == 0.0 && number < 9e15 => Ok(Some(number as u64)),
+        Some(_) => Err(fields.refuse(name, format!("{value} is no seed; {allowed}"))),
+        None => Err(wrong_kind(&fields.path(name), value, "a whole number")),
+    }
+}
+
+/// Stop strings under all their names, without repeats and without empty ones.
+fn read_stop(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
+    let mut stops: Vec<String> = Vec::new();
+    for name in ["stop", "stop_sequences", "stopping_strings"] {
+        let items = match fields.take(name) {
+            None => continue,
+            Some(Value::Array(items)) => items,
+            Some(Value::String(text)) => vec![Value::String(text)],
+            Some(other) => return Err(wrong_kind(&fields.path(name), &other, "a string or an array of strings")),
+        };
+        if items.len() > limits::STOP_STRINGS_MAX {
+            let message =
+                format!("{} stop strings are too many; at most {}", items.len(), limits::STOP_STRINGS_MAX);
+            return Err(fields.refuse(name, message));
+        }
+        for (index, item) in items.into_iter().enumerate() {
+            let path = format!("{name}[{index}]");
+            let Value::String(text) = item else { return Err(wrong_kind(&fields.path(&path), &item, "a string")) };
+            if text.len() > limits::STOP_STRING_BYTES_MAX {
+                let message =
+                    format!("{} bytes are too long; at most {}", text.len(), limits::STOP_STRING_BYTES_MAX);
+                return Err(ApiError { param: Some(name.into()), ..fields.refuse(&path, message) });
+            }
+            if !text.is_empty() && !stops.contains(&text) {
+                stops.push(text);
+            }
+        }
+    }
+    Ok(stops)
+}
+
+/// An array of token ids of the vocabulary.
+pub fn read_token_ids(fields: &mut Fields, name: &str, tokenizer: &Tokenizer) -> Result<Vec<u32>, ApiError> {
+    match fields.take(name) {
+        None => Ok(Vec::new()),
+        Some(Value::Array(items)) => token_ids(&items, &fields.path(name), tokenizer),
+        Some(other) => Err(wrong_kind(&fields.path(name), &other, "an array of token ids")),
+    }
+}
+
+/// Token ids from JSON numbers; errors name the entry.
+pub fn token_ids(items: &[Value], path: &str, tokenizer: &Tokenizer) -> Result<Vec<u32>, ApiError> {
+    let read = |(index, item): (usize, &Value)| {
+        token_id(item, tokenizer).ok_or_else(|| {
+            let size = tokenizer.vocab_size();
+            let message = format!("{item} is no token id; the vocabulary has 0 to {}", size.saturating_sub(1));
+            ApiError { param: Some(path.into()), ..bad_entry(path, index, message) }
+        })
+    };
+    items.iter().enumerate().map(read).collect()
+}
+
+fn token_id(value: &Value, tokenizer: &Tokenizer) -> Option<u32> {
+    let id = u32::try_from(value.as_u64()?).ok()?;
+    ((id as usize) < tokenizer.vocab_size() as usize).then_some(id)
+}
+
+fn bad_entry(path: &str, index: usize, message: String) -> ApiError {
+    ApiError::at(ErrorCode::InvalidValue, format!("{path}[{index}]"), message)
+}
+
+/// An object `{"id": bias}`, or pairs `[id or text, bias or false]` as llama.cpp has them; `false` bans. Of a text,
+/// every token is meant.
+fn read_logit_bias(fields: &mut Fields, tokenizer: &Tokenizer) -> Result<Vec<(u32, f32)>, ApiError> {
+    let name = "logit_bias";
+    let entries: Vec<(Value, Value)> = match fields.take(name) {
+        None => return Ok(Vec::new()),
+        Some(Value::String(text)) if text.is_empty() => return Ok(Vec::new()),
+        Some(Value::Object(map)) => {
+            map.into_iter().map(|(id, bias)| (id.parse::<u64>().map_or(Value::Null, Value::from), bias)).collect()
+        }
+        Some(Value::Array(pairs)) => {
+            pairs.into_iter().map(|pair| bias_pair(fields, pair)).collect::<Result<_, _>>()?
+        }
+        Some(other) => return Err(wrong_kind(&fields.path(name), &other, "an object or an array of pairs")),
+    };
+    if entries.len() > limits::LOGIT_BIAS_MAX {
+        let message = format!("{} entries are too many; at most {}", entries.len(), limits::LOGIT_BIAS_MAX);
+        return Err(fields.refuse(name, message));
+    }
+    let mut biases = Vec::new();
+    for (token, bias) in entries {
+        let value = match &bias {
+            Value::Bool(false) => Some(f32::NEG_INFINITY),
+            other => other.as_f64().filter(|bias| (-100.0..=100.0).contains(bias)).map(|bias| bias as f32),
+        };
+        let Some(value) = value else {
+            return Err(fields.refuse(name, format!("{bias} is no bias; allowed -100 to 100")));
+        };
+        let ids = match &token {
+            Value::String(text) => tokenizer.encode(text, Specials::Parse).map_err(ApiError::from)?,
+            other => vec![token_id(other, tokenizer).ok_or_else(|| {
+                let size = tokenizer.vocab_size();
+                fields.refuse(name, format!("a key is no token id; the vocabulary has 0 to {}", size.saturating_sub(1)))
+            })?],
+        };
+        biases.extend(ids.into_iter().map(|id| (id, value)));
+    }
+    Ok(biases)
+}
+
+fn bias_pair(fields: &Fields, pair: Value) -> Result<(Value, Value), ApiError> {
+    let Value::Array(pair) = pair else { return Err(fields.refuse("logit_bias", "every entry must be a pair")) };
+    <[Value; 2]>::try_from(pair)
+        .map(|[token, bias]| (token, bias))
+        .map_err(|_| fields.refuse("logit_bias", "every entry must be a pair `[token, bias]`"))
+}
+
+fn read_stream_usage(fields: &mut Fields) -> Result<bool, ApiError> {
+    let Some(value) = fields.take("stream_options") else { return Ok(false) };
+    let mut options = Fields::nested(value, &fields.path("stream_options"))?;
+    Ok(options.bool("include_usage")?.unwrap_or(false))
+}
+
+/// Fields that are known and meaningful, but whose meaning is not built yet: never silently ignored.
+fn refuse_unsupported(fields: &mut Fields) -> Result<(), ApiError> {
+    if let Some(value) = fields.take("response_format") {
+        let kind = value.get("type").and_then(Value::as_str).unwrap_or_default();
+        if kind != "text" {
+            return Err(unsupported("response_format", "only `{\"type\":\"text\"}` is supported so far"));
+        }
+    }
+    const NAMES: [&str; 20] = [
+        "tools",
+        "functions",
+        "grammar",
+        "grammar_string",
+        "json_schema",
+        "guided_json",
+        "guided_regex",
+        "guided_choice",
+        "guided_grammar",
+        "structured_outputs",
+        "suffix",
+        "chat_template",
+        "audio",
+        "web_search_options",
+        "prompt_embeds",
+        "lora",
+        "images",
+        "image_data",
+        "input_extra",
+        "documents",
+    ];
+    for name in NAMES {
+        if fields.take(name).is_some_and(|value| !is_nothing(&value)) {
+            return Err(unsupported(name, "not supported yet; leave it out"));
+        }
+    }
+    let tool_choice = fields.take("tool_choice");
+    if tool_choice.is_some_and(|choice| !matches!(choice.as_str(), Some("none" | "auto" | ""))) {
+        return Err(unsupported("tool_choice", "tools are not supported yet; only `none` and `auto` pass"));
+    }
+    match fields.take("modalities") {
+        Some(value) if value != serde_json::json!(["text"]) => Err(unsupported("modalities", "only text is supported")),
+        _ => Ok(()),
+    }
+}
+
+pub fn unsupported(param: &str, message: &str) -> ApiError {
+    ApiError::at(ErrorCode::Unsupported, param, message)
+}
+
+/// An empty string, array or object, or false.
+fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        _ => false,
+    }
+}
+
+/// Samplers of other servers that are not built here, with the value that switches each off.
+const IGNORED_SAMPLERS: [(&str, f64); 19] = [
+    ("dry_multiplier", 0.0),
+    ("dynatemp_range", 0.0),
+    ("epsilon_cutoff", 0.0),
+    ("eta_cutoff", 0.0),
+    ("guidance_scale", 1.0),
+    ("length_penalty", 1.0),
+    ("min_tokens", 0.0),
+    ("mirostat", 0.0),
+    ("mirostat_mode", 0.0),
+    ("no_repeat_ngram_size", 0.0),
+    ("num_beams", 1.0),
+    ("penalty_alpha", 0.0),
+    ("skew", 0.0),
+    ("smoothing_factor", 0.0),
+    ("tfs", 1.0),
+    ("tfs_z", 1.0),
+    ("top_a", 0.0),
+    ("top_n_sigma", 0.0),
+    ("xtc_probability", 0.0),
+];
+/// The same for fields that are texts or lists.
+const IGNORED_LISTS: [&str; 3] = ["banned_strings", "custom_token_bans", "negative_prompt"];
+
+/// One warning for each ignored sampler that was meant to do something.
+fn ignored_samplers(rest: &Map<String, Value>) -> Vec<String> {
+    let ignored = |name: &str| format!("`{name}` is not supported and was ignored");
+    let mut warnings = Vec::new();
+    for (name, neutral) in IGNORED_SAMPLERS {
+        // -1 switches some of them off too.
+        let meant = |value: &Value| value.as_f64().is_some_and(|number| number != neutral && number != -1.0);
+        if rest.get(name).is_some_and(meant) {
+            warnings.push(ignored(name));
+        }
+    }
+    for name in IGNORED_LISTS {
+        if rest.get(name).is_some_and(|value| !is_nothing(value)) {
+            warnings.push(ignored(name));
+        }
+    }
+    if rest.get("id_slot").or(rest.get("slot_id")).and_then(Value::as_i64).is_some_and(|slot| slot >= 0) {
+        warnings.push(ignored("id_slot"));
+    }
+    warnings
+}
