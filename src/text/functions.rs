@@ -155,7 +155,11 @@ struct Shallow(usize);
 impl Shallow {
     fn deeper(&mut self) -> io::Result<()> {
         self.0 += 1;
-        if self.0 > DEPTH_MAX { Err(io::Error::other(format!("nested deeper than {DEPTH_MAX}"))) } else { Ok(()) }
+        if self.0 > DEPTH_MAX {
+            Err(io::Error::other(format!("nested deeper than {DEPTH_MAX}")))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -247,9 +251,9 @@ impl Style {
             return Err(Error::new(ErrorKind::InvalidOperation, message));
         }
         match json {
-            serde_json::Value::Array(items) => self.list(items, ('[', ']'), depth, out, |style, item, out| {
-                style.write(item, depth + 1, out)
-            }),
+            serde_json::Value::Array(items) => {
+                self.list(items, ('[', ']'), depth, out, |style, item, out| style.write(item, depth + 1, out))
+            }
             serde_json::Value::Object(map) => {
                 let mut entries: Vec<_> = map.iter().collect();
                 if self.sort {
@@ -379,7 +383,8 @@ mod tests {
             environment
         };
         let value: serde_json::Value =
-            serde_json::from_str(r#"{"b": [1, 2.5, true, null], "a": {"é<\"\n": "\u0001"}, "e": []}"#).unwrap();
+            serde_json::from_str(r#"{"b": [1, 2.5, true, null], "a": {"é<\"\n": "\u0001"}, "e": []}"#)
+                .unwrap();
         for (call, expected) in [
             ("v|tojson", r#"{"b": [1, 2.5, true, null], "a": {"é<\"\n": "\u0001"}, "e": []}"#),
             ("v.a|tojson(ensure_ascii=true)", r#"{"\u00e9<\"\n": "\u0001"}"#),
@@ -390,7 +395,12 @@ mod tests {
             ("v.b|tojson(indent=2)", "[\n  1,\n  2.5,\n  true,\n  null\n]"),
         ] {
             let template = format!("{{{{ {call} }}}}");
-            let text = environment.render_str(&template, minijinja::context! { v => Value::from(minijinja::value::Serde(&value)) }).unwrap();
+            let text = environment
+                .render_str(
+                    &template,
+                    minijinja::context! { v => Value::from(minijinja::value::Serde(&value)) },
+                )
+                .unwrap();
             assert_eq!(text, expected, "{call}");
         }
         let error = environment.render_str("{{ [1]|tojson(indent=1000000000) }}", ()).unwrap_err();
