@@ -109,3 +109,16 @@ fn gemma_without_a_template_gets_a_dialogue() {
     );
     assert_eq!(text.tokenizer.stop_tokens(), [1, 106]);
 }
+
+/// T037: texts as long as a body can be, in one piece.
+#[test]
+fn long_texts_come_back() {
+    for variable in ["DEMEANOR_TEST_MODEL", "DEMEANOR_TEST_GEMMA"] {
+        let text = open(variable);
+        for unit in ["a", "\n", "\u{fdfa}", " ", "1", "<", "<unused", "hello world "] {
+            let long = unit.repeat(900_000 / unit.len());
+            let ids = text.tokenizer.encode(&long, Specials::AsText).unwrap();
+            assert_eq!(text.tokenizer.decode(&ids, true), long, "{unit:?}");
+        }
+    }
+}

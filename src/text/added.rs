@@ -1,12 +1,13 @@
 //! Finding tokens by their text before words are made, and keeping a client's text from spelling control tokens.
 
-use std::collections::{BTreeSet, HashMap};
+use super::hash::Lookup;
+use std::collections::BTreeSet;
 
 /// Texts of some tokens as a tree of bytes.
 #[derive(Default)]
 pub(super) struct Trie {
-    /// (node, byte) -> node; node 0 is the root. Looked up only, never iterated.
-    edges: HashMap<(u32, u8), u32>,
+    /// (node, byte) -> node; node 0 is the root.
+    edges: Lookup<(u32, u8), u32>,
     /// Token that ends at a node, by node.
     ends: Vec<Option<u32>>,
     /// Bytes that some text starts with: most positions of a text need no look-up.
@@ -15,7 +16,7 @@ pub(super) struct Trie {
 
 impl Trie {
     pub fn new<'a>(texts: impl IntoIterator<Item = (&'a str, u32)>) -> Trie {
-        let mut trie = Trie { edges: HashMap::new(), ends: vec![None], first: vec![false; 256] };
+        let mut trie = Trie { edges: Lookup::default(), ends: vec![None], first: vec![false; 256] };
         texts.into_iter().for_each(|(text, id)| trie.insert(text, id));
         trie
     }
