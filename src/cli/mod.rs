@@ -1,10 +1,13 @@
 //! The command line: one file per verb; each parses, makes one library call and prints.
 
 mod client;
+mod extract;
 mod ls;
 mod pull;
 mod run;
 mod serve;
+mod traits;
+mod vectors;
 
 use crate::app::{self, AppError, Running};
 use crate::config::Settings;
@@ -63,6 +66,9 @@ enum Verb {
     Run(run::RunArgs),
     Pull(pull::Pull),
     Ls(ls::Ls),
+    Extract(extract::ExtractArgs),
+    Vectors(vectors::VectorsArgs),
+    Traits(traits::TraitsArgs),
 }
 
 pub fn main() -> ExitCode {
@@ -72,6 +78,9 @@ pub fn main() -> ExitCode {
         Verb::Run(args) => run::run(args),
         Verb::Pull(args) => pull::pull(args),
         Verb::Ls(args) => ls::ls(args),
+        Verb::Extract(args) => extract::extract(args),
+        Verb::Vectors(args) => vectors::vectors(args),
+        Verb::Traits(args) => traits::traits(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

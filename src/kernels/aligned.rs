@@ -1,60 +1,31 @@
 //! Zeroed memory that starts at a cache line and is touched first by who uses it.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
-use std::ptr::NonNull;
-
 /// Bytes of a cache line, and of the largest vector.
 const ALIGNMENT: usize = 64;
 
-/// Bytes, zero at first. Large ones come from the system page by page when first written, so they cost nothing before.
+/// Bytes, zero at first. Large ones come from the system page by page when first written, so they cost nothing before:
+/// that is why this is a plain zeroed vector with an offset, and no allocation with an alignment (the standard
+/// allocator fills those with zeros by hand, which touches every page).
 pub(super) struct AlignedBytes {
-    start: NonNull<u8>,
+    memory: Vec<u8>,
+    start: usize,
     len: usize,
 }
-
-// SAFETY: it owns its memory and gives access by the usual borrowing rules.
-unsafe impl Send for AlignedBytes {}
-// SAFETY: as above.
-unsafe impl Sync for AlignedBytes {}
 
 impl AlignedBytes {
     /// Ends the process when memory runs out, as `Vec` does.
     pub(super) fn zeroed(len: usize) -> AlignedBytes {
-        if len == 0 {
-            return AlignedBytes { start: NonNull::<Line>::dangling().cast(), len };
-        }
-        let layout = Self::layout(len);
-        // SAFETY: the size is not zero.
-        let start = unsafe { alloc_zeroed(layout) };
-        let start = NonNull::new(start).unwrap_or_else(|| handle_alloc_error(layout));
-        AlignedBytes { start, len }
-    }
-
-    fn layout(len: usize) -> Layout {
-        Layout::from_size_align(len, ALIGNMENT).expect("a length that fits the address space")
+        let memory = vec![0; len + ALIGNMENT];
+        let start = memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
+        AlignedBytes { memory, start, len }
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
-        // SAFETY: the memory is ours, initialised and `len` long.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+        &self.memory[self.start..][..self.len]
     }
 
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: the memory is ours alone, initialised and `len` long.
-        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
-    }
-}
-
-/// Only for its alignment.
-#[repr(align(64))]
-struct Line;
-
-impl Drop for AlignedBytes {
-    fn drop(&mut self) {
-        if self.len > 0 {
-            // SAFETY: allocated in `zeroed` with the same layout.
-            unsafe { dealloc(self.start.as_ptr(), Self::layout(self.len)) }
-        }
+        &mut self.memory[self.start..][..self.len]
     }
 }
 

@@ -65,7 +65,11 @@ fn one(item: Value, path: &str, warnings: &mut Vec<String>) -> Result<Message, A
         Some(value) => text(value, &fields.path("content"))?,
         None if role == Role::Assistant || calls.is_some() => String::new(),
         None => {
-            return Err(ApiError::at(ErrorCode::MissingField, fields.path("content"), "the field is missing"));
+            return Err(ApiError::at(
+                ErrorCode::MissingField,
+                fields.path("content"),
+                "the field is missing",
+            ));
         }
     };
     Ok(Message { role, content, name: fields.string("name")? })
