@@ -25,8 +25,8 @@ impl TestModel {
     pub fn path(self) -> PathBuf {
         static FETCH: Mutex<()> = Mutex::new(());
         let (variable, name) = match self {
-            TestModel::SmolLm2 => ("DEMEANOR_TEST_MODEL", "smollm2-135m-instruct-q4_1.gguf"),
-            TestModel::Gemma => ("DEMEANOR_TEST_GEMMA", "gemma-3-270m-q4_k_m.gguf"),
+            TestModel::SmolLm2 => ("DEMEANOR_TEST_MODEL", "smollm2.gguf"),
+            TestModel::Gemma => ("DEMEANOR_TEST_GEMMA", "gemma.gguf"),
         };
         if let Some(path) = std::env::var_os(variable) {
             return path.into();
