@@ -21,6 +21,7 @@ fn main() {
     for (format, precision) in [
         (ElementFormat::Q4_1, Precision::Int8),
         (ElementFormat::Q8_0, Precision::Int8),
+        (ElementFormat::Q5_0, Precision::Int8),
         (ElementFormat::Q4_K, Precision::Int8),
         (ElementFormat::Q6_K, Precision::Int8),
         (ElementFormat::Q4_1, Precision::F32),
