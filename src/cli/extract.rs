@@ -78,13 +78,15 @@ fn wait(mut progress: tokio::sync::watch::Receiver<State>) -> Outcome {
         loop {
             let state = progress.borrow_and_update().clone();
             match state {
-                State::Done => break Ok(eprintln!()),
-                State::Failed(error) => break Err(failed(error)),
+                State::Done => break,
+                State::Failed(error) => return Err(failed(error)),
                 State::Working(message) => eprint!("\r{message:<60}"),
             }
             if progress.changed().await.is_err() {
-                break Err(CliError::failed("the extraction ended without a result"));
+                return Err(CliError::failed("the extraction ended without a result"));
             }
         }
+        eprintln!();
+        Ok(())
     })
 }

@@ -18,8 +18,6 @@ pub struct VectorsArgs {
     /// One JSON object on stdout
     #[arg(long, global = true)]
     pub json: bool,
-    #[command(flatten)]
-    pub model: ModelArgs,
 }
 
 #[derive(clap::Subcommand, Clone, Debug)]
@@ -35,6 +33,8 @@ pub enum Action {
         /// Take a vector that was made on other weights of the same shape
         #[arg(long)]
         force: bool,
+        #[command(flatten)]
+        model: ModelArgs,
     },
     /// Write a vector to a file
     Export {
@@ -44,21 +44,46 @@ pub enum Action {
         format: String,
         #[arg(long)]
         out: PathBuf,
+        #[command(flatten)]
+        model: ModelArgs,
     },
     /// What is known of one vector
-    Show { name: String },
+    Show {
+        name: String,
+        #[command(flatten)]
+        model: ModelArgs,
+    },
     /// All stored vectors of the model
-    List,
+    List {
+        #[command(flatten)]
+        model: ModelArgs,
+    },
     /// Remove a vector from the store
-    Delete { name: String },
+    Delete {
+        name: String,
+        #[command(flatten)]
+        model: ModelArgs,
+    },
+}
+
+impl Action {
+    fn model(&self) -> &ModelArgs {
+        match self {
+            Action::Import { model, .. }
+            | Action::Export { model, .. }
+            | Action::Show { model, .. }
+            | Action::List { model }
+            | Action::Delete { model, .. } => model,
+        }
+    }
 }
 
 pub fn vectors(args: &VectorsArgs) -> Outcome {
-    let settings = args.model.settings()?;
+    let settings = args.action.model().settings()?;
     let path = super::on_disk(&settings.model)?;
     let library = app::load(&settings, &path)?.library.clone();
     match &args.action {
-        Action::Import { file, name, replace, force } => {
+        Action::Import { file, name, replace, force, .. } => {
             let bytes = std::fs::read(file)
                 .map_err(|error| CliError::bad_file(format!("cannot read `{}`: {error}", file.display())))?;
             let (info, assumed) = library.upload(name, bytes, *replace, *force).map_err(|error| {
@@ -72,14 +97,14 @@ pub fn vectors(args: &VectorsArgs) -> Outcome {
             assumed.notes.iter().for_each(|note| eprintln!("note: {note}"));
             print_info(&info, args.json);
         }
-        Action::Export { name, format, out } => {
+        Action::Export { name, format, out, .. } => {
             let format = Format::parse(format, "--format").map_err(failed)?;
             let file = library.export(name, format).map_err(failed)?;
             std::fs::write(out, file)
                 .map_err(|error| CliError::failed(format!("cannot write `{}`: {error}", out.display())))?;
         }
-        Action::Show { name } => print_info(&library.show(name).map_err(failed)?, args.json),
-        Action::List => {
+        Action::Show { name, .. } => print_info(&library.show(name).map_err(failed)?, args.json),
+        Action::List { .. } => {
             let list = library.list().map_err(failed)?;
             if args.json {
                 println!("{}", serde_json::json!(list));
@@ -87,7 +112,7 @@ pub fn vectors(args: &VectorsArgs) -> Outcome {
                 list.iter().for_each(|info| print_info(info, false));
             }
         }
-        Action::Delete { name } => library.delete(name).map_err(failed)?,
+        Action::Delete { name, .. } => library.delete(name).map_err(failed)?,
     }
     Ok(())
 }

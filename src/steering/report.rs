@@ -183,7 +183,7 @@ impl Bench<'_> {
 
     fn items(&self, one: &Trait) -> Result<Items, SteeringError> {
         let contrasts: Vec<Contrast> =
-            (0..self.options.rounds).flat_map(|round| one.held_out(round)).collect();
+            (0..self.options.rounds).flat_map(|round| one.held_out_round(round)).collect();
         let encoded =
             contrasts.iter().map(|contrast| self.meter.encode(contrast)).collect::<Result<Vec<_>, _>>()?;
         let bytes = contrasts.iter().map(|item| (item.positive.len() as f64, item.negative.len() as f64));

@@ -103,9 +103,13 @@ impl Trait {
         rendered(&self.prompts, &self.topics, &self.train, 0)
     }
 
-    /// What they are tested on: other words, other topics. Round 0 is the set itself; in round r every pair comes with the
-    /// prompt and the topic that lie r further on.
-    pub fn held_out(&self, round: usize) -> Vec<Contrast> {
+    /// What they are tested on: other words, other topics.
+    pub fn held_out(&self) -> Vec<Contrast> {
+        self.held_out_round(0)
+    }
+
+    /// The held-out set again, each pair with the prompt and the topic that lie `round` further on.
+    pub fn held_out_round(&self, round: usize) -> Vec<Contrast> {
         rendered(&self.held_out.prompts, &self.held_out.topics, &self.held_out.pairs, round)
     }
 }
@@ -177,12 +181,12 @@ pub(super) mod tests {
                 contrast("Tell me about chess.", "C", "D"),
             ]
         );
-        assert_eq!(sample.held_out(0), [contrast("Tea?", "E", "F")]);
+        assert_eq!(sample.held_out(), [contrast("Tea?", "E", "F")]);
         assert_eq!(
             rendered(&sample.prompts, &sample.topics, &sample.train, 2)[0].prompt.as_deref(),
             Some("Tell me about chess.")
         );
-        assert_ne!(digest_of(&sample.training()), digest_of(&sample.held_out(0)));
+        assert_ne!(digest_of(&sample.training()), digest_of(&sample.held_out()));
     }
 
     #[test]
@@ -207,7 +211,7 @@ pub(super) mod tests {
     #[test]
     fn every_shipped_trait_loads() {
         for shipped in Trait::shipped().unwrap() {
-            assert!(shipped.training().len() >= 40 && shipped.held_out(0).len() >= 20, "{}", shipped.name);
+            assert!(shipped.training().len() >= 40 && shipped.held_out().len() >= 20, "{}", shipped.name);
         }
     }
 }
