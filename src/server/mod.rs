@@ -53,6 +53,8 @@ impl Context {
     /// `model` is the name under which the loaded model answers; its aliases are in the settings.
     pub fn new(engine: Engine, text: Arc<Text>, library: Library, model: String, settings: Settings) -> Context {
         let keys = Keys::new(&settings.api_keys);
+        // From here on only their digests are kept.
+        let settings = Settings { api_keys: Vec::new(), ..settings };
         let created = unix_seconds();
         Context { engine, text, library, model, created, settings, keys, metrics: Metrics::default() }
     }
