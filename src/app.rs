@@ -1,1 +1,193 @@
-//! Builds everything from settings: model, engine, steering, router. The only place that knows all rooms.
+//! Builds everything from settings: weights, model, engine, text, vectors, router. The only place that knows all rooms.
+//! The listener, the shutdown signal and the port are arguments, so tests start it on port 0.
+
+use crate::config::{Activations, Settings};
+use crate::engine::{Engine, EngineInfo, EngineOptions};
+use crate::kernels::{Isa, Precision};
+use crate::limits::PAGE_POSITIONS;
+use crate::model::{Model, ModelConfig, ModelOptions};
+use crate::server::{self, Context, Front};
+use crate::steering::{Library, LibraryOptions};
+use crate::text::Text;
+use crate::weights::{self, ModelFile};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+/// Positions of a sequence when nothing else is said: what the model was trained for, but no more than this.
+const CONTEXT_DEFAULT_MAX: u32 = 8192;
+
+/// Why a server does not come up.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// A bad or missing file.
+    #[error("{0}")]
+    File(String),
+    /// Settings that cannot be met.
+    #[error("{0}")]
+    Config(String),
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Where the model's file is, without touching the network.
+pub fn locate(settings: &Settings) -> Result<Option<std::path::PathBuf>, AppError> {
+    weights::locate(&settings.model).map_err(|error| AppError::File(error.to_string()))
+}
+
+/// Loads the model at `path` and starts its engine.
+pub fn load(settings: &Settings, path: &Path) -> Result<Arc<Context>, AppError> {
+    let file_error = |error: &dyn std::fmt::Display| AppError::File(format!("{}: {error}", path.display()));
+    let file = ModelFile::open(path).map_err(|error| AppError::File(error.to_string()))?;
+    file.scan_finite().map_err(|error| AppError::File(error.to_string()))?;
+    let text = Text::from_gguf(file.metadata()).map_err(|error| file_error(&error))?;
+    let isa = isa(settings)?;
+    let precision = match settings.activations {
+        Activations::Int8 => Precision::Int8,
+        Activations::F32 => Precision::F32,
+    };
+    let config = Model::read_config(&file).map_err(|error| file_error(&error))?;
+    if text.tokenizer.vocab_size() > config.vocab_size {
+        let (tokens, rows) = (text.tokenizer.vocab_size(), config.vocab_size);
+        return Err(file_error(&format!(
+            "the tokenizer has {tokens} tokens, the embedding table {rows} rows"
+        )));
+    }
+    let context = context(settings, &config);
+    let options = ModelOptions {
+        precision,
+        isa,
+        threads: settings.threads,
+        pages: pages(settings, &config, precision, context),
+    };
+    let model = Model::load(&file, &options).map_err(|error| file_error(&error))?;
+    let info = info(settings, &file, &model, context, isa);
+    drop(file);
+    let options = EngineOptions {
+        max_batch: settings.max_batch,
+        queue: settings.queue,
+        step_budget_ms: settings.step_budget_ms,
+    };
+    let engine = Engine::start(model, info, options).map_err(|error| AppError::Failed(error.to_string()))?;
+    let text = Arc::new(text);
+    let options = LibraryOptions { data_dir: &settings.data_dir, max_dose: settings.max_dose };
+    let library = Library::start(engine.clone(), text.clone(), options)
+        .map_err(|error| AppError::Config(error.to_string()))?;
+    Ok(Arc::new(Context::new(engine, text, library, model_name(&settings.model), settings.clone())))
+}
+
+/// The name that answers carry: the catalogue's, or the file's without its extension.
+fn model_name(model: &str) -> String {
+    let path = Path::new(model);
+    match path.extension() {
+        Some(extension) if extension.eq_ignore_ascii_case("gguf") => {
+            path.file_stem().map_or_else(|| model.into(), |stem| stem.to_string_lossy().to_lowercase())
+        }
+        _ => model.into(),
+    }
+}
+
+fn isa(settings: &Settings) -> Result<Isa, AppError> {
+    let Some(name) = &settings.isa else { return Ok(Isa::detect()) };
+    let names = || Isa::available().iter().map(|isa| isa.name()).collect::<Vec<_>>().join(", ");
+    match Isa::parse(name) {
+        Some(isa) if Isa::available().contains(&isa) => Ok(isa),
+        _ => Err(AppError::Config(format!("--isa {name}: this machine has {}", names()))),
+    }
+}
+
+fn context(settings: &Settings, config: &ModelConfig) -> u32 {
+    settings.context.unwrap_or(CONTEXT_DEFAULT_MAX).min(config.trained_context)
+}
+
+/// As many pages as fit the memory for KV, but no more than all slots can fill and no fewer than one sequence needs.
+fn pages(settings: &Settings, config: &ModelConfig, precision: Precision, context: u32) -> usize {
+    let one = (context as usize).div_ceil(PAGE_POSITIONS);
+    let fit = settings.kv_bytes / Model::page_bytes(config, precision);
+    fit.clamp(one, one * settings.max_batch)
+}
+
+fn info(settings: &Settings, file: &ModelFile, model: &Model, context: u32, isa: Isa) -> EngineInfo {
+    let config = model.config();
+    let quantisation = file.tensor("blk.0.ffn_gate.weight").map_or("", |tensor| tensor.format.name());
+    EngineInfo {
+        architecture: config.architecture.clone(),
+        n_blocks: config.n_blocks as u32,
+        d_model: config.d_model as u32,
+        n_heads: config.n_heads as u32,
+        d_head: config.d_head as u32,
+        vocab_size: config.vocab_size as u32,
+        context,
+        trained_context: config.trained_context,
+        parameters: model.parameters(),
+        file_bytes: file.file_bytes(),
+        weights_digest: file.digest(),
+        arithmetic: arithmetic(settings.activations, isa).into(),
+        quantisation: quantisation.into(),
+        isa: isa.name().into(),
+        threads: settings.threads,
+        max_batch: settings.max_batch,
+    }
+}
+
+/// Equal names and weights give equal bytes: AVX2 and AVX-512 agree, the portable form rounds differently.
+fn arithmetic(activations: Activations, isa: Isa) -> &'static str {
+    match (activations, isa) {
+        (Activations::Int8, Isa::Portable) => "cpu-int8-portable",
+        (Activations::F32, Isa::Portable) => "cpu-f32-portable",
+        (Activations::Int8, _) => "cpu-int8",
+        (Activations::F32, _) => "cpu-f32",
+    }
+}
+
+/// Serves a loaded model until `shutdown` resolves.
+pub async fn serve(context: Arc<Context>, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+    let engine = context.engine.clone();
+    let shutdown = async move {
+        shutdown.await;
+        engine.drain();
+    };
+    server::serve(listener, Front::from(server::router(context)), shutdown).await;
+}
+
+/// A runtime for HTTP; compute has its own threads.
+pub fn runtime(threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name("http")
+        .enable_all()
+        .build()
+}
+
+/// A server in this process on a thread of its own. Dropping it ends the server once its requests are done.
+pub struct Running {
+    pub address: SocketAddr,
+    /// For those who watch the engine's state.
+    pub engine: Engine,
+    pub context: Arc<Context>,
+    _shutdown: oneshot::Sender<()>,
+}
+
+/// Loads the model of the settings, which must be on disk, and serves it on the settings' port (0: a free one).
+pub fn start_in_background(settings: &Settings) -> Result<Running, AppError> {
+    let path = locate(settings)?.ok_or_else(|| {
+        AppError::File(format!("model `{}` is not on disk; hint: demeanor pull {0}", settings.model))
+    })?;
+    let context = load(settings, &path)?;
+    let failed = |error: std::io::Error| AppError::Failed(error.to_string());
+    let runtime = runtime(2).map_err(failed)?;
+    let listener =
+        runtime.block_on(TcpListener::bind((settings.host.as_str(), settings.port))).map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    let (sender, receiver) = oneshot::channel();
+    let (engine, served) = (context.engine.clone(), context.clone());
+    std::thread::spawn(move || {
+        runtime.block_on(serve(served, listener, async {
+            let _ = receiver.await;
+        }));
+    });
+    Ok(Running { address, engine, context, _shutdown: sender })
+}

@@ -105,6 +105,8 @@ pub const VOCABULARY_MAX: u32 = 1 << 21;
 pub const TEMPLATE_FUEL: u64 = 500_000;
 pub const TEMPLATE_RECURSION_MAX: usize = 64;
 pub const TEMPLATE_BYTES_MAX: usize = 256 << 10;
+/// Stack of a rendering: values nested as deep as the fuel pays for need 16 MiB. Touched only as far as used.
+pub const TEMPLATE_STACK_BYTES: usize = 64 << 20;
 /// Longest rendered chat and longest text that is tokenised: a body's worth of messages and what a template adds.
 pub const ENCODE_BYTES_MAX: usize = JSON_BODY_BYTES_MAX + TEMPLATE_BYTES_MAX;
 

@@ -98,9 +98,27 @@ fn smollm2_messages_cannot_spell_control_tokens() {
 #[test]
 fn gemma_without_a_template_gets_a_dialogue() {
     let text = open("DEMEANOR_TEST_GEMMA");
-    let encoded = text.chat(&[Message::new(Role::User, "Hi <start_of_turn>")], &ChatOptions::default()).unwrap();
+    let encoded =
+        text.chat(&[Message::new(Role::User, "Hi <start_of_turn>")], &ChatOptions::default()).unwrap();
     assert_eq!(encoded.ids[0], text.tokenizer.bos().unwrap());
     assert_eq!(text.tokenizer.decode(&encoded.ids, true), "User: Hi <start_of_turn>\nAssistant:");
-    assert!(encoded.warnings.iter().any(|warning| warning.contains("no chat template")), "{:?}", encoded.warnings);
+    assert!(
+        encoded.warnings.iter().any(|warning| warning.contains("no chat template")),
+        "{:?}",
+        encoded.warnings
+    );
     assert_eq!(text.tokenizer.stop_tokens(), [1, 106]);
+}
+
+/// T037: texts as long as a body can be, in one piece.
+#[test]
+fn long_texts_come_back() {
+    for variable in ["DEMEANOR_TEST_MODEL", "DEMEANOR_TEST_GEMMA"] {
+        let text = open(variable);
+        for unit in ["a", "\n", "\u{fdfa}", " ", "1", "<", "<unused", "hello world "] {
+            let long = unit.repeat(900_000 / unit.len());
+            let ids = text.tokenizer.encode(&long, Specials::AsText).unwrap();
+            assert_eq!(text.tokenizer.decode(&ids, true), long, "{unit:?}");
+        }
+    }
 }

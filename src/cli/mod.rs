@@ -1,13 +1,20 @@
 //! The command line: one file per verb; each parses, makes one library call and prints.
 
 mod client;
+mod extract;
+mod ls;
+mod pull;
 mod run;
 mod serve;
+mod traits;
+mod vectors;
 
 use crate::app::{self, AppError, Running};
 use crate::config::Settings;
+use crate::weights::{self, WeightsError};
 use clap::Parser;
 use std::fmt;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// What a verb gives back; data is already printed.
@@ -57,6 +64,11 @@ struct Arguments {
 enum Verb {
     Serve(serve::ServeArgs),
     Run(run::RunArgs),
+    Pull(pull::Pull),
+    Ls(ls::Ls),
+    Extract(extract::ExtractArgs),
+    Vectors(vectors::VectorsArgs),
+    Traits(traits::TraitsArgs),
 }
 
 pub fn main() -> ExitCode {
@@ -64,6 +76,11 @@ pub fn main() -> ExitCode {
     let outcome = match &arguments.verb {
         Verb::Serve(args) => serve::serve(args),
         Verb::Run(args) => run::run(args),
+        Verb::Pull(args) => pull::pull(args),
+        Verb::Ls(args) => ls::ls(args),
+        Verb::Extract(args) => extract::extract(args),
+        Verb::Vectors(args) => vectors::vectors(args),
+        Verb::Traits(args) => traits::traits(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -74,6 +91,12 @@ pub fn main() -> ExitCode {
     }
 }
 
+impl From<WeightsError> for CliError {
+    fn from(error: WeightsError) -> CliError {
+        CliError::bad_file(error.to_string())
+    }
+}
+
 impl From<AppError> for CliError {
     fn from(error: AppError) -> CliError {
         let message = error.to_string();
@@ -81,6 +104,17 @@ impl From<AppError> for CliError {
             AppError::File(_) => CliError::bad_file(message),
             AppError::Config(_) => CliError::config(message),
             AppError::Failed(_) => CliError::failed(message),
+        }
+    }
+}
+
+/// The model's file; fetched first where it is not on disk.
+fn on_disk(model: &str) -> Result<PathBuf, CliError> {
+    match weights::locate(model)? {
+        Some(path) => Ok(path),
+        None => {
+            eprintln!("model   {model} is not on disk; fetching it");
+            Ok(weights::pull(model, &mut pull::TerminalProgress::new())?)
         }
     }
 }

@@ -3,7 +3,10 @@
 use super::{CliError, Outcome};
 use crate::app;
 use crate::config::{Activations, Settings};
+use crate::limits;
 use std::path::PathBuf;
+use std::time::Instant;
+use tokio::net::TcpListener;
 
 /// Load a model and serve it over an OpenAI-compatible HTTP endpoint
 #[derive(clap::Args, Clone, Debug)]
@@ -25,13 +28,13 @@ pub struct ServeArgs {
     #[arg(long, env = "DEMEANOR_API_KEY", value_delimiter = ',', hide_env_values = true)]
     pub api_key: Vec<String>,
     /// Requests that may wait for a slot; more are answered 429
-    #[arg(long, default_value_t = crate::limits::QUEUE_MAX, env = "DEMEANOR_QUEUE")]
+    #[arg(long, default_value_t = limits::QUEUE_MAX, env = "DEMEANOR_QUEUE")]
     pub queue: usize,
     /// Seconds a request waits for a vector that is being extracted before it is answered 503
     #[arg(long, default_value_t = 10.0, env = "DEMEANOR_EXTRACT_WAIT")]
     pub extract_wait: f32,
     /// Largest dose (change over median centred residual norm) that a request may ask for
-    #[arg(long, default_value_t = crate::limits::DOSE_MAX, env = "DEMEANOR_MAX_DOSE")]
+    #[arg(long, default_value_t = limits::DOSE_MAX, env = "DEMEANOR_MAX_DOSE")]
     pub max_dose: f32,
     /// Most tokens of one answer; without it an answer may fill the context
     #[arg(long, env = "DEMEANOR_MAX_OUTPUT_TOKENS")]
@@ -108,7 +111,7 @@ impl ModelArgs {
             context: self.context,
             step_budget_ms: self.step_budget_ms,
             api_keys: Vec::new(),
-            max_dose: crate::limits::DOSE_MAX,
+            max_dose: limits::DOSE_MAX,
             extract_wait_seconds: 600.0,
             data_dir: self.data_dir.clone().unwrap_or_else(default_data_dir),
             allow_inline_vectors: true,
@@ -116,7 +119,7 @@ impl ModelArgs {
             max_output_tokens: None,
             cors_origins: Vec::new(),
             allowed_hosts: Vec::new(),
-            queue: crate::limits::QUEUE_MAX,
+            queue: limits::QUEUE_MAX,
         })
     }
 }
@@ -160,5 +163,78 @@ impl ServeArgs {
             queue: self.queue,
             ..self.model.settings()?
         })
+    }
+}
+
+pub fn serve(args: &ServeArgs) -> Outcome {
+    let settings = args.settings()?;
+    let begin = Instant::now();
+    eprintln!("demeanor {}", env!("CARGO_PKG_VERSION"));
+    let path = super::on_disk(&settings.model)?;
+    let context = app::load(&settings, &path)?;
+    let info = context.engine.info();
+    eprintln!(
+        "load    {}: {}, {} blocks, {}, context {}, {:.0} M parameters, {}, {} threads, {:.1} s",
+        context.model,
+        info.architecture,
+        info.n_blocks,
+        info.quantisation,
+        info.context,
+        info.parameters as f64 / 1e6,
+        info.isa,
+        info.threads,
+        begin.elapsed().as_secs_f64()
+    );
+    context.text.template().warnings().iter().for_each(|warning| eprintln!("warning {warning}"));
+    let names: Vec<&str> = context.library.traits().iter().map(|one| one.name.as_str()).collect();
+    eprintln!("traits  {}; a trait is extracted when it is first used", names.join(", "));
+    let runtime = app::runtime(2).map_err(|error| CliError::failed(error.to_string()))?;
+    runtime.block_on(async {
+        let listener = TcpListener::bind((settings.host.as_str(), settings.port)).await.map_err(|error| {
+            let (host, port) = (&settings.host, settings.port);
+            CliError::config(format!("cannot listen on {host}:{port}: {error}; hint: choose another --port"))
+        })?;
+        let address = listener.local_addr().map_err(|error| CliError::failed(error.to_string()))?;
+        let key = if settings.api_keys.is_empty() { "no API key (loopback only)" } else { "API key needed" };
+        eprintln!("ready   http://{address}   OpenAI API at /v1   {key}");
+        eprintln!(
+            "try     curl http://{address}/v1/chat/completions -d '{{\"messages\":[{{\"role\":\"user\",\"content\":\"I lost \
+             my keys.\"}}],\"steering\":\"2 warm\",\"max_tokens\":60}}'"
+        );
+        tokio::select! {
+            () = app::serve(context, listener, signal()) => {}
+            () = second_signal() => eprintln!("stopped at once"),
+        }
+        Ok(())
+    })
+}
+
+/// The first SIGINT or SIGTERM: running streams may finish.
+async fn signal() {
+    interrupted().await;
+    eprintln!(
+        "stopping: running answers may finish, at most {} s; once more to stop at once",
+        limits::DRAIN_SECONDS_MAX
+    );
+}
+
+/// The second one.
+async fn second_signal() {
+    interrupted().await;
+    interrupted().await;
+}
+
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+        }
+        Err(_) => {
+            let _ = tokio::signal::ctrl_c().await;
+        }
     }
 }

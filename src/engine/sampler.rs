@@ -1,7 +1,7 @@
 //! Draws the next token from logits: a pure function of logits, history, settings, seed, choice and token index.
 
 use super::request::{Sampling, TokenLogprob};
-use crate::kernels;
+use crate::kernels::{self, Cpu};
 use crate::model::TokenId;
 use std::collections::BTreeMap;
 
@@ -144,9 +144,9 @@ fn mix(mut x: u64) -> u64 {
 }
 
 /// Log-probability of `id` and of the `top` most probable tokens (descending, ties in ascending id).
-pub(super) fn logprob(logits: &[f32], id: TokenId, top: u32) -> TokenLogprob {
-    let (best, log_sum) = kernels::max_and_log_sum_exp(logits);
-    let of = |logit: f32| (f64::from(logit) - f64::from(best) - f64::from(log_sum)) as f32;
+pub(super) fn logprob(cpu: &Cpu, logits: &[f32], id: TokenId, top: u32) -> TokenLogprob {
+    let (_, log_sum) = kernels::max_and_log_sum_exp(cpu, logits);
+    let of = |logit: f32| logit - log_sum;
     let top = top_logits(logits, top as usize).into_iter().map(|(id, logit)| (id, of(logit))).collect();
     TokenLogprob { id, logprob: of(logits[id as usize]), top }
 }
@@ -252,7 +252,8 @@ mod tests {
     fn logprobs_are_a_log_softmax() {
         let logits: Vec<f32> = (0..100).map(|i| (i % 17) as f32).collect();
         let z: f64 = logits.iter().map(|x| f64::from(*x).exp()).sum::<f64>().ln();
-        let got = logprob(&logits, 3, 5);
+        let cpu = Cpu::new(kernels::Isa::detect(), 1);
+        let got = logprob(&cpu, &logits, 3, 5);
         assert!((f64::from(got.logprob) - (3.0 - z)).abs() < 1e-5);
         assert_eq!(got.top.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [16, 33, 50, 67, 84]);
     }

@@ -7,6 +7,7 @@ use super::request::{
 };
 use super::sampler::{self, History};
 use crate::digest::{Digest, Digester};
+use crate::kernels::Cpu;
 use crate::limits::PAGE_POSITIONS;
 use crate::model::{Input, PageId, Phase, Row, TokenId, Wants};
 use std::time::Instant;
@@ -282,6 +283,7 @@ impl Sequence {
     /// Takes the results of `rows` computed rows: logits in row order for those that wanted them, captures likewise.
     pub fn advance<'a>(
         &mut self,
+        cpu: &Cpu,
         rows: &[Row],
         logits: &mut impl Iterator<Item = &'a mut [f32]>,
         captures: &mut impl Iterator<Item = Vec<f32>>,
@@ -298,7 +300,7 @@ impl Sequence {
                 && let Some(logits) = logits.next()
             {
                 if crate::kernels::all_finite(logits) {
-                    self.take_logits(position, logits);
+                    self.take_logits(cpu, position, logits);
                 } else {
                     problem = Some(SequenceError::NonFiniteLogits);
                 }
@@ -312,39 +314,40 @@ impl Sequence {
         }
     }
 
-    fn take_logits(&mut self, position: usize, logits: &mut [f32]) {
+    fn take_logits(&mut self, cpu: &Cpu, position: usize, logits: &mut [f32]) {
         match &self.request.want {
             Want::Generate(generate) => {
                 if position + 1 < self.prompt_rows() && !self.prefilled {
                     let next = self.tokens[self.token_index(position).map_or(0, |index| index + 1)];
                     let top = generate.prompt_logprobs.unwrap_or(0);
-                    self.prompt_logprobs.push(sampler::logprob(logits, next, top));
+                    self.prompt_logprobs.push(sampler::logprob(cpu, logits, next, top));
                 } else {
-                    self.draw(logits);
+                    self.draw(cpu, logits);
                 }
             }
             Want::Score(continuations) => {
                 let at = position + 1 - self.prompt_rows();
                 if at == 0 {
                     for continuation in continuations.iter() {
-                        let first = continuation.first().map(|id| sampler::logprob(logits, *id, 0).logprob);
+                        let first =
+                            continuation.first().map(|id| sampler::logprob(cpu, logits, *id, 0).logprob);
                         self.score.done.push(first.into_iter().collect());
                     }
                 } else if let Some(id) = continuations[self.score.at].get(at) {
-                    self.score.done[self.score.at].push(sampler::logprob(logits, *id, 0).logprob);
+                    self.score.done[self.score.at].push(sampler::logprob(cpu, logits, *id, 0).logprob);
                 }
             }
             Want::Capture(_) => {}
         }
     }
 
-    fn draw(&mut self, logits: &mut [f32]) {
+    fn draw(&mut self, cpu: &Cpu, logits: &mut [f32]) {
         self.report_prefilled();
         let Want::Generate(generate) = &self.request.want else { return };
         // Log-probabilities are those of the model's logits, before anything changes them.
         let before = generate.logprobs.map(|_| logits.to_vec());
         let id = sampler::draw(logits, &generate.sampling, &self.history, &self.tokens, self.generated);
-        let logprob = before.map(|logits| sampler::logprob(&logits, id, generate.logprobs.unwrap_or(0)));
+        let logprob = before.map(|logits| sampler::logprob(cpu, &logits, id, generate.logprobs.unwrap_or(0)));
         self.generated += 1;
         self.history.push(id);
         self.tokens.push(id);

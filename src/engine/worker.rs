@@ -284,7 +284,7 @@ impl Worker {
             let (own, others) = rest.split_at(share.rows);
             rest = others;
             let sequence = &mut self.running[share.sequence];
-            sequence.advance(own, &mut logits, &mut captures);
+            sequence.advance(self.model.cpu(), own, &mut logits, &mut captures);
             for (page, key) in sequence.newly_full(&self.cache_root) {
                 self.pages.keep(page, key);
             }

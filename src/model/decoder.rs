@@ -40,6 +40,7 @@ struct Scratch {
     /// `[r, d_ff]`
     gate: Vec<f32>,
     up: Vec<f32>,
+    gated: Vec<f32>,
     /// The rows as products read them.
     activations: Activations,
     /// Rows of the head, `[rows that want logits, d_model]`.
@@ -69,8 +70,18 @@ impl Model {
         Ok(model)
     }
 
+    /// The configuration alone, before anything is packed.
+    pub fn read_config(file: &ModelFile) -> Result<ModelConfig, ModelError> {
+        load::read_config(file)
+    }
+
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// Where this model's kernels run.
+    pub fn cpu(&self) -> &Cpu {
+        &self.cpu
     }
 
     /// Pages of the KV cache.
@@ -209,10 +220,10 @@ impl Model {
         let mut parts = [(&w.gate, &mut s.gate[..], d_ff), (&w.up, &mut s.up[..], d_ff)];
         kernels::product_many(cpu, &mut parts, &s.activations);
         match config.gating {
-            Gating::Silu => kernels::silu_mul(cpu, &mut s.gate, &s.up),
-            Gating::GeluTanh => kernels::gelu_tanh_mul(cpu, &mut s.gate, &s.up),
+            Gating::Silu => kernels::silu_mul(cpu, &s.gate, &s.up, &mut s.gated),
+            Gating::GeluTanh => kernels::gelu_tanh_mul(cpu, &s.gate, &s.up, &mut s.gated),
         }
-        s.activations.set(cpu, &s.gate, n, d_ff);
+        s.activations.set(cpu, &s.gated, n, d_ff);
         kernels::product(cpu, &w.down, &s.activations, &mut s.added, d);
         if let Some(post_norm) = &w.post_ffn_norm {
             kernels::rms_norm_in_place(cpu, &mut s.added, n, d, post_norm, config.norm_epsilon);
@@ -323,6 +334,7 @@ impl Scratch {
             mixed: Vec::new(),
             gate: Vec::new(),
             up: Vec::new(),
+            gated: Vec::new(),
             activations: Activations::new(precision),
             chosen: Vec::new(),
         }
@@ -338,7 +350,7 @@ impl Scratch {
         for buffer in [&mut self.keys, &mut self.values] {
             buffer.resize(rows * config.d_keys(), 0.0);
         }
-        for buffer in [&mut self.gate, &mut self.up] {
+        for buffer in [&mut self.gate, &mut self.up, &mut self.gated] {
             buffer.resize(rows * config.d_ff, 0.0);
         }
     }

@@ -3,7 +3,7 @@
 use super::config::ModelConfig;
 use super::{ModelError, ModelOptions};
 use crate::format::ElementFormat;
-use crate::kernels::{self, PackedMatrix};
+use crate::kernels::{self, PackedMatrix, Precision};
 use crate::limits;
 use crate::weights::ModelFile;
 use std::collections::BTreeSet;
@@ -51,18 +51,20 @@ impl EmbeddingTable {
     }
 }
 
+/// The configuration: metadata, and what the shapes of a few tensors say.
+pub(super) fn read_config(file: &ModelFile) -> Result<ModelConfig, ModelError> {
+    let mut tensors = Tensors { file, precision: Precision::F32, used: BTreeSet::new() };
+    tensors.config()
+}
+
 /// Reads the configuration, then every tensor.
 pub(super) fn load(
     file: &ModelFile,
     options: &ModelOptions,
 ) -> Result<(ModelConfig, ModelWeights), ModelError> {
-    let mut tensors = Tensors { file, options, used: BTreeSet::new() };
-    let vocab_size = tensors.vocab_size()?;
-    let divisors = match file.tensor("rope_freqs.weight") {
-        Some(view) => Some(tensors.vector("rope_freqs.weight", view.shape.iter().product())?),
-        None => None,
-    };
-    let config = ModelConfig::from_metadata(file.metadata(), vocab_size, divisors)?;
+    let mut tensors = Tensors { file, precision: options.precision, used: BTreeSet::new() };
+    let config = tensors.config()?;
+    let vocab_size = config.vocab_size;
     let blocks = (0..config.n_blocks).map(|l| tensors.block(&config, l)).collect::<Result<_, _>>()?;
     let output_norm = tensors.vector("output_norm.weight", config.d_model)?;
     let tied = file.tensor("output.weight").is_none();
@@ -77,11 +79,20 @@ pub(super) fn load(
 /// Tensors of a file, with a record of those that were used.
 struct Tensors<'a> {
     file: &'a ModelFile,
-    options: &'a ModelOptions,
+    precision: Precision,
     used: BTreeSet<String>,
 }
 
 impl Tensors<'_> {
+    fn config(&mut self) -> Result<ModelConfig, ModelError> {
+        let vocab_size = self.vocab_size()?;
+        let divisors = match self.file.tensor("rope_freqs.weight") {
+            Some(view) => Some(self.vector("rope_freqs.weight", view.shape.iter().product())?),
+            None => None,
+        };
+        ModelConfig::from_metadata(self.file.metadata(), vocab_size, divisors)
+    }
+
     fn vocab_size(&self) -> Result<usize, ModelError> {
         let name = "token_embd.weight";
         let view = self.file.tensor(name).ok_or(ModelError::MissingTensor { tensor: name.into() })?;
@@ -101,7 +112,7 @@ impl Tensors<'_> {
     }
 
     fn matrix(&mut self, name: &str, n: usize, k: usize) -> Result<PackedMatrix, ModelError> {
-        let precision = self.options.precision;
+        let precision = self.precision;
         let (format, data) = self.view(name, &[n, k])?;
         PackedMatrix::pack(format, n, k, data, precision)
             .map_err(|source| ModelError::Pack { tensor: name.into(), source })

@@ -103,8 +103,19 @@ pub fn extract(
     progress: &dyn Fn(&str),
 ) -> Result<Vector, SteeringError> {
     let differences = Differences::measure(meter, contrasts, progress)?;
-    let raw = differences.mean(name, norms)?;
     progress("calibrating");
+    calibrated(meter, name, contrasts, &differences, norms)
+}
+
+/// The second half of [`extract`]: from measured differences to the vector.
+pub fn calibrated(
+    meter: &Meter,
+    name: &str,
+    contrasts: &[Contrast],
+    differences: &Differences,
+    norms: &Norms,
+) -> Result<Vector, SteeringError> {
+    let raw = differences.mean(name, norms)?;
     let found = calibration::calibrate(meter, &raw, norms)?;
     // The scale is worked into the directions, so that an exported file's strength 1 is the calibrated point too.
     let mut vector = raw.scaled(|_| found.scale, "pairs")?;

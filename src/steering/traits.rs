@@ -100,20 +100,21 @@ impl Trait {
 
     /// What vectors are extracted from.
     pub fn training(&self) -> Vec<Contrast> {
-        rendered(&self.prompts, &self.topics, &self.train)
+        rendered(&self.prompts, &self.topics, &self.train, 0)
     }
 
-    /// What they are tested on: other words, other topics.
-    pub fn held_out(&self) -> Vec<Contrast> {
-        rendered(&self.held_out.prompts, &self.held_out.topics, &self.held_out.pairs)
+    /// What they are tested on: other words, other topics. Round 0 is the set itself; in round r every pair comes with the
+    /// prompt and the topic that lie r further on.
+    pub fn held_out(&self, round: usize) -> Vec<Contrast> {
+        rendered(&self.held_out.prompts, &self.held_out.topics, &self.held_out.pairs, round)
     }
 }
 
-fn rendered(prompts: &[String], topics: &[String], pairs: &[Poles]) -> Vec<Contrast> {
+fn rendered(prompts: &[String], topics: &[String], pairs: &[Poles], round: usize) -> Vec<Contrast> {
     let item = |(i, pair): (usize, &Poles)| {
-        let topic = &topics[i % topics.len()];
+        let topic = &topics[(i + round) % topics.len()];
         Contrast {
-            prompt: Some(filled(&prompts[i % prompts.len()], topic)),
+            prompt: Some(filled(&prompts[(i + round) % prompts.len()], topic)),
             positive: filled(&pair.positive, topic),
             negative: filled(&pair.negative, topic),
         }
@@ -176,8 +177,12 @@ pub(super) mod tests {
                 contrast("Tell me about chess.", "C", "D"),
             ]
         );
-        assert_eq!(sample.held_out(), [contrast("Tea?", "E", "F")]);
-        assert_ne!(digest_of(&sample.training()), digest_of(&sample.held_out()));
+        assert_eq!(sample.held_out(0), [contrast("Tea?", "E", "F")]);
+        assert_eq!(
+            rendered(&sample.prompts, &sample.topics, &sample.train, 2)[0].prompt.as_deref(),
+            Some("Tell me about chess.")
+        );
+        assert_ne!(digest_of(&sample.training()), digest_of(&sample.held_out(0)));
     }
 
     #[test]
@@ -202,7 +207,7 @@ pub(super) mod tests {
     #[test]
     fn every_shipped_trait_loads() {
         for shipped in Trait::shipped().unwrap() {
-            assert!(shipped.training().len() >= 40 && shipped.held_out().len() >= 20, "{}", shipped.name);
+            assert!(shipped.training().len() >= 40 && shipped.held_out(0).len() >= 20, "{}", shipped.name);
         }
     }
 }

@@ -1,12 +1,13 @@
 //! Finding tokens by their text before words are made, and keeping a client's text from spelling control tokens.
 
-use std::collections::{BTreeSet, HashMap};
+use super::hash::Lookup;
+use std::collections::BTreeSet;
 
 /// Texts of some tokens as a tree of bytes.
 #[derive(Default)]
 pub(super) struct Trie {
-    /// (node, byte) -> node; node 0 is the root. Looked up only, never iterated.
-    edges: HashMap<(u32, u8), u32>,
+    /// (node, byte) -> node; node 0 is the root.
+    edges: Lookup<(u32, u8), u32>,
     /// Token that ends at a node, by node.
     ends: Vec<Option<u32>>,
     /// Bytes that some text starts with: most positions of a text need no look-up.
@@ -15,7 +16,7 @@ pub(super) struct Trie {
 
 impl Trie {
     pub fn new<'a>(texts: impl IntoIterator<Item = (&'a str, u32)>) -> Trie {
-        let mut trie = Trie { edges: HashMap::new(), ends: vec![None], first: vec![false; 256] };
+        let mut trie = Trie { edges: Lookup::default(), ends: vec![None], first: vec![false; 256] };
         texts.into_iter().for_each(|(text, id)| trie.insert(text, id));
         trie
     }
@@ -86,7 +87,8 @@ pub(super) fn segments<'t>(text: &'t str, tries: &[&Trie], each: &mut dyn FnMut(
     let bytes = text.as_bytes();
     let (mut done, mut at) = (0, 0);
     while let Some(&byte) = bytes.get(at) {
-        let found = tries.iter().filter(|trie| trie.may_start(byte)).filter_map(|trie| trie.longest(&bytes[at..]));
+        let found =
+            tries.iter().filter(|trie| trie.may_start(byte)).filter_map(|trie| trie.longest(&bytes[at..]));
         let Some((len, id)) = found.max() else {
             at += 1;
             continue;
@@ -152,7 +154,8 @@ fn mark_characters() -> impl Iterator<Item = char> {
 
 /// `N` different characters that occur in none of `texts`; `None` if the texts hold nearly all candidates (half a MiB).
 pub(super) fn absent_characters<const N: usize>(texts: &[&str]) -> Option<[char; N]> {
-    let used: BTreeSet<char> = texts.iter().flat_map(|text| text.chars()).filter(|&c| c >= '\u{fdd0}').collect();
+    let used: BTreeSet<char> =
+        texts.iter().flat_map(|text| text.chars()).filter(|&c| c >= '\u{fdd0}').collect();
     let free: Vec<char> = mark_characters().filter(|mark| !used.contains(mark)).take(N).collect();
     free.try_into().ok()
 }

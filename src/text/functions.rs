@@ -1,13 +1,18 @@
 //! What chat templates call: errors, the date, JSON as Python writes it.
 
-use minijinja::value::Kwargs;
-use minijinja::{Error, ErrorKind, State, Value};
-use std::fmt::Write;
+use crate::limits::ENCODE_BYTES_MAX;
+use minijinja::value::{Kwargs, ValueKind};
+use minijinja::{Error, ErrorKind, Output, State, Value};
+use serde::Serialize;
+use std::fmt::{self, Write};
+use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Deepest indentation and nesting of JSON; enough for any tool description.
 const INDENT_MAX: usize = 16;
 const DEPTH_MAX: usize = 64;
+/// Longest text of a list or map written without `tojson`: no template means to, so it is a few words.
+const SHOWN_BYTES_MAX: usize = 64 << 10;
 
 pub(super) fn raise_exception(message: String) -> Result<Value, Error> {
     Err(Error::new(ErrorKind::InvalidOperation, message))
@@ -93,8 +98,11 @@ pub(super) fn tojson(state: &State, value: Value, options: Kwargs) -> Result<Val
         let message = format!("`tojson`: indent is at most {INDENT_MAX}");
         return Err(Error::new(ErrorKind::InvalidOperation, message));
     }
-    let json = serde_json::to_value(&value)
-        .map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))?;
+    let unfit = |error: serde_json::Error| Error::new(ErrorKind::BadSerialization, error.to_string());
+    // By way of bounded bytes: a list can hold one long string a million times, a namespace can hold itself.
+    let mut bytes = Capped::new(ENCODE_BYTES_MAX);
+    value.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, Shallow(0))).map_err(unfit)?;
+    let json: serde_json::Value = serde_json::from_slice(&bytes.bytes).map_err(unfit)?;
     let (comma, colon) = match separators.as_deref() {
         Some([comma, colon]) => (comma.clone(), colon.clone()),
         _ => (if indent.is_some() { "," } else { ", " }.to_owned(), ": ".to_owned()),
@@ -104,6 +112,128 @@ pub(super) fn tojson(state: &State, value: Value, options: Kwargs) -> Result<Val
     style.write(&json, 0, &mut out)?;
     state.consume_fuel(out.len() as u64 / 4)?;
     Ok(Value::from(out))
+}
+
+/// Bytes up to a length; more is an error.
+struct Capped {
+    bytes: Vec<u8>,
+    max: usize,
+}
+
+impl Capped {
+    fn new(max: usize) -> Capped {
+        Capped { bytes: Vec::new(), max }
+    }
+
+    fn into_value(self) -> Value {
+        Value::from(String::from_utf8_lossy(&self.bytes).into_owned())
+    }
+}
+
+impl io::Write for Capped {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.bytes.len() + bytes.len() <= self.max {
+            true => self.bytes.write(bytes),
+            false => Err(io::Error::other(format!("a text longer than {} bytes", self.max))),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl fmt::Write for Capped {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        io::Write::write_all(self, text.as_bytes()).map_err(|_| fmt::Error)
+    }
+}
+
+/// Compact JSON that ends at a depth.
+struct Shallow(usize);
+
+impl Shallow {
+    fn deeper(&mut self) -> io::Result<()> {
+        self.0 += 1;
+        if self.0 > DEPTH_MAX {
+            Err(io::Error::other(format!("nested deeper than {DEPTH_MAX}")))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl serde_json::ser::Formatter for Shallow {
+    fn begin_array<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.deeper()?;
+        writer.write_all(b"[")
+    }
+
+    fn end_array<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.0 -= 1;
+        writer.write_all(b"]")
+    }
+
+    fn begin_object<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.deeper()?;
+        writer.write_all(b"{")
+    }
+
+    fn end_object<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.0 -= 1;
+        writer.write_all(b"}")
+    }
+}
+
+/// A list or map as text, built within bounds: the engine itself pays for it only once it is there, and a namespace can
+/// hold itself.
+fn shown(value: &Value) -> Result<Value, Error> {
+    let mut text = Capped::new(SHOWN_BYTES_MAX);
+    write!(text, "{value}").map_err(|_| too_long("the text of a list or map", SHOWN_BYTES_MAX))?;
+    Ok(text.into_value())
+}
+
+fn too_long(what: &str, max: usize) -> Error {
+    Error::new(ErrorKind::InvalidOperation, format!("{what} is longer than {max} bytes"))
+}
+
+fn is_container(value: &Value) -> bool {
+    matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::Iterable | ValueKind::Plain)
+}
+
+/// How `{{ value }}` writes: text as it is, lists and maps within bounds.
+pub(super) fn format(out: &mut Output, state: &mut State, value: &Value) -> Result<(), Error> {
+    let value = if is_container(value) { &shown(value)? } else { value };
+    minijinja::escape_formatter(out, state, value)
+}
+
+/// The filter `string`, within bounds.
+pub(super) fn string(value: Value) -> Result<Value, Error> {
+    match value.kind() {
+        ValueKind::String => Ok(value),
+        _ => shown(&value),
+    }
+}
+
+/// The filter `join`, within bounds: the engine's own pays for the text only once it is there.
+pub(super) fn join(
+    state: &State,
+    value: Value,
+    joiner: Option<String>,
+    options: Kwargs,
+) -> Result<Value, Error> {
+    let attribute: Option<String> = options.get("attribute")?;
+    let joiner = joiner.or(options.get("d")?).unwrap_or_default();
+    options.assert_all_used()?;
+    let mut text = Capped::new(ENCODE_BYTES_MAX);
+    for (at, item) in value.try_iter()?.enumerate() {
+        state.consume_fuel(1)?;
+        let item = attribute.as_ref().map_or(Ok(item.clone()), |name| item.get_attr(name))?;
+        let item = if is_container(&item) { shown(&item)? } else { item };
+        let between = if at > 0 { joiner.as_str() } else { "" };
+        write!(text, "{between}{item}").map_err(|_| too_long("a joined text", ENCODE_BYTES_MAX))?;
+    }
+    Ok(text.into_value())
 }
 
 struct Style {
@@ -121,9 +251,9 @@ impl Style {
             return Err(Error::new(ErrorKind::InvalidOperation, message));
         }
         match json {
-            serde_json::Value::Array(items) => self.list(items, ('[', ']'), depth, out, |style, item, out| {
-                style.write(item, depth + 1, out)
-            }),
+            serde_json::Value::Array(items) => {
+                self.list(items, ('[', ']'), depth, out, |style, item, out| style.write(item, depth + 1, out))
+            }
             serde_json::Value::Object(map) => {
                 let mut entries: Vec<_> = map.iter().collect();
                 if self.sort {
@@ -253,7 +383,8 @@ mod tests {
             environment
         };
         let value: serde_json::Value =
-            serde_json::from_str(r#"{"b": [1, 2.5, true, null], "a": {"é<\"\n": "\u0001"}, "e": []}"#).unwrap();
+            serde_json::from_str(r#"{"b": [1, 2.5, true, null], "a": {"é<\"\n": "\u0001"}, "e": []}"#)
+                .unwrap();
         for (call, expected) in [
             ("v|tojson", r#"{"b": [1, 2.5, true, null], "a": {"é<\"\n": "\u0001"}, "e": []}"#),
             ("v.a|tojson(ensure_ascii=true)", r#"{"\u00e9<\"\n": "\u0001"}"#),
@@ -264,7 +395,12 @@ mod tests {
             ("v.b|tojson(indent=2)", "[\n  1,\n  2.5,\n  true,\n  null\n]"),
         ] {
             let template = format!("{{{{ {call} }}}}");
-            let text = environment.render_str(&template, minijinja::context! { v => Value::from(minijinja::value::Serde(&value)) }).unwrap();
+            let text = environment
+                .render_str(
+                    &template,
+                    minijinja::context! { v => Value::from(minijinja::value::Serde(&value)) },
+                )
+                .unwrap();
             assert_eq!(text, expected, "{call}");
         }
         let error = environment.render_str("{{ [1]|tojson(indent=1000000000) }}", ()).unwrap_err();

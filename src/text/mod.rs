@@ -12,6 +12,7 @@ mod error;
 mod fixtures;
 mod from_gguf;
 mod functions;
+mod hash;
 mod pre;
 mod roles;
 mod source;

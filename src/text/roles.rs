@@ -60,7 +60,10 @@ fn strict(turns: &[Turn]) -> (Vec<Turn>, Vec<String>) {
     let mut roles: Vec<Turn> = roles.collect();
     if roles.first().is_some_and(|turn| turn.role != "user") {
         roles.insert(0, Turn::new("user", ""));
-        notes.0.push("an empty user message was put before `messages[0]`: the chat template wants one first".to_owned());
+        notes.0.push(
+            "an empty user message was put before `messages[0]`: the chat template wants one first"
+                .to_owned(),
+        );
     }
     (merged(roles, &mut notes), notes.0)
 }
@@ -80,7 +83,9 @@ fn merged(turns: Vec<Turn>, notes: &mut Notes) -> Vec<Turn> {
         }
     }
     if count > 0 {
-        notes.0.push(format!("{count} messages were joined to the one before, of the same role, for the chat template"));
+        notes.0.push(format!(
+            "{count} messages were joined to the one before, of the same role, for the chat template"
+        ));
     }
     out
 }

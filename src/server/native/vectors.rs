@@ -1,10 +1,10 @@
 //! `/v1/vectors` and `/v1/traits`: what can be steered with.
 
+use crate::limits;
 use crate::server::Context;
 use crate::server::body::{media_type, read_map};
 use crate::server::error::{ApiError, ErrorCode};
 use crate::server::fields::{Fields, wrong_kind};
-use crate::limits;
 use crate::steering::formats::{Assumed, Format};
 use crate::steering::{Contrast, SteeringError, Trait, VectorInfo};
 use axum::Json;
@@ -112,7 +112,11 @@ pub async fn upload_vector(
             store(&context, Upload { name, file, replace, any_weights }).await
         }
         (None, Some(pairs)) => extract(&context, name, read_pairs(pairs)?, replace).await,
-        _ => Err(ApiError::at(ErrorCode::MissingField, "directions", "exactly one of `directions` and `pairs` is needed")),
+        _ => Err(ApiError::at(
+            ErrorCode::MissingField,
+            "directions",
+            "exactly one of `directions` and `pairs` is needed",
+        )),
     }
 }
 
@@ -154,7 +158,8 @@ fn read_pairs(pairs: Value) -> Result<Vec<Contrast>, ApiError> {
     let Value::Array(items) = pairs else { return Err(wrong_kind("pairs", &pairs, "an array of pairs")) };
     let one = |(index, item): (usize, Value)| {
         let path = format!("pairs[{index}]");
-        let shape = "must be `[reply of one pole, reply of the other]` with an optional prompt behind, all strings";
+        let shape =
+            "must be `[reply of one pole, reply of the other]` with an optional prompt behind, all strings";
         let refuse = || ApiError::at(ErrorCode::InvalidValue, path.clone(), shape);
         let Value::Array(parts) = item else { return Err(refuse()) };
         let texts: Option<Vec<String>> = parts.iter().map(|part| part.as_str().map(str::to_string)).collect();
@@ -171,11 +176,14 @@ fn read_pairs(pairs: Value) -> Result<Vec<Contrast>, ApiError> {
 async fn read_multipart(request: Request) -> Result<Upload, ApiError> {
     let limit = Duration::from_secs(limits::BODY_READ_SECONDS_MAX);
     let read = async {
-        let mut parts =
-            Multipart::from_request(request, &()).await.map_err(|error| bad_part(error.status(), error.body_text()))?;
+        let mut parts = Multipart::from_request(request, &())
+            .await
+            .map_err(|error| bad_part(error.status(), error.body_text()))?;
         let mut upload = Upload::default();
         let mut has_file = false;
-        while let Some(part) = parts.next_field().await.map_err(|error| bad_part(error.status(), error.body_text()))? {
+        while let Some(part) =
+            parts.next_field().await.map_err(|error| bad_part(error.status(), error.body_text()))?
+        {
             let name = part.name().unwrap_or_default().to_string();
             let bytes = part.bytes().await.map_err(|error| bad_part(error.status(), error.body_text()))?;
             let text = || String::from_utf8_lossy(&bytes).trim().to_string();
@@ -217,7 +225,8 @@ fn bad_part(status: StatusCode, message: String) -> ApiError {
 
 /// `GET /v1/traits`: what vectors can be made of on first use.
 pub async fn list_traits(State(context): State<Arc<Context>>) -> Json<Value> {
-    let data: Vec<Value> = context.library.traits().iter().map(|found| Value::Object(summary(found))).collect();
+    let data: Vec<Value> =
+        context.library.traits().iter().map(|found| Value::Object(summary(found))).collect();
     Json(json!({"object": "list", "data": data}))
 }
 
@@ -231,17 +240,18 @@ pub async fn show_trait(
         let names = traits.iter().flat_map(|found| [found.name.as_str(), found.opposite.as_str()]);
         let near = crate::server::fields::nearest(&name, names);
         let shown: String = name.chars().take(80).collect();
-        let message = format!("there is no trait `{shown}`; nearest: {}", crate::server::fields::listed(&near));
+        let message =
+            format!("there is no trait `{shown}`; nearest: {}", crate::server::fields::listed(&near));
         return Err(ApiError::at(ErrorCode::TraitNotFound, "name", message));
     };
     let mut answer = summary(found);
     answer.insert("train".into(), contrasts(&found.training()));
-    answer.insert("held_out".into(), contrasts(&found.held_out()));
+    answer.insert("held_out".into(), contrasts(&found.held_out(0)));
     Ok(Json(Value::Object(answer)))
 }
 
 fn summary(found: &Trait) -> Map<String, Value> {
-    let (train, held_out) = (found.training().len(), found.held_out().len());
+    let (train, held_out) = (found.training().len(), found.held_out(0).len());
     let mut map = Map::new();
     map.insert("name".into(), json!(found.name));
     map.insert("opposite".into(), json!(found.opposite));
@@ -265,7 +275,8 @@ mod tests {
         let pairs = read_pairs(json!([["a", "b"], ["c", "d", "p"]])).expect("valid");
         assert_eq!(pairs[0].prompt, None);
         assert_eq!(pairs[1].prompt.as_deref(), Some("p"));
-        for bad in [json!("x"), json!([["a"]]), json!([["a", 1]]), json!([["a", "b", "c", "d"]]), json!([1])] {
+        for bad in [json!("x"), json!([["a"]]), json!([["a", 1]]), json!([["a", "b", "c", "d"]]), json!([1])]
+        {
             assert!(read_pairs(bad.clone()).is_err(), "{bad}");
         }
     }

@@ -3,7 +3,6 @@
 use super::*;
 use crate::format::ElementFormat;
 use proptest::prelude::*;
-use std::time::{Duration, Instant};
 
 fn open(bytes: &[u8]) -> Result<ModelFile, WeightsError> {
     ModelFile::from_bytes(Path::new("x.gguf"), bytes.to_vec())
@@ -315,16 +314,6 @@ fn bad_tensors() {
     }
     let apart = with_tensors(&[row("b", 32), row("a", 0)], 64);
     assert_eq!(open(&apart).unwrap().tensors().count(), 2);
-}
-
-#[test]
-fn a_declared_size_costs_neither_time_nor_memory() {
-    let started = Instant::now();
-    for count in [1u64 << 32, 1 << 63] {
-        fault(&header(3, count, 0));
-        fault(&header(3, 0, count));
-    }
-    assert!(started.elapsed() < Duration::from_millis(10));
 }
 
 #[test]

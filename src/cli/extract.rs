@@ -1,0 +1,90 @@
+//! `demeanor extract`: a steering vector from a trait or a contrast set, made now instead of on first use.
+
+use super::serve::ModelArgs;
+use super::vectors::{failed, print_info};
+use super::{CliError, Outcome};
+use crate::app;
+use crate::steering::formats::Format;
+use crate::steering::{State, Trait};
+use std::path::PathBuf;
+
+/// Extract a steering vector from a contrast set
+#[derive(clap::Args, Clone, Debug)]
+#[command(
+    after_help = "Example:\n  demeanor extract warm --out warm.gguf --format gguf\n  demeanor extract my-trait.json --name my-trait"
+)]
+pub struct ExtractArgs {
+    /// Name of a shipped trait, or a trait file (JSON, the form of models/traits)
+    pub source: String,
+    /// Name of the vector; default: the trait's
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Make it again where there is one of this name
+    #[arg(long)]
+    pub replace: bool,
+    /// Also write the vector to this file
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+    /// Format of that file: safetensors, gguf or json
+    #[arg(long, default_value = "safetensors")]
+    pub format: String,
+    /// One JSON object on stdout
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub model: ModelArgs,
+}
+
+pub fn extract(args: &ExtractArgs) -> Outcome {
+    let format = Format::parse(&args.format, "--format").map_err(failed)?;
+    let settings = args.model.settings()?;
+    let path = super::on_disk(&settings.model)?;
+    let library = app::load(&settings, &path)?.library.clone();
+    let shipped = library.traits().iter().any(|one| [&one.name, &one.opposite].contains(&&args.source));
+    let (name, progress) = if shipped {
+        if args.name.is_some() {
+            return Err(CliError::failed("--name is for trait files; a shipped trait's vector has its name"));
+        }
+        if args.replace {
+            // Where there is none yet, there is nothing to replace.
+            drop(library.delete(&args.source));
+        }
+        (args.source.clone(), library.prepare(&args.source).map_err(failed)?)
+    } else {
+        let text = std::fs::read_to_string(&args.source).map_err(|error| {
+            CliError::failed(format!("`{}` is no shipped trait and no readable file: {error}", args.source))
+        })?;
+        let read = Trait::parse(&text).map_err(failed)?;
+        let name = args.name.clone().unwrap_or_else(|| read.name.clone());
+        let progress = library.extract(&name, read.training(), args.replace).map_err(failed)?;
+        (name, Some(progress))
+    };
+    if let Some(progress) = progress {
+        wait(progress)?;
+    }
+    if let Some(out) = &args.out {
+        let file = library.export(&name, format).map_err(failed)?;
+        std::fs::write(out, file)
+            .map_err(|error| CliError::failed(format!("cannot write `{}`: {error}", out.display())))?;
+    }
+    print_info(&library.show(&name).map_err(failed)?, args.json);
+    Ok(())
+}
+
+/// Waits until a vector is made, with its progress on stderr.
+fn wait(mut progress: tokio::sync::watch::Receiver<State>) -> Outcome {
+    let runtime = app::runtime(1).map_err(|error| CliError::failed(error.to_string()))?;
+    runtime.block_on(async {
+        loop {
+            let state = progress.borrow_and_update().clone();
+            match state {
+                State::Done => break Ok(eprintln!()),
+                State::Failed(error) => break Err(failed(error)),
+                State::Working(message) => eprint!("\r{message:<60}"),
+            }
+            if progress.changed().await.is_err() {
+                break Err(CliError::failed("the extraction ended without a result"));
+            }
+        }
+    })
+}

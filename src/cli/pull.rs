@@ -1,0 +1,94 @@
+//! `demeanor pull NAME`: fetches a model and says where it is.
+
+use super::Outcome;
+use crate::weights::{Fetcher, Progress};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::IsTerminal;
+
+/// Fetch a model, check its sha256 and print where it is
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = "Example:\n  demeanor pull smollm2-135m-instruct")]
+pub struct Pull {
+    /// Catalogue name or hf:ORG/REPO[/FILE]
+    pub model: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Fetches the model unless it is on disk, checks it, and prints its path.
+pub fn pull(arguments: &Pull) -> Outcome {
+    let path = Fetcher::from_environment()?.pull(&arguments.model, &mut TerminalProgress::new())?;
+    match arguments.json {
+        true => println!("{}", serde_json::json!({"model": arguments.model, "path": path})),
+        false => println!("{}", path.display()),
+    }
+    Ok(())
+}
+
+/// Progress on stderr: a bar on a terminal, otherwise a line for every quarter of a transfer.
+pub struct TerminalProgress {
+    bar: Option<ProgressBar>,
+    total: u64,
+    bytes: u64,
+}
+
+impl TerminalProgress {
+    pub fn new() -> TerminalProgress {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+            let template = "{wide_bar} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
+            bar.set_style(
+                ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
+            );
+            bar
+        });
+        TerminalProgress { bar, total: 0, bytes: 0 }
+    }
+
+    /// Quarters of the transfer that are there.
+    fn quarters(&self) -> u64 {
+        (self.bytes * 4).checked_div(self.total).unwrap_or(0).min(4)
+    }
+}
+
+impl Default for TerminalProgress {
+    fn default() -> TerminalProgress {
+        TerminalProgress::new()
+    }
+}
+
+impl Progress for TerminalProgress {
+    fn note(&mut self, message: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("{message}")),
+            None => eprintln!("{message}"),
+        }
+    }
+
+    fn total(&mut self, bytes: u64) {
+        (self.total, self.bytes) = (bytes, 0);
+        if let Some(bar) = &self.bar {
+            bar.reset();
+            bar.set_length(bytes);
+        }
+    }
+
+    fn advance(&mut self, bytes: u64) {
+        let before = self.quarters();
+        self.bytes += bytes;
+        match &self.bar {
+            Some(bar) => bar.inc(bytes),
+            None if self.quarters() > before => {
+                eprintln!("{} of {} MB", self.bytes / 1_000_000, self.total / 1_000_000)
+            }
+            None => {}
+        }
+    }
+
+    fn done(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
