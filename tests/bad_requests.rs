@@ -74,7 +74,8 @@ impl Row {
 
 #[test]
 fn every_bad_request_is_refused_as_stated() {
-    let rows: Vec<Row> = serde_json::from_str(include_str!("fixtures/bad_requests.json")).expect("the table is valid");
+    let rows: Vec<Row> =
+        serde_json::from_str(include_str!("fixtures/bad_requests.json")).expect("the table is valid");
     assert!(rows.len() >= 40);
     let server = default_server();
     let faults: Vec<String> = rows.iter().filter_map(|row| row.fault(&row.send(server))).collect();

@@ -1,6 +1,8 @@
 //! The HTTP surface over a real server: shapes, streams, disconnects, names, keys.
 
-use crate::harness::{Response, Server, Setup, TestModel, default_server, read_response, request_bytes, start};
+use crate::harness::{
+    Response, Server, Setup, TestModel, default_server, read_response, request_bytes, start,
+};
 use demeanor::config::Settings;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -81,14 +83,18 @@ fn a_stream_says_what_the_plain_answer_says() {
     assert_eq!(chunks[0]["choices"][0]["delta"], json!({"role": "assistant", "content": ""}));
     let pieces = chunks.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str());
     assert_eq!(pieces.collect::<String>(), content(&plain));
-    let finish = chunks.iter().find(|chunk| chunk["choices"][0]["finish_reason"].is_string()).expect("a finish");
+    let finish =
+        chunks.iter().find(|chunk| chunk["choices"][0]["finish_reason"].is_string()).expect("a finish");
     let usage = chunks.last().expect("chunks");
     assert_eq!(usage["choices"], json!([]));
     for field in ["prompt_tokens", "completion_tokens", "total_tokens"] {
         assert_eq!(usage["usage"][field], plain["usage"][field], "{field}");
     }
     for chunk in [finish, usage] {
-        assert!(chunk["demeanor"]["fingerprint"].is_string() && chunk["timings"]["predicted_n"].is_u64(), "{chunk}");
+        assert!(
+            chunk["demeanor"]["fingerprint"].is_string() && chunk["timings"]["predicted_n"].is_u64(),
+            "{chunk}"
+        );
     }
     assert!(chunks.iter().all(|chunk| chunk["id"] == chunks[0]["id"] && chunk["choices"].is_array()));
 }
@@ -172,7 +178,8 @@ fn a_stop_string_ends_the_answer_before_itself() {
 #[test]
 fn completions_echo_with_log_probabilities() {
     let server = default_server();
-    let ids = server.post("/tokenize", &json!({"content": "The capital of France is"})).ok()["tokens"].clone();
+    let ids =
+        server.post("/tokenize", &json!({"content": "The capital of France is"})).ok()["tokens"].clone();
     let n = ids.as_array().expect("ids").len();
     for tokens_max in [0, 1] {
         let body = json!({"prompt": [ids, ids], "max_tokens": tokens_max, "temperature": 0, "logprobs": 1, "echo": true,
@@ -189,7 +196,8 @@ fn completions_echo_with_log_probabilities() {
             let map = &logprobs["top_logprobs"][i];
             let own = &logprobs["token_logprobs"][i];
             assert_eq!(&map[tokens[i].as_str().expect("a text")], own);
-            let best = map.as_object().expect("a map").values().filter_map(Value::as_f64).fold(f64::MIN, f64::max);
+            let best =
+                map.as_object().expect("a map").values().filter_map(Value::as_f64).fold(f64::MIN, f64::max);
             assert!(best >= own.as_f64().expect("a number"));
         }
         let text: String = tokens.iter().filter_map(Value::as_str).collect();
@@ -230,7 +238,8 @@ fn a_score_equals_the_echoed_log_probabilities() {
     let whole = [&before[..], &after[..]].concat();
     let body = json!({"prompt": whole, "max_tokens": 0, "logprobs": 1, "echo": true});
     let echoed = server.post(COMPLETIONS, &body).ok();
-    let tail = &echoed["choices"][0]["logprobs"]["token_logprobs"].as_array().expect("a list")[before.len()..];
+    let tail =
+        &echoed["choices"][0]["logprobs"]["token_logprobs"].as_array().expect("a list")[before.len()..];
     assert_eq!(score["choices"][0]["logprobs"].as_array().expect("a list"), tail);
     assert_eq!(score["choices"][0]["bytes"], choice.len());
 }
@@ -307,21 +316,26 @@ fn ignored_fields_with_a_meaning_are_named() {
 /// `fixtures/client_requests.json`: bodies as real clients send them.
 #[test]
 fn recorded_client_requests_are_answered() {
-    let rows: Vec<Value> = serde_json::from_str(include_str!("fixtures/client_requests.json")).expect("a table");
+    let rows: Vec<Value> =
+        serde_json::from_str(include_str!("fixtures/client_requests.json")).expect("a table");
     let server = default_server();
     for row in rows {
         let path = row["path"].as_str().expect("a path");
         let response = server.post(path, &row["body"]);
-        assert_eq!(u64::from(response.status), row["status"].as_u64().expect("a status"), "{}: {}", row["from"], response.text());
+        assert_eq!(
+            u64::from(response.status),
+            row["status"].as_u64().expect("a status"),
+            "{}: {}",
+            row["from"],
+            response.text()
+        );
     }
 }
 
 #[test]
 fn a_client_that_leaves_frees_its_sequence() {
     let server = default_server();
-    let long = |stream: bool| {
-        json!({"messages": [{"role": "user", "content": "Count."}], "max_tokens": 4000, "ignore_eos": true, "stream": stream})
-    };
+    let long = |stream: bool| json!({"messages": [{"role": "user", "content": "Count."}], "max_tokens": 4000, "ignore_eos": true, "stream": stream});
     for stream in [true, false] {
         let before = server.engine.stats().cancelled_total.load(Ordering::Relaxed);
         let mut client = server.open(CHAT, &long(stream));
@@ -329,7 +343,8 @@ fn a_client_that_leaves_frees_its_sequence() {
             let mut first = [0; 64];
             client.read_exact(&mut first).expect("the stream begins");
         } else {
-            server.wait_until("running", |engine| engine.stats().requests_running.load(Ordering::Relaxed) > 0);
+            server
+                .wait_until("running", |engine| engine.stats().requests_running.load(Ordering::Relaxed) > 0);
         }
         drop(client);
         server.wait_until("the cancellation", |engine| {
@@ -369,8 +384,9 @@ fn keys_guard_every_route_but_the_probes() {
     let bearer = [("authorization", "Bearer secret")];
     assert_eq!(server.send("GET", "/v1/models", &bearer, b"").status, 200);
     assert_eq!(server.send("GET", "/v1/models", &[("x-api-key", "secret")], b"").status, 200);
-    let refused: Vec<Response> =
-        ["/v1/models", "/", "/metrics", "/nothing", "/v1/models?token=secret"].map(|path| server.get(path)).into();
+    let refused: Vec<Response> = ["/v1/models", "/", "/metrics", "/nothing", "/v1/models?token=secret"]
+        .map(|path| server.get(path))
+        .into();
     for response in refused {
         assert_eq!(response.status, 401, "{}", response.text());
         assert_eq!(response.headers["www-authenticate"], "Bearer");
@@ -433,7 +449,8 @@ fn metrics_count_steps_and_requests() {
     server.post(CHAT, &chat(json!({}))).ok();
     let page = server.get("/metrics").text();
     let value = |name: &str| -> f64 {
-        let line = page.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name} in {page}"));
+        let line =
+            page.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name} in {page}"));
         line.rsplit(' ').next().and_then(|number| number.parse().ok()).expect("a number")
     };
     assert!(value("demeanor_steps_total ") > 0.0);
