@@ -147,11 +147,11 @@ mod tests {
     fn tokenizer() -> Arc<Tokenizer> {
         // The byte-level alphabet: visible bytes stand for themselves, the others for characters from 256 on.
         let visible = |byte: u32| matches!(byte, 33..=126 | 161..=172 | 174..=255);
-        let mut next = 256;
+        let mut hidden = 256..;
         let mut tokens: Vec<String> = Vec::new();
         for byte in 0..=255 {
-            let code = if visible(byte) { byte } else { std::mem::replace(&mut next, next + 1) };
-            tokens.extend(char::from_u32(code).map(String::from));
+            let code = if visible(byte) { Some(byte) } else { hidden.next() };
+            tokens.extend(code.and_then(char::from_u32).map(String::from));
         }
         tokens.push("<|im_end|>".into());
         let mut token_types = vec![1; tokens.len()];
