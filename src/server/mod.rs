@@ -59,6 +59,8 @@ impl Context {
         settings: Settings,
     ) -> Context {
         let keys = Keys::new(&settings.api_keys);
+        // From here on only their digests are kept.
+        let settings = Settings { api_keys: Vec::new(), ..settings };
         let created = unix_seconds();
         Context { engine, text, library, model, created, settings, keys, metrics: Metrics::default() }
     }

@@ -24,8 +24,17 @@ async fn on_disk<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, SteeringError> + Send + 'static,
 ) -> Result<T, ApiError> {
     match tokio::task::spawn_blocking(work).await {
-        Ok(result) => Ok(result?),
+        Ok(result) => result.map_err(plain_field),
         Err(error) => Err(ApiError::internal(error)),
+    }
+}
+
+/// The fields of these routes are no steering: what is wrong with them is a wrong value.
+fn plain_field(error: SteeringError) -> ApiError {
+    let error = ApiError::from(error);
+    match error.code {
+        ErrorCode::InvalidSteering => ApiError { code: ErrorCode::InvalidValue, ..error },
+        _ => error,
     }
 }
 
@@ -63,7 +72,7 @@ pub async fn export_vector(
     Query(query): Query<BTreeMap<String, String>>,
 ) -> Result<Response<Body>, ApiError> {
     let format = match query.get("format") {
-        Some(format) => Format::parse(format, "format")?,
+        Some(format) => Format::parse(format, "format").map_err(plain_field)?,
         None => Format::Safetensors,
     };
     let library = context.library.clone();
