@@ -277,7 +277,9 @@ fn environment(bos: &str, eos: &str) -> Result<Environment<'static>, Error> {
     environment.add_filter("tojson", json::tojson);
     environment.add_filter("join", capped::join);
     environment.add_filter("string", capped::string);
-    environment.remove_filter("pprint");
+    for unbounded in ["pprint", "sum"] {
+        environment.remove_filter(unbounded);
+    }
     environment.set_formatter(capped::format);
     Ok(environment)
 }
