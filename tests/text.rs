@@ -2,7 +2,7 @@
 //!
 //! The expected figures come from `scripts/make_text_fixtures.py`.
 
-use demeanor::text::{ChatOptions, Message, Role, Specials, StreamDecoder, Text};
+use demeanor::text::{ChatOptions, Message, Role, Specials, StreamDecoder, Template, TemplateKind, Text};
 use demeanor::weights::ModelFile;
 use serde_json::Value;
 use std::path::Path;
@@ -80,6 +80,22 @@ fn smollm2_chats_equal_transformers() {
         assert_eq!(rendered.text, row[2].as_str().unwrap(), "{}", row[0]);
         assert_eq!(rendered.warnings, Vec::<String>::new(), "{}", row[0]);
         assert_eq!(text.chat(&messages, &options).unwrap().ids, ids(&row[3]), "{}", row[0]);
+    }
+}
+
+/// The dialect that templates are written in: the same text as Jinja in transformers' setting.
+#[test]
+fn templates_render_as_in_transformers() {
+    let tokenizer = open("DEMEANOR_TEST_MODEL").tokenizer;
+    let fixture: Value = serde_json::from_str(SMOLLM2).unwrap();
+    let options = ChatOptions { add_generation_prompt: false, ..ChatOptions::default() };
+    for row in fixture["dialect"].as_array().unwrap() {
+        let template =
+            Template::new(row[0].as_str().unwrap(), "<s>", "</s>", TemplateKind::FromFile).unwrap();
+        let text = Text::new(Arc::clone(&tokenizer), template);
+        let messages: Vec<Message> = row[1].as_array().unwrap().iter().map(message).collect();
+        let rendered = text.render(&messages, &options).unwrap();
+        assert_eq!(rendered.text, row[2].as_str().unwrap(), "{} {}", row[0], row[1]);
     }
 }
 

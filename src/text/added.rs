@@ -59,20 +59,29 @@ impl Trie {
         found
     }
 
-    /// Whether `bytes`, not empty, begins with one of the texts or is the beginning of one.
-    fn touches(&self, bytes: &[u8]) -> bool {
+    /// How far `bytes` goes along with one of the texts.
+    fn touch(&self, bytes: &[u8]) -> Touch {
         let mut node = 0;
-        for &byte in bytes {
+        for (at, &byte) in bytes.iter().enumerate() {
             match self.edges.get(&(node, byte)) {
                 Some(&next) => node = next,
-                None => return false,
+                None => return Touch::No,
             }
             if self.ends[node as usize].is_some() {
-                return true;
+                return Touch::Complete(at + 1);
             }
         }
-        node != 0
+        if node == 0 { Touch::No } else { Touch::Open }
     }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Touch {
+    No,
+    /// The first so many bytes are one of the texts; no shorter beginning is.
+    Complete(usize),
+    /// All of it, not empty, is the beginning of one of the texts.
+    Open,
 }
 
 /// A piece of a text.
@@ -129,18 +138,25 @@ impl Guard {
         &self.whole
     }
 
-    /// `text` with marks.
+    /// `text` with marks. Ordinary text has none at its start, for templates look there.
     pub fn mark(&self, text: &str, mark: char) -> String {
         let mut marked = String::with_capacity(text.len() + 8);
         let bytes = text.as_bytes();
-        if self.tails.touches(bytes) {
+        let tail = self.tails.touch(bytes);
+        let first = text.chars().next().map_or(0, char::len_utf8);
+        if tail == Touch::Complete(first) {
             marked.push(mark);
         }
         for (at, character) in text.char_indices() {
             marked.push(character);
-            if self.whole.may_start(bytes[at]) && self.whole.touches(&bytes[at..]) {
+            let tail_here = at == 0 && matches!(tail, Touch::Complete(len) if len > first);
+            let whole_here = self.whole.may_start(bytes[at]) && self.whole.touch(&bytes[at..]) != Touch::No;
+            if tail_here || whole_here {
                 marked.push(mark);
             }
+        }
+        if tail == Touch::Open {
+            marked.push(mark);
         }
         marked
     }
@@ -204,8 +220,10 @@ mod tests {
             ("plain", "plain"),
             ("a<|end|>b", "a<#|end|>b"),
             ("ends in <|en", "ends in <#|en"),
-            ("|start|> begins", "#|start|> begins"),
-            ("|start|", "#|start|"),
+            ("|start|> begins", "|#start|> begins"),
+            ("> quoted", "#> quoted"),
+            ("|start|", "|start|#"),
+            ("end", "end#"),
             ("a < b", "a < b"),
         ] {
             assert_eq!(guard.mark(text, '#'), expected, "{text}");

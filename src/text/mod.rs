@@ -6,6 +6,7 @@
 mod added;
 mod bpe;
 mod bytes;
+mod capped;
 mod chat;
 mod error;
 #[cfg(test)]
@@ -13,6 +14,7 @@ mod fixtures;
 mod from_gguf;
 mod functions;
 mod hash;
+mod json;
 mod pre;
 mod roles;
 mod source;

@@ -4,9 +4,8 @@
 //! instructions, items and bytes alike, bounded recursion, size and output. They follow the dialect of transformers:
 //! blocks trimmed, `raise_exception`, `strftime_now`, Python's methods and JSON.
 
-use super::TextError;
-use super::functions;
-use super::roles::{Turn, adaptations};
+use super::roles::{Form, Turn, adaptations};
+use super::{TextError, capped, functions, json};
 use crate::limits::{
     ENCODE_BYTES_MAX, TEMPLATE_BYTES_MAX, TEMPLATE_FUEL, TEMPLATE_RECURSION_MAX, TEMPLATE_STACK_BYTES,
 };
@@ -153,7 +152,7 @@ impl Template {
 
     fn render_here(&self, chat: &Chat) -> Result<Run, TextError> {
         let mut refusal = None;
-        for (turns, notes) in adaptations(chat.turns, self.takes_system) {
+        for Form { turns, notes } in adaptations(chat.turns, self.takes_system) {
             match self.run(&turns, chat.add_generation_prompt, chat.kwargs) {
                 Ok(text) => {
                     let warnings = self.warnings.iter().cloned().chain(notes).collect();
@@ -275,11 +274,13 @@ fn environment(bos: &str, eos: &str) -> Result<Environment<'static>, Error> {
     environment.add_global("eos_token", eos.to_owned());
     environment.add_function("raise_exception", functions::raise_exception);
     environment.add_function("strftime_now", functions::strftime_now);
-    environment.add_filter("tojson", functions::tojson);
-    environment.add_filter("join", functions::join);
-    environment.add_filter("string", functions::string);
-    environment.remove_filter("pprint");
-    environment.set_formatter(functions::format);
+    environment.add_filter("tojson", json::tojson);
+    environment.add_filter("join", capped::join);
+    environment.add_filter("string", capped::string);
+    for unbounded in ["pprint", "sum"] {
+        environment.remove_filter(unbounded);
+    }
+    environment.set_formatter(capped::format);
     Ok(environment)
 }
 
