@@ -246,12 +246,12 @@ pub async fn show_trait(
     };
     let mut answer = summary(found);
     answer.insert("train".into(), contrasts(&found.training()));
-    answer.insert("held_out".into(), contrasts(&found.held_out(0)));
+    answer.insert("held_out".into(), contrasts(&found.held_out()));
     Ok(Json(Value::Object(answer)))
 }
 
 fn summary(found: &Trait) -> Map<String, Value> {
-    let (train, held_out) = (found.training().len(), found.held_out(0).len());
+    let (train, held_out) = (found.training().len(), found.held_out().len());
     let mut map = Map::new();
     map.insert("name".into(), json!(found.name));
     map.insert("opposite".into(), json!(found.opposite));
