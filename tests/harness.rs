@@ -98,6 +98,8 @@ pub struct Server {
     pub address: SocketAddr,
     /// For tests that watch the engine's state.
     pub engine: Engine,
+    /// Its drop ends the server.
+    _running: app::Running,
 }
 
 /// The shared server of a configuration; it lives until the test process ends.
@@ -121,7 +123,7 @@ pub fn default_server() -> &'static Server {
 /// Starts a server of its own.
 pub fn start(settings: &Settings) -> Server {
     let running = app::start_in_background(settings).expect("the server starts");
-    Server { address: running.address, engine: running.engine }
+    Server { address: running.address, engine: running.engine.clone(), _running: running }
 }
 
 #[derive(Debug)]

@@ -119,6 +119,19 @@ async fn a_half_close_still_gets_the_whole_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_that_end_with_the_request_are_a_half_close_too() {
+    let mut server = Server::start().await;
+    for _ in 0..20 {
+        let client = server.send(SLOW);
+        client.shutdown(Shutdown::Write).expect("half-close");
+        server.begun.recv().await.expect("begun");
+        server.release.notify_one();
+        let text = read_all(client).await;
+        assert!(text.ends_with("done"), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_is_gone_drops_its_handler() {
     let mut server = Server::start().await;
     let client = server.send(SLOW);

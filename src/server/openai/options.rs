@@ -193,7 +193,7 @@ pub fn token_ids(items: &[Value], path: &str, tokenizer: &Tokenizer) -> Result<V
 
 fn token_id(value: &Value, tokenizer: &Tokenizer) -> Option<u32> {
     let id = u32::try_from(value.as_u64()?).ok()?;
-    ((id as usize) < tokenizer.vocab_size() as usize).then_some(id)
+    ((id as usize) < tokenizer.vocab_size()).then_some(id)
 }
 
 fn bad_entry(path: &str, index: usize, message: String) -> ApiError {
