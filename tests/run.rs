@@ -22,13 +22,13 @@ pub fn floats(value: &Value) -> Vec<f64> {
     value.as_array().expect("a list of numbers").iter().map(|x| x.as_f64().expect("a number")).collect()
 }
 
-fn request(prompt: &[TokenId], edits: &Arc<Edits>, generate: Generate) -> Request {
+fn request(prompt: &[TokenId], edits: &Arc<Edits>, want: Want) -> Request {
     Request {
         prompt: prompt.to_vec(),
         soft: SoftRows::none(),
         soft_at: 0,
         edits: edits.clone(),
-        want: Want::Generate(generate),
+        want,
         priority: Priority::Serving,
         cache_salt: Default::default(),
         use_cache: true,
@@ -44,7 +44,8 @@ pub fn greedy(engine: &Engine, prompt: &[TokenId], n: u32, top: u32) -> Vec<Toke
         logprobs: Some(top),
         prompt_logprobs: None,
     };
-    let mut events = engine.submit(request(prompt, &Arc::default(), generate)).expect("accepted");
+    let mut events =
+        engine.submit(request(prompt, &Arc::default(), Want::Generate(generate))).expect("accepted");
     let mut tokens = Vec::new();
     while let Some(event) = events.next_blocking() {
         match event {
@@ -66,7 +67,7 @@ pub fn distributions(engine: &Engine, tokens: &[TokenId], edits: &Arc<Edits>, to
         logprobs: Some(top),
         prompt_logprobs: Some(top),
     };
-    let mut events = engine.submit(request(tokens, edits, generate)).expect("accepted");
+    let mut events = engine.submit(request(tokens, edits, Want::Generate(generate))).expect("accepted");
     let mut rows = Vec::new();
     while let Some(event) = events.next_blocking() {
         match event {
@@ -78,4 +79,18 @@ pub fn distributions(engine: &Engine, tokens: &[TokenId], edits: &Arc<Edits>, to
     }
     assert_eq!(rows.len(), tokens.len());
     rows
+}
+
+/// Log-probabilities of some tokens after `prompt`.
+pub fn next_logprobs(engine: &Engine, prompt: &[TokenId], edits: &Arc<Edits>, ids: &[TokenId]) -> Vec<f64> {
+    let want = Want::Score(ids.iter().map(|id| vec![*id]).collect());
+    let mut events = engine.submit(request(prompt, edits, want)).expect("accepted");
+    while let Some(event) = events.next_blocking() {
+        match event {
+            Event::Scored(rows) => return rows.iter().map(|row| f64::from(row[0])).collect(),
+            Event::Failed(error) => panic!("{error}"),
+            _ => {}
+        }
+    }
+    panic!("no score came")
 }

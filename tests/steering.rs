@@ -6,6 +6,7 @@ use crate::run::{self, fixture};
 use demeanor::engine::Engine;
 use demeanor::model::{BlockEdits, Change, Edit, Edits, RowRule};
 use demeanor::weights::ModelFile;
+use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -68,34 +69,24 @@ impl Comparison {
         let reference = fixture(&format!("steering_{name}.json"));
         let directions = control_vector(name);
         let n_blocks = engine.info().n_blocks as usize;
-        let plain = Arc::new(Edits::none());
         let mut comparison =
             Comparison { changes: Vec::new(), ours_shifted: Vec::new(), ours_half: Vec::new() };
+        let prompts = reference["prompts"].as_array().expect("a list");
         for (coefficient, strength) in [("1", 1.0f32), ("2", 2.0)] {
-            let variants = [(strength, 0), (strength, 1), (strength / 2.0, 0)]
+            let variants = [(0.0, 0), (strength, 0), (strength, 1), (strength / 2.0, 0)]
                 .map(|(strength, late)| Arc::new(edits(&directions, strength, late, n_blocks)));
-            let mut truth = Vec::new();
-            let mut ours: [Vec<f64>; 3] = Default::default();
-            for prompt in reference["prompts"].as_array().expect("a list") {
-                let ids = run::ids(&prompt["ids"]);
-                let first = prompt["prompt_ids"].as_u64().expect("a count") as usize - 1;
-                let base = run::distributions(engine, &ids, &plain, 4000);
-                let steered =
-                    variants.each_ref().map(|edits| run::distributions(engine, &ids, edits, 20_000));
-                for position in 0..4 {
-                    let at = first + position;
-                    let tops = run::ids(&prompt["top"][position]);
-                    let before = run::floats(&prompt["plain"][position]);
-                    let after = run::floats(&prompt["steered"][coefficient][position]);
-                    truth.extend(after.iter().zip(&before).map(|(after, before)| after - before));
-                    for (ours, steered) in ours.iter_mut().zip(&steered) {
-                        ours.extend(
-                            tops.iter().map(|id| value(&steered[at].top, *id) - value(&base[at].top, *id)),
-                        );
-                    }
-                }
-            }
-            let [right, shifted, half] = ours.map(|ours| agreement(&truth, &ours));
+            let results: Vec<Changes> = std::thread::scope(|scope| {
+                let run = |prompt| changes_of(engine, prompt, coefficient, &variants);
+                let runs: Vec<_> =
+                    prompts.iter().take(10).map(|prompt| scope.spawn(move || run(prompt))).collect();
+                runs.into_iter().map(|run| run.join().expect("no panic")).collect()
+            });
+            let truth: Vec<f64> = results.iter().flat_map(|changes| changes.truth.clone()).collect();
+            let [right, shifted, half] = std::array::from_fn(|variant| {
+                let ours: Vec<f64> =
+                    results.iter().flat_map(|changes| changes.ours[variant].clone()).collect();
+                agreement(&truth, &ours)
+            });
             comparison.changes.push((coefficient, right));
             comparison.ours_shifted.push((coefficient, shifted));
             comparison.ours_half.push((coefficient, half));
@@ -124,8 +115,29 @@ impl Comparison {
     }
 }
 
-fn value(top: &[(u32, f32)], id: u32) -> f64 {
-    f64::from(top.iter().find(|(other, _)| *other == id).expect("deep enough").1)
+/// Changes of one prompt's log-probabilities, four positions of twenty ids: the reference's, and ours for each variant.
+struct Changes {
+    truth: Vec<f64>,
+    ours: [Vec<f64>; 3],
+}
+
+fn changes_of(engine: &Engine, prompt: &Value, coefficient: &str, variants: &[Arc<Edits>; 4]) -> Changes {
+    let ids = run::ids(&prompt["ids"]);
+    let first = prompt["prompt_ids"].as_u64().expect("a count") as usize;
+    let mut changes = Changes { truth: Vec::new(), ours: Default::default() };
+    for position in 0..4 {
+        let top = run::ids(&prompt["top"][position]);
+        let before = run::floats(&prompt["plain"][position]);
+        let after = run::floats(&prompt["steered"][coefficient][position]);
+        changes.truth.extend(after.iter().zip(&before).map(|(after, before)| after - before));
+        let [plain, steered @ ..] = variants
+            .each_ref()
+            .map(|edits| run::next_logprobs(engine, &ids[..first + position], edits, &top));
+        for (ours, steered) in changes.ours.iter_mut().zip(&steered) {
+            ours.extend(steered.iter().zip(&plain).map(|(after, before)| after - before));
+        }
+    }
+    changes
 }
 
 fn agreement(truth: &[f64], ours: &[f64]) -> Agreement {
@@ -155,6 +167,9 @@ fn control_vector(name: &str) -> Vec<(usize, Vec<f32>)> {
 
 fn edits(directions: &[(usize, Vec<f32>)], strength: f32, late: usize, n_blocks: usize) -> Edits {
     let mut blocks = vec![BlockEdits::default(); n_blocks];
+    if strength == 0.0 {
+        return Edits::none();
+    }
     for (block, direction) in directions {
         let delta = direction.iter().map(|x| x * strength).collect();
         blocks[block + late].resid.push(Edit::new(Change::Add { delta }, RowRule::All));
