@@ -17,6 +17,8 @@ pub const IDLE_SECONDS_MAX: u64 = 75;
 pub const BODY_READ_SECONDS_MAX: u64 = 30;
 /// A stream whose reader takes nothing for so long is closed.
 pub const WRITE_STALL_SECONDS_MAX: u64 = 30;
+/// Send buffer that the kernel keeps for a connection (it doubles the number): some thousand tokens.
+pub const SEND_BUFFER_BYTES: u32 = 64 << 10;
 /// Open connections; more wait in the kernel's backlog.
 pub const CONNECTIONS_MAX: usize = 1024;
 /// Comment line that keeps proxies from closing a quiet stream.

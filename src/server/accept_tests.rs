@@ -71,7 +71,7 @@ impl Server {
             .route("/echo", post(|body: String| async move { body }))
             .route("/draining", get(|Extension(l): Extension<Lifecycle>| async move { Json(l.draining()) }))
             .with_state(probe);
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let listener = bind("127.0.0.1", 0).await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (stop, stopped) = oneshot::channel::<()>();
         let shutdown = async {

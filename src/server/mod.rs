@@ -13,7 +13,7 @@ mod metrics;
 mod native;
 mod openai;
 
-pub use accept::{Front, Lifecycle, Peer, serve};
+pub use accept::{Front, Lifecycle, Peer, bind, serve};
 pub use error::{ApiError, ErrorCode};
 
 use crate::config::Settings;
