@@ -12,8 +12,8 @@ Why these references:
 * "text" is the same with `split_special_tokens=True`: they stay text, user-defined tokens (line breaks, HTML tags of
   gemma) are still found. Checked below: no control token comes out of it. Listed only where it differs from "parse".
 
-Format: {"strings": [[text, ids] or [text, parse ids, text ids]], "chats": [[messages, options, text, ids]]}; the ids of
-chats are those of the rendered text with control tokens parsed. Lone surrogates cannot be in JSON and are not tested.
+Format: {"strings": [[text, ids] or [text, parse ids, text ids]], "chats": [[messages, options, text, ids]],
+"dialect": [[template, messages, text]]}; the ids of chats are those of the rendered text with control tokens parsed. Lone surrogates cannot be in JSON and are not tested.
 """
 
 import json
@@ -23,6 +23,7 @@ from pathlib import Path
 
 from tokenizers import pre_tokenizers
 from transformers import AutoTokenizer
+from transformers.utils.chat_template_utils import render_jinja_template
 
 SEED = 20240817
 
@@ -85,6 +86,62 @@ CHATS = [
     [("user", "a"), ("assistant", "open end")],
     [("user", "a"), ("assistant", "with space ")],
     [("system", "s"), ("user", "a"), ("assistant", "")],
+]
+
+
+# What chat templates of today are made of: trimmed blocks, slices, namespaces, macros, Python's methods, JSON.
+DIALECT = [
+    """{{- bos_token }}
+{%- if messages[0]['role'] == 'system' %}
+    {%- set system_message = messages[0]['content'] | trim %}
+    {%- set loop_messages = messages[1:] %}
+{%- else %}
+    {%- set system_message = 'none' %}
+    {%- set loop_messages = messages %}
+{%- endif %}
+{{- "<<SYS>>" + system_message + "<</SYS>>\\n" }}
+{% for message in loop_messages %}
+    {% if message.role == 'user' and loop.first %}
+[INST] {{ message.content }} [/INST]
+    {% elif not loop.last %}
+ {{ message['content'].strip() }} {{ eos_token }}
+    {% else %}
+({{ loop.index0 }}/{{ loop.length }}) {{ message.content | upper }}
+    {% endif %}
+{% endfor %}
+{% if add_generation_prompt %}
+[GEN]
+{% endif %}
+""",
+    """{%- macro turn(role, text='') -%}
+<{{ role }}>{{ text }}</{{ role }}>
+{%- endmacro -%}
+{%- set ns = namespace(last=-1, count=0) -%}
+{%- for m in messages -%}
+  {%- if m.role == 'user' -%}{%- set ns.last = loop.index0 -%}{%- endif -%}
+  {%- set ns.count = ns.count + 1 -%}
+{%- endfor -%}
+{{- ns.last ~ ':' ~ ns.count ~ '\\n' -}}
+{%- for m in messages -%}
+  {%- if m.content is string and m.content.startswith('a') -%}{{ turn(m.role, m.content.split(' ')[-1]) }}
+  {%- elif '=' in m.content -%}{{ turn(m.role, m.content.replace('=', '-').lower().title()) }}
+  {%- else -%}{{ turn(m.role) }}{%- endif -%}
+  {%- if loop.index == 3 -%}{%- break -%}{%- endif -%}
+{%- endfor -%}
+""",
+    """{% for m in messages if m.role != 'tool' %}{{ m | tojson }}
+{% endfor %}{{ messages | length }} {{ messages | map(attribute='role') | join(', ') }} {{ (tools is none) }} {{ tools is defined and tools }}
+{{ extra | default('unset') }} {{ [1, 2.0, 'x', none, true] | tojson }} {{ {'b': '<é&>', 'a': [1]} | tojson(indent=2) }}
+{{ messages[-1].content[:3] }}|{{ messages[0].content[::-1] }}|{{ '%s-%d' % ('a', 3) if false else 'no' }}|{{ 7 // 2 }} {{ 7 / 2 }} {{ 2 ** 3 }} {{ true }} {{ none }}
+{# a comment #}
+{%- set x = messages | selectattr('role', 'equalto', 'user') | list -%}
+{{ x | length }} {{ (messages | first).role }} {{ (messages | last).role }} {{ 'abc'.rstrip('c') }} {{ ' x '.lstrip() }}|{{ 'a-b'.split('-') | join('+') }}
+""",
+    """{% generation %}{{ messages[0].content }}{% endgeneration %}
+  {%- generation -%}  x  {%- endgeneration %}
+
+end
+""",
 ]
 
 
@@ -168,6 +225,20 @@ def render_all(tokenizer):
     return rows
 
 
+def render_dialect():
+    rows = []
+    for source in DIALECT:
+        for chat in CHATS:
+            if "messages[0]['role'] == 'system'" not in source and any(role == "system" for role, _ in chat):
+                continue  # the server folds a system message that a template would drop
+            messages = [{"role": role, "content": content} for role, content in chat]
+            (text,), _ = render_jinja_template(
+                [messages], chat_template=source, add_generation_prompt=False, bos_token="<s>", eos_token="</s>"
+            )
+            rows.append([source, chat, text])
+    return rows
+
+
 def main():
     folder = Path(__file__).resolve().parent.parent / "tests" / "fixtures"
     for path, name in zip(map(Path, sys.argv[1:3]), ("smollm2", "gemma"), strict=True):
@@ -176,6 +247,7 @@ def main():
         fixture = {"strings": encode_all(tokenizer, texts)}
         if tokenizer.chat_template:
             fixture["chats"] = render_all(tokenizer)
+            fixture["dialect"] = render_dialect()
         out = folder / f"text_{name}.json"
         lines = [f'"{key}":[\n' + ",\n".join(json.dumps(row, separators=(",", ":")) for row in rows) + "\n]"
                  for key, rows in fixture.items()]

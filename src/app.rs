@@ -52,10 +52,17 @@ pub fn load(settings: &Settings, path: &Path) -> Result<Arc<Context>, AppError> 
     let config = Model::read_config(&file).map_err(|error| file_error(&error))?;
     if text.tokenizer.vocab_size() > config.vocab_size {
         let (tokens, rows) = (text.tokenizer.vocab_size(), config.vocab_size);
-        return Err(file_error(&format!("the tokenizer has {tokens} tokens, the embedding table {rows} rows")));
+        return Err(file_error(&format!(
+            "the tokenizer has {tokens} tokens, the embedding table {rows} rows"
+        )));
     }
     let context = context(settings, &config);
-    let options = ModelOptions { precision, isa, threads: settings.threads, pages: pages(settings, &config, precision, context) };
+    let options = ModelOptions {
+        precision,
+        isa,
+        threads: settings.threads,
+        pages: pages(settings, &config, precision, context),
+    };
     let model = Model::load(&file, &options).map_err(|error| file_error(&error))?;
     let info = info(settings, &file, &model, context, isa);
     drop(file);
@@ -148,7 +155,11 @@ pub async fn serve(context: Arc<Context>, listener: TcpListener, shutdown: impl 
 
 /// A runtime for HTTP; compute has its own threads.
 pub fn runtime(threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(threads).thread_name("http").enable_all().build()
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name("http")
+        .enable_all()
+        .build()
 }
 
 /// A server in this process on a thread of its own. Dropping it ends the server once its requests are done.
@@ -168,7 +179,8 @@ pub fn start_in_background(settings: &Settings) -> Result<Running, AppError> {
     let context = load(settings, &path)?;
     let failed = |error: std::io::Error| AppError::Failed(error.to_string());
     let runtime = runtime(2).map_err(failed)?;
-    let listener = runtime.block_on(TcpListener::bind((settings.host.as_str(), settings.port))).map_err(failed)?;
+    let listener =
+        runtime.block_on(TcpListener::bind((settings.host.as_str(), settings.port))).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let (sender, receiver) = oneshot::channel();
     let (engine, served) = (context.engine.clone(), context.clone());

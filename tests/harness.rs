@@ -5,7 +5,7 @@ use demeanor::config::{Activations, Settings};
 use demeanor::engine::Engine;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -25,8 +25,8 @@ impl TestModel {
     pub fn path(self) -> PathBuf {
         static FETCH: Mutex<()> = Mutex::new(());
         let (variable, name) = match self {
-            TestModel::SmolLm2 => ("DEMEANOR_TEST_MODEL", "smollm2-135m-instruct-q4_1.gguf"),
-            TestModel::Gemma => ("DEMEANOR_TEST_GEMMA", "gemma-3-270m-q4_k_m.gguf"),
+            TestModel::SmolLm2 => ("DEMEANOR_TEST_MODEL", "smollm2.gguf"),
+            TestModel::Gemma => ("DEMEANOR_TEST_GEMMA", "gemma.gguf"),
         };
         if let Some(path) = std::env::var_os(variable) {
             return path.into();
@@ -98,6 +98,8 @@ pub struct Server {
     pub address: SocketAddr,
     /// For tests that watch the engine's state.
     pub engine: Engine,
+    /// Its drop ends the server.
+    _running: app::Running,
 }
 
 /// The shared server of a configuration; it lives until the test process ends.
@@ -121,7 +123,7 @@ pub fn default_server() -> &'static Server {
 /// Starts a server of its own.
 pub fn start(settings: &Settings) -> Server {
     let running = app::start_in_background(settings).expect("the server starts");
-    Server { address: running.address, engine: running.engine }
+    Server { address: running.address, engine: running.engine.clone(), _running: running }
 }
 
 #[derive(Debug)]

@@ -6,14 +6,18 @@
 //! | `distributions` | the default mode stays near that reference |
 //! | `steering` | a control vector moves log-probabilities as the reference says |
 //! | `sharing` | sequences of one batch do not touch each other: bytes equal solo runs |
+//! | `http` | the HTTP surface: shapes, streams, disconnects, names, keys, recorded client requests |
+//! | `bad_requests` | every bad request of a table gets its status and message |
 //! | `text` | token ids and rendered chats equal `transformers` |
 //! | `repository` | ranks, dependencies, documents |
 //!
 //! `harness` starts servers and speaks HTTP; `run` drives an engine and reads fixtures.
 
+mod bad_requests;
 mod distributions;
 mod exact;
 mod harness;
+mod http;
 mod repository;
 mod run;
 mod sharing;

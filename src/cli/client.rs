@@ -33,15 +33,6 @@ impl Client {
         format!("Bearer {}", self.key.as_deref().unwrap_or(""))
     }
 
-    pub fn get(&self, path: &str) -> Result<Value, CliError> {
-        let request =
-            self.agent.get(format!("{}{path}", self.base)).header("authorization", self.authorization());
-        let mut response = request.call().map_err(|error| self.unreachable(&error))?;
-        let text = response.body_mut().read_to_string().map_err(|error| self.unreachable(&error))?;
-        let value = serde_json::from_str(&text).unwrap_or(Value::String(text));
-        if response.status().as_u16() >= 400 { Err(refused(&value)) } else { Ok(value) }
-    }
-
     /// Posts and hands each event of the stream to `take` until it breaks or the stream ends. Leaving early closes the
     /// connection, which cancels the answer.
     pub fn post_stream(

@@ -1,19 +1,46 @@
 //! `demeanor ls`: the models of the catalogue, and other model files that are on disk.
 
-use crate::weights::Fetcher;
+use super::Outcome;
+use crate::weights::{Fetcher, WeightsError};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+const COLUMNS: [&str; 6] = ["NAME", "SIZE", "TYPE", "CONTEXT", "LICENCE", "ON DISK"];
+
+/// List the catalogue and the model files on disk
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = "Example:\n  demeanor ls --json")]
+pub struct Ls {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Prints one line per model: name, size, where it is.
-pub fn ls() -> anyhow::Result<()> {
-    let fetcher = Fetcher::from_environment()?;
-    print!("{}", table(&fetcher)?);
+pub fn ls(arguments: &Ls) -> Outcome {
+    let rows = rows(&Fetcher::from_environment()?)?;
+    if arguments.json {
+        let keys = COLUMNS.map(|column| column.to_lowercase().replace(' ', "_"));
+        let object =
+            |row: &[String; 6]| keys.iter().cloned().zip(row.iter().cloned()).collect::<BTreeMap<_, _>>();
+        let list: Vec<_> = rows.iter().map(object).collect();
+        println!("{}", serde_json::json!(list));
+    } else {
+        print!("{}", table(rows));
+    }
     Ok(())
 }
 
 /// The lines of the list, with columns in line.
-fn table(fetcher: &Fetcher) -> anyhow::Result<String> {
-    let mut rows = vec![["NAME", "SIZE", "TYPE", "CONTEXT", "LICENCE", "ON DISK"].map(String::from)];
+fn table(rows: Vec<[String; 6]>) -> String {
+    let head = COLUMNS.map(String::from);
+    aligned(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
+}
+
+/// One row per model.
+fn rows(fetcher: &Fetcher) -> Result<Vec<[String; 6]>, WeightsError> {
+    let mut rows = Vec::new();
     let mut shown = Vec::new();
     for entry in &fetcher.catalog.models {
         let path = fetcher.locate(&entry.name)?;
@@ -31,7 +58,7 @@ fn table(fetcher: &Fetcher) -> anyhow::Result<String> {
         let unknown = || "-".to_owned();
         rows.push([name, size(&path), unknown(), unknown(), unknown(), path.display().to_string()]);
     }
-    Ok(aligned(&rows))
+    Ok(rows)
 }
 
 fn size(path: &Path) -> String {
@@ -72,9 +99,9 @@ mod tests {
             hub: Hub::from_variables(|_| None),
             registry: Registry::default(),
         };
-        let table = table(&fetcher);
+        let rows = rows(&fetcher);
         fs::remove_dir_all(&folder).unwrap();
-        let table = table.unwrap();
+        let table = table(rows.unwrap());
         let lines: Vec<&str> = table.lines().collect();
         assert!(lines[1].starts_with("smollm2-135m-instruct  98 MB  Q4_1  8192"), "{table}");
         assert!(lines[1].ends_with("Apache-2.0  -"), "{table}");

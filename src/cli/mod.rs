@@ -1,15 +1,18 @@
 //! The command line: one file per verb; each parses, makes one library call and prints.
 
 mod client;
+mod extract;
 mod ls;
 mod pull;
 mod run;
 mod serve;
+mod traits;
+mod vectors;
 
 use crate::app::{self, AppError, Running};
 use crate::config::Settings;
+use crate::weights::{self, WeightsError};
 use clap::Parser;
-use crate::weights;
 use std::fmt;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -61,6 +64,11 @@ struct Arguments {
 enum Verb {
     Serve(serve::ServeArgs),
     Run(run::RunArgs),
+    Pull(pull::Pull),
+    Ls(ls::Ls),
+    Extract(extract::ExtractArgs),
+    Vectors(vectors::VectorsArgs),
+    Traits(traits::TraitsArgs),
 }
 
 pub fn main() -> ExitCode {
@@ -68,6 +76,11 @@ pub fn main() -> ExitCode {
     let outcome = match &arguments.verb {
         Verb::Serve(args) => serve::serve(args),
         Verb::Run(args) => run::run(args),
+        Verb::Pull(args) => pull::pull(args),
+        Verb::Ls(args) => ls::ls(args),
+        Verb::Extract(args) => extract::extract(args),
+        Verb::Vectors(args) => vectors::vectors(args),
+        Verb::Traits(args) => traits::traits(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -75,6 +88,12 @@ pub fn main() -> ExitCode {
             eprintln!("demeanor: {error}");
             ExitCode::from(error.code)
         }
+    }
+}
+
+impl From<WeightsError> for CliError {
+    fn from(error: WeightsError) -> CliError {
+        CliError::bad_file(error.to_string())
     }
 }
 
@@ -91,12 +110,11 @@ impl From<AppError> for CliError {
 
 /// The model's file; fetched first where it is not on disk.
 fn on_disk(model: &str) -> Result<PathBuf, CliError> {
-    let bad = |error: weights::WeightsError| CliError::bad_file(error.to_string());
-    match weights::locate(model).map_err(bad)? {
+    match weights::locate(model)? {
         Some(path) => Ok(path),
         None => {
             eprintln!("model   {model} is not on disk; fetching it");
-            weights::pull(model, &mut ()).map_err(bad)
+            Ok(weights::pull(model, &mut pull::TerminalProgress::new())?)
         }
     }
 }

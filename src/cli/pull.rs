@@ -1,20 +1,28 @@
 //! `demeanor pull NAME`: fetches a model and says where it is.
 
+use super::Outcome;
 use crate::weights::{Fetcher, Progress};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 
-/// Arguments of `pull`.
-#[derive(Clone, Debug)]
+/// Fetch a model, check its sha256 and print where it is
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = "Example:\n  demeanor pull smollm2-135m-instruct")]
 pub struct Pull {
-    /// Catalogue name or `hf:ORG/REPO[/FILE]`.
+    /// Catalogue name or hf:ORG/REPO[/FILE]
     pub model: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Fetches the model unless it is on disk, checks it, and prints its path.
-pub fn pull(arguments: &Pull) -> anyhow::Result<()> {
+pub fn pull(arguments: &Pull) -> Outcome {
     let path = Fetcher::from_environment()?.pull(&arguments.model, &mut TerminalProgress::new())?;
-    println!("{}", path.display());
+    match arguments.json {
+        true => println!("{}", serde_json::json!({"model": arguments.model, "path": path})),
+        false => println!("{}", path.display()),
+    }
     Ok(())
 }
 

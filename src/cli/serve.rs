@@ -212,7 +212,10 @@ pub fn serve(args: &ServeArgs) -> Outcome {
 /// The first SIGINT or SIGTERM: running streams may finish.
 async fn signal() {
     interrupted().await;
-    eprintln!("stopping: running answers may finish, at most {} s; once more to stop at once", limits::DRAIN_SECONDS_MAX);
+    eprintln!(
+        "stopping: running answers may finish, at most {} s; once more to stop at once",
+        limits::DRAIN_SECONDS_MAX
+    );
 }
 
 /// The second one.

@@ -329,7 +329,8 @@ impl Sequence {
                 let at = position + 1 - self.prompt_rows();
                 if at == 0 {
                     for continuation in continuations.iter() {
-                        let first = continuation.first().map(|id| sampler::logprob(cpu, logits, *id, 0).logprob);
+                        let first =
+                            continuation.first().map(|id| sampler::logprob(cpu, logits, *id, 0).logprob);
                         self.score.done.push(first.into_iter().collect());
                     }
                 } else if let Some(id) = continuations[self.score.at].get(at) {

@@ -95,7 +95,10 @@ mod tests {
         let hot = Sampling { temperature: 2.0, seed: 9, ..Sampling::default() };
         assert_eq!(plain, print(Arc::new(Edits::none()), hot, b"w"));
         assert_ne!(plain, print(steered(1.0), Sampling::default(), b"w"));
-        assert_ne!(print(steered(1.0), Sampling::default(), b"w"), print(steered(2.0), Sampling::default(), b"w"));
+        assert_ne!(
+            print(steered(1.0), Sampling::default(), b"w"),
+            print(steered(2.0), Sampling::default(), b"w")
+        );
         assert_ne!(plain, print(Arc::new(Edits::none()), Sampling::default(), b"v"));
     }
 }

@@ -149,7 +149,9 @@ async fn connect(
     let state = Arc::new(ConnectionState::default());
     let io = TokioIo::new(Connection::new(stream, state.clone()));
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-        answer(request, peer, front.clone(), lifecycle.clone(), state.clone())
+        // Here and not in the future: the end of the client's bytes may be seen before the future is polled.
+        let active = Active::begin(&request, lifecycle.clone(), state.clone());
+        answer(request, peer, front.clone(), active)
     });
     // A connection that comes during the shutdown gets one answer.
     let late = *closed.borrow();
@@ -183,15 +185,11 @@ async fn answer(
     mut request: Request<Incoming>,
     peer: SocketAddr,
     front: Front,
-    lifecycle: Lifecycle,
-    state: Arc<ConnectionState>,
+    active: Active,
 ) -> Result<Response<Counted>, Infallible> {
-    state.begin(request.version() >= Version::HTTP_11);
-    lifecycle.0.active.fetch_add(1, Ordering::AcqRel);
-    let guard = Active { lifecycle: lifecycle.clone(), state: state.clone() };
     request.extensions_mut().insert(Peer(peer));
-    request.extensions_mut().insert(lifecycle);
-    request.extensions_mut().insert(state);
+    request.extensions_mut().insert(active.lifecycle.clone());
+    request.extensions_mut().insert(active.state.clone());
     let response = match front.0.get() {
         Some(router) => match router.clone().oneshot(request.map(Body::new)).await {
             Ok(response) => response,
@@ -199,7 +197,7 @@ async fn answer(
         },
         None => loading(request.uri().path()),
     };
-    Ok(response.map(|body| Counted { body, _guard: guard }))
+    Ok(response.map(|body| Counted { body, _guard: active }))
 }
 
 /// Before the model is there: alive, but not ready.
@@ -216,6 +214,14 @@ fn loading(path: &str) -> Response<Body> {
 struct Active {
     lifecycle: Lifecycle,
     state: Arc<ConnectionState>,
+}
+
+impl Active {
+    fn begin(request: &Request<Incoming>, lifecycle: Lifecycle, state: Arc<ConnectionState>) -> Active {
+        state.begin(request.version() >= Version::HTTP_11);
+        lifecycle.0.active.fetch_add(1, Ordering::AcqRel);
+        Active { lifecycle, state }
+    }
 }
 
 impl Drop for Active {

@@ -37,7 +37,10 @@ async fn slow(State(probe): State<Probe>) -> &'static str {
 }
 
 /// A stream that never says anything but pings when the client's bytes end.
-async fn quiet_stream(State(probe): State<Probe>, Extension(state): Extension<Arc<ConnectionState>>) -> Response<Body> {
+async fn quiet_stream(
+    State(probe): State<Probe>,
+    Extension(state): Extension<Arc<ConnectionState>>,
+) -> Response<Body> {
     super::super::openai::test_stream(Some(state), move |frames, mut pings| async move {
         let _signal = OnDrop(probe.dropped.clone());
         frames.data(&serde_json::json!("first")).await;
@@ -116,6 +119,19 @@ async fn a_half_close_still_gets_the_whole_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_that_end_with_the_request_are_a_half_close_too() {
+    let mut server = Server::start().await;
+    for _ in 0..20 {
+        let client = server.send(SLOW);
+        client.shutdown(Shutdown::Write).expect("half-close");
+        server.begun.recv().await.expect("begun");
+        server.release.notify_one();
+        let text = read_all(client).await;
+        assert!(text.ends_with("done"), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_is_gone_drops_its_handler() {
     let mut server = Server::start().await;
     let client = server.send(SLOW);
@@ -183,7 +199,8 @@ async fn no_second_request_is_smuggled() {
     let mut server = Server::start().await;
     let smuggled: &[u8] = b"POST /echo HTTP/1.1\r\nhost: localhost\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET /slow HTTP/1.1\r\nhost: localhost\r\n\r\n";
     let twice: &[u8] = b"POST /echo HTTP/1.1\r\nhost: localhost\r\ncontent-length: 4\r\ncontent-length: 5\r\n\r\nabcdeGET /slow HTTP/1.1\r\nhost: localhost\r\n\r\n";
-    let huge: &[u8] = b"POST /echo HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFFF\r\n";
+    let huge: &[u8] =
+        b"POST /echo HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFFF\r\n";
     for bytes in [smuggled, twice, huge] {
         let text = read_all(server.send(bytes)).await;
         assert!(!text.contains("done"), "{text}");
@@ -248,7 +265,11 @@ async fn before_the_model_is_there_the_server_says_loading() {
         seen = clients => seen,
     };
     assert!(seen[0].starts_with("HTTP/1.1 503") && seen[0].contains("Loading model"), "{}", seen[0]);
-    assert!(seen[0].contains("\"type\":\"unavailable_error\"") && seen[0].contains("retry-after: 2"), "{}", seen[0]);
+    assert!(
+        seen[0].contains("\"type\":\"unavailable_error\"") && seen[0].contains("retry-after: 2"),
+        "{}",
+        seen[0]
+    );
     assert!(seen[1].starts_with("HTTP/1.1 200"), "{}", seen[1]);
     assert!(seen[2].ends_with("open"), "{}", seen[2]);
 }

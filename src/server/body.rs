@@ -63,7 +63,8 @@ pub async fn read(
         let message = format!("the body is larger than the limit of {bytes_max} bytes");
         Err(ApiError::new(ErrorCode::BodyTooLarge, message))
     };
-    let declared = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let declared =
+        headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if declared.or(body.size_hint().exact()).is_some_and(|length| length > bytes_max as u64) {
         return too_large();
     }
@@ -77,7 +78,8 @@ pub async fn read(
             message = &mut expired => return Err(ApiError::new(ErrorCode::BodyTimeout, message)),
         };
         let Some(frame) = frame else { return Ok(bytes) };
-        let frame = frame.map_err(|_| ApiError::new(ErrorCode::BadRequest, "the body ended early or is malformed"))?;
+        let frame = frame
+            .map_err(|_| ApiError::new(ErrorCode::BadRequest, "the body ended early or is malformed"))?;
         let Ok(data) = frame.into_data() else { continue };
         if bytes.len() + data.len() > bytes_max {
             return too_large();
@@ -121,7 +123,10 @@ mod tests {
         assert!(kind(&[("content-type", "Application/JSON"), ("origin", "https://a.example")]));
         assert!(kind(&[]));
         assert!(kind(&[("content-type", "application/x-www-form-urlencoded")]));
-        assert!(!kind(&[("content-type", "application/x-www-form-urlencoded"), ("origin", "https://a.example")]));
+        assert!(!kind(&[
+            ("content-type", "application/x-www-form-urlencoded"),
+            ("origin", "https://a.example")
+        ]));
         assert!(!kind(&[("origin", "https://a.example")]));
         assert!(!kind(&[("content-type", "text/plain")]));
         assert!(!kind(&[("content-type", "multipart/form-data; boundary=x")]));

@@ -91,7 +91,9 @@ impl ErrorCode {
             MethodNotAllowed => {
                 (StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", "method_not_allowed", None)
             }
-            BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "invalid_request_error", "body_timeout", Some(false)),
+            BodyTimeout => {
+                (StatusCode::REQUEST_TIMEOUT, "invalid_request_error", "body_timeout", Some(false))
+            }
             Conflict => (StatusCode::CONFLICT, "invalid_request_error", "conflict", Some(false)),
             BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", "body_too_large", None),
             UnsupportedMediaType => {
@@ -101,8 +103,12 @@ impl ErrorCode {
             VectorDoesNotFit => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request_error", "vector_does_not_fit", None)
             }
-            VectorFailed => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request_error", "vector_failed", None),
-            DoseTooLarge => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request_error", "dose_too_large", None),
+            VectorFailed => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request_error", "vector_failed", None)
+            }
+            DoseTooLarge => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request_error", "dose_too_large", None)
+            }
             TooManyFailedKeys => {
                 (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "too_many_failed_keys", None)
             }
@@ -212,7 +218,9 @@ impl From<SteeringError> for ApiError {
             _ => None,
         };
         let code = match &error {
-            E::Syntax { .. } | E::Range { .. } | E::TooMany { .. } | E::Overflow { .. } => ErrorCode::InvalidSteering,
+            E::Syntax { .. } | E::Range { .. } | E::TooMany { .. } | E::Overflow { .. } => {
+                ErrorCode::InvalidSteering
+            }
             E::Unsupported { .. } => ErrorCode::Unsupported,
             E::Unknown { .. } => ErrorCode::VectorNotFound,
             E::DoesNotFit { .. } | E::BadFile { .. } => ErrorCode::VectorDoesNotFit,
@@ -263,7 +271,9 @@ impl From<SubmitError> for ApiError {
             }
             SubmitError::Stopped => ApiError::new(ErrorCode::ShuttingDown, "the server is shutting down"),
             SubmitError::TooLong { .. } => ApiError::new(ErrorCode::ContextLengthExceeded, message),
-            SubmitError::UnknownToken { .. } | SubmitError::Empty => ApiError::new(ErrorCode::InvalidValue, message),
+            SubmitError::UnknownToken { .. } | SubmitError::Empty => {
+                ApiError::new(ErrorCode::InvalidValue, message)
+            }
             SubmitError::Shape(_) => ApiError::internal(message),
         }
     }
@@ -287,7 +297,8 @@ mod tests {
 
     #[test]
     fn shape_is_openais() {
-        let error = ApiError::at(ErrorCode::InvalidValue, "top_p", "1.5 is out of range; allowed over 0 to 1");
+        let error =
+            ApiError::at(ErrorCode::InvalidValue, "top_p", "1.5 is out of range; allowed over 0 to 1");
         let body = error.body();
         assert_eq!(body["error"]["param"], "top_p");
         assert_eq!(body["error"]["code"], "invalid_value");

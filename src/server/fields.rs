@@ -96,7 +96,9 @@ impl Fields {
                 None => found = Some((name, value)),
                 Some((_, first)) if *first == value => {}
                 Some((first, _)) => {
-                    return Err(self.refuse(name, format!("differs from its alias `{first}`; send one of them")));
+                    return Err(
+                        self.refuse(name, format!("differs from its alias `{first}`; send one of them"))
+                    );
                 }
             }
         }

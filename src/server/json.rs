@@ -65,7 +65,8 @@ impl Place {
             return api;
         }
         let place = param.as_ref().map(|field| format!(" in `{field}`")).unwrap_or_default();
-        let mut api = ApiError::new(ErrorCode::InvalidJson, format!("the body is not valid JSON{place}: {error}"));
+        let mut api =
+            ApiError::new(ErrorCode::InvalidJson, format!("the body is not valid JSON{place}: {error}"));
         api.param = param;
         api
     }

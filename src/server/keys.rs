@@ -41,7 +41,8 @@ impl Keys {
     /// Every known key is compared, in time that depends on none of them.
     fn knows(&self, key: &[u8]) -> bool {
         let given = Digest::of(key);
-        let found = self.digests.iter().fold(subtle::Choice::from(0), |found, known| found | known.0.ct_eq(&given.0));
+        let found =
+            self.digests.iter().fold(subtle::Choice::from(0), |found, known| found | known.0.ct_eq(&given.0));
         found.into()
     }
 
@@ -120,8 +121,9 @@ mod tests {
     fn failed_keys_have_a_rate_and_good_ones_have_not() {
         let keys = Keys::new(&["secret".into()]);
         let wrong = headers(&[("x-api-key", "no")]);
-        let codes: Vec<_> =
-            (0..12).map(|_| keys.check(&wrong, peer(1)).map_err(|error| error.code).expect_err("wrong")).collect();
+        let codes: Vec<_> = (0..12)
+            .map(|_| keys.check(&wrong, peer(1)).map_err(|error| error.code).expect_err("wrong"))
+            .collect();
         assert_eq!(codes[9], ErrorCode::InvalidApiKey);
         assert_eq!(codes[10], ErrorCode::TooManyFailedKeys);
         assert_eq!(keys.check(&wrong, peer(2)).expect_err("wrong").code, ErrorCode::InvalidApiKey);

@@ -52,14 +52,12 @@ pub async fn outermost(State(context): State<Arc<Context>>, request: Request, ne
 
 /// Refuses what must not reach a route.
 async fn admit(context: Arc<Context>, request: Request, next: Next) -> Response<Body> {
-    let checked = check_host(&context, &request)
-        .and_then(|()| check_preflight(&context, &request))
-        .and_then(|preflight| match preflight {
+    let checked = check_host(&context, &request).and_then(|()| check_preflight(&context, &request)).and_then(
+        |preflight| match preflight {
             Some(response) => Ok(Some(response)),
-            None => check_key(&context, &request)
-                .and_then(|()| check_drain(&request))
-                .map(|()| None),
-        });
+            None => check_key(&context, &request).and_then(|()| check_drain(&request)).map(|()| None),
+        },
+    );
     match checked {
         Ok(Some(response)) => response,
         Ok(None) => next.run(request).await,
@@ -86,7 +84,8 @@ impl AsText for HeaderValue {
 fn request_id(headers: &HeaderMap) -> HeaderValue {
     match headers.get(&REQUEST_ID) {
         Some(id)
-            if (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic) =>
+            if (1..=REQUEST_ID_BYTES_MAX).contains(&id.len())
+                && id.as_bytes().iter().all(u8::is_ascii_graphic) =>
         {
             id.clone()
         }
@@ -156,19 +155,22 @@ fn is_known_host(context: &Context, name: &str) -> bool {
 /// The request's origin when the operator named it.
 fn allowed_origin(context: &Context, headers: &HeaderMap) -> Option<HeaderValue> {
     let origin = headers.get(header::ORIGIN)?;
-    let known = context.settings.cors_origins.iter().any(|known| known.trim_end_matches('/') == origin.text());
+    let known =
+        context.settings.cors_origins.iter().any(|known| known.trim_end_matches('/') == origin.text());
     known.then(|| origin.clone())
 }
 
 /// Answers a preflight; `None` when the request is not one.
 fn check_preflight(context: &Context, request: &Request) -> Result<Option<Response<Body>>, ApiError> {
     let headers = request.headers();
-    let asks = headers.contains_key(header::ORIGIN) && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    let asks =
+        headers.contains_key(header::ORIGIN) && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
     if request.method() != Method::OPTIONS || !asks {
         return Ok(None);
     }
     if allowed_origin(context, headers).is_none() {
-        let message = "this origin may not call this server from a browser; hint: --cors-origin names those that may";
+        let message =
+            "this origin may not call this server from a browser; hint: --cors-origin names those that may";
         return Err(ApiError::new(ErrorCode::OriginRefused, message));
     }
     let mut response = Response::new(Body::empty());
@@ -189,7 +191,8 @@ fn check_key(context: &Context, request: &Request) -> Result<(), ApiError> {
     if OPEN_ROUTES.contains(&request.uri().path()) {
         return Ok(());
     }
-    let peer = request.extensions().get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
+    let peer =
+        request.extensions().get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
     context.keys.check(request.headers(), peer)
 }
 

@@ -65,7 +65,9 @@ struct Histogram {
 
 impl Histogram {
     fn observe(&self, seconds: f64) {
-        if let Some(bucket) = BOUNDS.iter().position(|bound| seconds <= *bound).and_then(|i| self.buckets.get(i)) {
+        if let Some(bucket) =
+            BOUNDS.iter().position(|bound| seconds <= *bound).and_then(|i| self.buckets.get(i))
+        {
             bucket.fetch_add(1, Ordering::Relaxed);
         }
         self.count.fetch_add(1, Ordering::Relaxed);
@@ -203,8 +205,16 @@ impl Page {
     fn engine(&mut self, stats: &EngineStats) {
         let counters: [(&str, &str, &AtomicU64); 10] = [
             ("steps", "Forward passes.", &stats.steps_total),
-            ("step_rows", "Rows of all forward passes; over steps, the mean rows of a pass.", &stats.step_rows_total),
-            ("step_sequences", "Sequences with a row in a pass, over all passes.", &stats.step_sequences_total),
+            (
+                "step_rows",
+                "Rows of all forward passes; over steps, the mean rows of a pass.",
+                &stats.step_rows_total,
+            ),
+            (
+                "step_sequences",
+                "Sequences with a row in a pass, over all passes.",
+                &stats.step_sequences_total,
+            ),
             ("steered_rows", "Rows that an intervention changed.", &stats.steered_rows_total),
             ("prompt_tokens", "Tokens of prompts.", &stats.prompt_tokens_total),
             ("generation_tokens", "Tokens drawn.", &stats.generation_tokens_total),
@@ -277,7 +287,12 @@ mod tests {
         }
         let mut page = Page(String::new());
         histogram.write(&mut page, "t", "h");
-        for line in ["t_bucket{le=\"0.001\"} 1\n", "t_bucket{le=\"10\"} 3\n", "t_bucket{le=\"+Inf\"} 4\n", "t_count 4\n"] {
+        for line in [
+            "t_bucket{le=\"0.001\"} 1\n",
+            "t_bucket{le=\"10\"} 3\n",
+            "t_bucket{le=\"+Inf\"} 4\n",
+            "t_count 4\n",
+        ] {
             assert!(page.0.contains(line), "{line} in {}", page.0);
         }
     }
@@ -290,7 +305,15 @@ mod tests {
         metrics.count_request("nonsense", 418);
         let mut page = Page(String::new());
         metrics.requests(&mut page);
-        assert!(page.0.contains("demeanor_requests_total{route=\"/v1/models\",status=\"200\"} 2\n"), "{}", page.0);
-        assert!(page.0.contains("demeanor_requests_total{route=\"other\",status=\"other\"} 1\n"), "{}", page.0);
+        assert!(
+            page.0.contains("demeanor_requests_total{route=\"/v1/models\",status=\"200\"} 2\n"),
+            "{}",
+            page.0
+        );
+        assert!(
+            page.0.contains("demeanor_requests_total{route=\"other\",status=\"other\"} 1\n"),
+            "{}",
+            page.0
+        );
     }
 }

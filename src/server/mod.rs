@@ -51,8 +51,16 @@ pub struct Context {
 
 impl Context {
     /// `model` is the name under which the loaded model answers; its aliases are in the settings.
-    pub fn new(engine: Engine, text: Arc<Text>, library: Library, model: String, settings: Settings) -> Context {
+    pub fn new(
+        engine: Engine,
+        text: Arc<Text>,
+        library: Library,
+        model: String,
+        settings: Settings,
+    ) -> Context {
         let keys = Keys::new(&settings.api_keys);
+        // From here on only their digests are kept.
+        let settings = Settings { api_keys: Vec::new(), ..settings };
         let created = unix_seconds();
         Context { engine, text, library, model, created, settings, keys, metrics: Metrics::default() }
     }
@@ -160,7 +168,10 @@ pub fn router(context: Arc<Context>) -> Router {
             ApiError::new(ErrorCode::MethodNotAllowed, format!("{method} is not allowed on this route"))
         })
         .fallback(|| async {
-            ApiError::new(ErrorCode::RouteNotFound, "there is no such route; hint: `GET /` names the documentation")
+            ApiError::new(
+                ErrorCode::RouteNotFound,
+                "there is no such route; hint: `GET /` names the documentation",
+            )
         })
         .layer(DefaultBodyLimit::max(limits::UPLOAD_BYTES_MAX))
         .layer(from_fn_with_state(context.clone(), layers::outermost))

@@ -1,12 +1,13 @@
 //! Finding tokens by their text before words are made, and keeping a client's text from spelling control tokens.
 
-use std::collections::{BTreeSet, HashMap};
+use super::hash::Lookup;
+use std::collections::BTreeSet;
 
 /// Texts of some tokens as a tree of bytes.
 #[derive(Default)]
 pub(super) struct Trie {
-    /// (node, byte) -> node; node 0 is the root. Looked up only, never iterated.
-    edges: HashMap<(u32, u8), u32>,
+    /// (node, byte) -> node; node 0 is the root.
+    edges: Lookup<(u32, u8), u32>,
     /// Token that ends at a node, by node.
     ends: Vec<Option<u32>>,
     /// Bytes that some text starts with: most positions of a text need no look-up.
@@ -15,7 +16,7 @@ pub(super) struct Trie {
 
 impl Trie {
     pub fn new<'a>(texts: impl IntoIterator<Item = (&'a str, u32)>) -> Trie {
-        let mut trie = Trie { edges: HashMap::new(), ends: vec![None], first: vec![false; 256] };
+        let mut trie = Trie { edges: Lookup::default(), ends: vec![None], first: vec![false; 256] };
         texts.into_iter().for_each(|(text, id)| trie.insert(text, id));
         trie
     }
@@ -58,20 +59,29 @@ impl Trie {
         found
     }
 
-    /// Whether `bytes`, not empty, begins with one of the texts or is the beginning of one.
-    fn touches(&self, bytes: &[u8]) -> bool {
+    /// How far `bytes` goes along with one of the texts.
+    fn touch(&self, bytes: &[u8]) -> Touch {
         let mut node = 0;
-        for &byte in bytes {
+        for (at, &byte) in bytes.iter().enumerate() {
             match self.edges.get(&(node, byte)) {
                 Some(&next) => node = next,
-                None => return false,
+                None => return Touch::No,
             }
             if self.ends[node as usize].is_some() {
-                return true;
+                return Touch::Complete(at + 1);
             }
         }
-        node != 0
+        if node == 0 { Touch::No } else { Touch::Open }
     }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Touch {
+    No,
+    /// The first so many bytes are one of the texts; no shorter beginning is.
+    Complete(usize),
+    /// All of it, not empty, is the beginning of one of the texts.
+    Open,
 }
 
 /// A piece of a text.
@@ -86,7 +96,8 @@ pub(super) fn segments<'t>(text: &'t str, tries: &[&Trie], each: &mut dyn FnMut(
     let bytes = text.as_bytes();
     let (mut done, mut at) = (0, 0);
     while let Some(&byte) = bytes.get(at) {
-        let found = tries.iter().filter(|trie| trie.may_start(byte)).filter_map(|trie| trie.longest(&bytes[at..]));
+        let found =
+            tries.iter().filter(|trie| trie.may_start(byte)).filter_map(|trie| trie.longest(&bytes[at..]));
         let Some((len, id)) = found.max() else {
             at += 1;
             continue;
@@ -127,18 +138,25 @@ impl Guard {
         &self.whole
     }
 
-    /// `text` with marks.
+    /// `text` with marks. Ordinary text has none at its start, for templates look there.
     pub fn mark(&self, text: &str, mark: char) -> String {
         let mut marked = String::with_capacity(text.len() + 8);
         let bytes = text.as_bytes();
-        if self.tails.touches(bytes) {
+        let tail = self.tails.touch(bytes);
+        let first = text.chars().next().map_or(0, char::len_utf8);
+        if tail == Touch::Complete(first) {
             marked.push(mark);
         }
         for (at, character) in text.char_indices() {
             marked.push(character);
-            if self.whole.may_start(bytes[at]) && self.whole.touches(&bytes[at..]) {
+            let tail_here = at == 0 && matches!(tail, Touch::Complete(len) if len > first);
+            let whole_here = self.whole.may_start(bytes[at]) && self.whole.touch(&bytes[at..]) != Touch::No;
+            if tail_here || whole_here {
                 marked.push(mark);
             }
+        }
+        if tail == Touch::Open {
+            marked.push(mark);
         }
         marked
     }
@@ -152,7 +170,8 @@ fn mark_characters() -> impl Iterator<Item = char> {
 
 /// `N` different characters that occur in none of `texts`; `None` if the texts hold nearly all candidates (half a MiB).
 pub(super) fn absent_characters<const N: usize>(texts: &[&str]) -> Option<[char; N]> {
-    let used: BTreeSet<char> = texts.iter().flat_map(|text| text.chars()).filter(|&c| c >= '\u{fdd0}').collect();
+    let used: BTreeSet<char> =
+        texts.iter().flat_map(|text| text.chars()).filter(|&c| c >= '\u{fdd0}').collect();
     let free: Vec<char> = mark_characters().filter(|mark| !used.contains(mark)).take(N).collect();
     free.try_into().ok()
 }
@@ -201,8 +220,10 @@ mod tests {
             ("plain", "plain"),
             ("a<|end|>b", "a<#|end|>b"),
             ("ends in <|en", "ends in <#|en"),
-            ("|start|> begins", "#|start|> begins"),
-            ("|start|", "#|start|"),
+            ("|start|> begins", "|#start|> begins"),
+            ("> quoted", "#> quoted"),
+            ("|start|", "|start|#"),
+            ("end", "end#"),
             ("a < b", "a < b"),
         ] {
             assert_eq!(guard.mark(text, '#'), expected, "{text}");

@@ -4,8 +4,9 @@
 //! strings (gemma's 262,144 tokens imply more than half a million) and keeps 40 bytes and a string per symbol of a word,
 //! where a word may be a whole text.
 
+use super::hash::Lookup;
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::BinaryHeap;
 
 /// No symbol: end of a list, or one that was merged away.
 const NONE: u32 = u32::MAX;
@@ -18,12 +19,19 @@ pub(super) struct Merge {
     pub merged: u32,
 }
 
+/// `pair(left, right)` -> (rank, merged).
+type Merges = Lookup<u64, (u32, u32)>;
+
+fn pair(left: u32, right: u32) -> u64 {
+    u64::from(left) << 32 | u64::from(right)
+}
+
 /// How a word becomes its first symbols.
 pub(super) enum Alphabet {
     /// One symbol a byte. A byte without a token is left out, as the tokenizers this follows do.
     Bytes([Option<u32>; 256]),
     /// One symbol a character; for a character without a token its bytes' tokens, else one `unknown` for a run of such.
-    Chars { chars: HashMap<char, u32>, bytes: [Option<u32>; 256], unknown: Option<u32> },
+    Chars { chars: Lookup<char, u32>, bytes: [Option<u32>; 256], unknown: Option<u32> },
 }
 
 impl Alphabet {
@@ -67,14 +75,15 @@ fn push_bytes(table: &[Option<u32>; 256], character: char, symbols: &mut Vec<u32
 
 pub(super) struct Bpe {
     alphabet: Alphabet,
-    /// Pair -> (rank, merged). Looked up only, never iterated.
-    merges: HashMap<(u32, u32), (u32, u32)>,
+    /// `pair(left, right)` -> (rank, merged).
+    merges: Merges,
 }
 
 impl Bpe {
     /// `merges` best first; of a pair listed twice the last counts.
     pub fn new(alphabet: Alphabet, merges: &[Merge]) -> Bpe {
-        let ranked = merges.iter().zip(0..).map(|(merge, rank)| ((merge.left, merge.right), (rank, merge.merged)));
+        let ranked =
+            merges.iter().zip(0..).map(|(merge, rank)| (pair(merge.left, merge.right), (rank, merge.merged)));
         Bpe { alphabet, merges: ranked.collect() }
     }
 
@@ -90,22 +99,23 @@ impl Bpe {
 
 /// A word on its way: a linked list over positions of its first symbols. Positions fit u32 (texts are bounded).
 struct Merging<'a> {
-    merges: &'a HashMap<(u32, u32), (u32, u32)>,
+    merges: &'a Merges,
     /// Token at a position, `NONE` once it went into its left neighbour.
     ids: Vec<u32>,
     previous: Vec<u32>,
     next: Vec<u32>,
-    /// (rank, position of the left symbol): lowest rank first, leftmost first.
-    queue: BinaryHeap<Reverse<(u32, u32)>>,
+    /// `pair(rank, position of the left symbol)`: lowest rank first, leftmost first.
+    queue: BinaryHeap<Reverse<u64>>,
 }
 
 impl<'a> Merging<'a> {
-    fn new(merges: &'a HashMap<(u32, u32), (u32, u32)>, ids: Vec<u32>) -> Merging<'a> {
+    fn new(merges: &'a Merges, ids: Vec<u32>) -> Merging<'a> {
         let len = ids.len() as u32;
         let previous = (0..len).map(|at| at.checked_sub(1).unwrap_or(NONE)).collect();
         let next = (1..=len).map(|at| if at == len { NONE } else { at }).collect();
         let mut merging = Merging { merges, ids, previous, next, queue: BinaryHeap::new() };
-        let first: Vec<_> = (0..len).filter_map(|at| merging.rank(at).map(|rank| Reverse((rank, at)))).collect();
+        let first: Vec<_> =
+            (0..len).filter_map(|at| merging.rank(at).map(|rank| Reverse(pair(rank, at)))).collect();
         merging.queue = BinaryHeap::from(first);
         merging
     }
@@ -114,7 +124,7 @@ impl<'a> Merging<'a> {
     fn merge_at(&self, at: u32) -> Option<(u32, u32)> {
         let left = *self.ids.get(at as usize)?;
         let right = *self.ids.get(*self.next.get(at as usize)? as usize)?;
-        self.merges.get(&(left, right)).copied()
+        self.merges.get(&pair(left, right)).copied()
     }
 
     fn rank(&self, at: u32) -> Option<u32> {
@@ -122,7 +132,8 @@ impl<'a> Merging<'a> {
     }
 
     fn run(mut self, out: &mut Vec<u32>) {
-        while let Some(Reverse((rank, at))) = self.queue.pop() {
+        while let Some(Reverse(best)) = self.queue.pop() {
+            let (rank, at) = ((best >> 32) as u32, best as u32);
             // Entries go stale when a neighbour changes: a pair's rank tells, for each pair has its own.
             match self.merge_at(at) {
                 Some((now, merged)) if now == rank => self.apply(at, merged),
@@ -144,7 +155,7 @@ impl<'a> Merging<'a> {
         }
         for left in [self.previous[at as usize], at] {
             if let Some(rank) = self.rank(left) {
-                self.queue.push(Reverse((rank, left)));
+                self.queue.push(Reverse(pair(rank, left)));
             }
         }
     }
@@ -156,7 +167,7 @@ impl<'a> Merging<'a> {
 /// `pieces[id]` is the spelling; `closed[id]` marks tokens that text must never become (control tokens): no merge makes
 /// them. A file's scores say the same, except that tokens added later carry a constant.
 pub(super) fn implied_merges(pieces: &[&str], closed: &[bool]) -> Vec<Merge> {
-    let index: HashMap<&str, u32> = pieces.iter().copied().zip(0..).collect();
+    let index: Lookup<&str, u32> = pieces.iter().copied().zip(0..).collect();
     let mut merges = Vec::with_capacity(pieces.len() * 2);
     for ((piece, &closed), merged) in pieces.iter().zip(closed).zip(0..) {
         if closed {
@@ -164,7 +175,8 @@ pub(super) fn implied_merges(pieces: &[&str], closed: &[bool]) -> Vec<Merge> {
         }
         for (cut, _) in piece.char_indices().rev().filter(|(cut, _)| *cut > 0) {
             let (left, right) = piece.split_at(cut);
-            if let (Some(&left), Some(&right)) = (index.get(left), index.get(right)) {
+            let Some(&left) = index.get(left) else { continue };
+            if let Some(&right) = index.get(right) {
                 merges.push(Merge { left, right, merged });
             }
         }
@@ -198,7 +210,7 @@ mod tests {
         let mut ids = bpe.alphabet.symbols(word);
         loop {
             let best = ids.windows(2).enumerate().filter_map(|(at, pair)| {
-                bpe.merges.get(&(pair[0], pair[1])).map(|&(rank, merged)| (rank, at, merged))
+                bpe.merges.get(&super::pair(pair[0], pair[1])).map(|&(rank, merged)| (rank, at, merged))
             });
             let Some((_, at, merged)) = best.min() else { return ids };
             ids.splice(at..at + 2, [merged]);

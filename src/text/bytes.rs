@@ -45,7 +45,9 @@ mod tests {
         let all: String = (0..=255).map(spell).collect();
         assert_eq!(unspell(&all), Some((0..=255).collect()));
         assert_eq!(all.chars().collect::<std::collections::BTreeSet<_>>().len(), 256);
-        for (byte, character) in [(b' ', 'Ġ'), (b'\n', 'Ċ'), (0xad, 'Ń'), (0x7f, 'ġ'), (0xa0, 'ł'), (b'a', 'a')] {
+        for (byte, character) in
+            [(b' ', 'Ġ'), (b'\n', 'Ċ'), (0xad, 'Ń'), (0x7f, 'ġ'), (0xa0, 'ł'), (b'a', 'a')]
+        {
             assert_eq!(spell(byte), character);
         }
         assert_eq!(unspell("a b"), None);

@@ -146,8 +146,9 @@ impl Text {
         texts.extend(messages.iter().map(|message| message.content.as_str()));
         texts.extend(messages.iter().filter_map(|message| message.name.as_deref()));
         kwargs.values().for_each(|value| strings(value, &mut texts));
-        let [mark, end] = absent_characters(&texts)
-            .ok_or_else(|| wrong("messages", "they use nearly all of Unicode's private characters".to_owned()))?;
+        let [mark, end] = absent_characters(&texts).ok_or_else(|| {
+            wrong("messages", "they use nearly all of Unicode's private characters".to_owned())
+        })?;
         kwargs.values_mut().for_each(|value| self.mark_strings(value, mark));
         let mut turns: Vec<Turn> = messages.iter().map(|message| self.turn(message, mark)).collect();
         if let Some(last) = turns.last_mut().filter(|_| continued) {
@@ -203,7 +204,10 @@ fn strings<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
 /// Whether the last message is to be continued.
 fn check(messages: &[Message], options: &ChatOptions) -> Result<bool, TextError> {
     if messages.is_empty() || messages.len() > MESSAGES_MAX {
-        return Err(wrong("messages", format!("{} messages; 1 to {MESSAGES_MAX} are allowed", messages.len())));
+        return Err(wrong(
+            "messages",
+            format!("{} messages; 1 to {MESSAGES_MAX} are allowed", messages.len()),
+        ));
     }
     let assistant_last = messages.last().is_some_and(|message| message.role == Role::Assistant);
     if options.continue_final && !assistant_last {

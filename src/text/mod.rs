@@ -6,12 +6,15 @@
 mod added;
 mod bpe;
 mod bytes;
+mod capped;
 mod chat;
 mod error;
 #[cfg(test)]
 mod fixtures;
 mod from_gguf;
 mod functions;
+mod hash;
+mod json;
 mod pre;
 mod roles;
 mod source;

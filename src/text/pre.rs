@@ -30,10 +30,12 @@ pub(super) struct Splitter(Vec<Step>);
 impl Splitter {
     /// The rules of one kind; an unknown kind is an error that lists the known ones.
     pub fn new(pre: &str) -> Result<Splitter, TextError> {
-        let rules = KINDS.iter().find(|(name, _)| *name == pre).map(|(_, rules)| *rules).ok_or_else(|| {
-            let supported = KINDS.iter().map(|(name, _)| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-            TextError::Unsupported { key: "tokenizer.ggml.pre", given: pre.to_owned(), supported }
-        })?;
+        let rules =
+            KINDS.iter().find(|(name, _)| *name == pre).map(|(_, rules)| *rules).ok_or_else(|| {
+                let supported =
+                    KINDS.iter().map(|(name, _)| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+                TextError::Unsupported { key: "tokenizer.ggml.pre", given: pre.to_owned(), supported }
+            })?;
         let step = |rule: &Rule| match rule {
             Rule::Digits => Ok(Step::Digits),
             Rule::Words(pattern) => SysRegex::new(pattern)

@@ -17,28 +17,33 @@ impl Turn {
     }
 }
 
-/// Forms of a chat with what was changed, from the chat as it is to the strictest one: user first, then assistant and
+/// A chat in one form, with what was changed.
+pub(super) struct Form {
+    pub turns: Vec<Turn>,
+    pub notes: Vec<String>,
+}
+
+/// Forms of a chat, from the chat as it is to the strictest one: user first, then assistant and
 /// user in turn. Forms that change nothing more are left out. With `takes_system` false (the template would drop or
 /// refuse it) a chat with a system message starts at the strictest form.
-pub(super) fn adaptations(turns: &[Turn], takes_system: bool) -> Vec<(Vec<Turn>, Vec<String>)> {
+pub(super) fn adaptations(turns: &[Turn], takes_system: bool) -> Vec<Form> {
     let drops = !takes_system && turns.iter().any(|turn| turn.role == "system");
-    let steps: &[fn(&[Turn]) -> (Vec<Turn>, Vec<String>)] =
-        if drops { &[strict] } else { &[as_given, system_first, strict] };
-    let mut forms: Vec<(Vec<Turn>, Vec<String>)> = Vec::new();
+    let steps: &[fn(&[Turn]) -> Form] = if drops { &[strict] } else { &[as_given, system_first, strict] };
+    let mut forms: Vec<Form> = Vec::new();
     for form in steps.iter().map(|step| step(turns)) {
-        if !forms.iter().any(|(known, _)| *known == form.0) {
+        if !forms.iter().any(|known| known.turns == form.turns) {
             forms.push(form);
         }
     }
     forms
 }
 
-fn as_given(turns: &[Turn]) -> (Vec<Turn>, Vec<String>) {
-    (turns.to_vec(), Vec::new())
+fn as_given(turns: &[Turn]) -> Form {
+    Form { turns: turns.to_vec(), notes: Vec::new() }
 }
 
 /// One system message at the front, everything else user and assistant in turn where possible.
-fn system_first(turns: &[Turn]) -> (Vec<Turn>, Vec<String>) {
+fn system_first(turns: &[Turn]) -> Form {
     let mut notes = Notes::default();
     let lead = turns.iter().take_while(|turn| turn.role == "system").count();
     let roles = turns.iter().enumerate().map(|(at, turn)| match turn.role {
@@ -47,11 +52,11 @@ fn system_first(turns: &[Turn]) -> (Vec<Turn>, Vec<String>) {
         _ => turn.clone(),
     });
     let roles: Vec<Turn> = roles.collect();
-    (merged(roles, &mut notes), notes.0)
+    Form { turns: merged(roles, &mut notes), notes: notes.0 }
 }
 
 /// No system message at all: its text goes into the first user message.
-fn strict(turns: &[Turn]) -> (Vec<Turn>, Vec<String>) {
+fn strict(turns: &[Turn]) -> Form {
     let mut notes = Notes::default();
     let roles = turns.iter().enumerate().map(|(at, turn)| match turn.role {
         "system" | "tool" => notes.rerole(turn, at, "user"),
@@ -60,9 +65,12 @@ fn strict(turns: &[Turn]) -> (Vec<Turn>, Vec<String>) {
     let mut roles: Vec<Turn> = roles.collect();
     if roles.first().is_some_and(|turn| turn.role != "user") {
         roles.insert(0, Turn::new("user", ""));
-        notes.0.push("an empty user message was put before `messages[0]`: the chat template wants one first".to_owned());
+        notes.0.push(
+            "an empty user message was put before `messages[0]`: the chat template wants one first"
+                .to_owned(),
+        );
     }
-    (merged(roles, &mut notes), notes.0)
+    Form { turns: merged(roles, &mut notes), notes: notes.0 }
 }
 
 /// Neighbours of one role become one message, a blank line between them.
@@ -80,7 +88,9 @@ fn merged(turns: Vec<Turn>, notes: &mut Notes) -> Vec<Turn> {
         }
     }
     if count > 0 {
-        notes.0.push(format!("{count} messages were joined to the one before, of the same role, for the chat template"));
+        notes.0.push(format!(
+            "{count} messages were joined to the one before, of the same role, for the chat template"
+        ));
     }
     out
 }
@@ -102,8 +112,8 @@ impl Notes {
 mod tests {
     use super::*;
 
-    fn roles(form: &(Vec<Turn>, Vec<String>)) -> Vec<String> {
-        form.0.iter().map(|turn| format!("{}:{}", turn.role, turn.content)).collect()
+    fn roles(form: &Form) -> Vec<String> {
+        form.turns.iter().map(|turn| format!("{}:{}", turn.role, turn.content)).collect()
     }
 
     fn chat(roles: &[&'static str]) -> Vec<Turn> {
@@ -117,8 +127,8 @@ mod tests {
         assert_eq!(roles(&forms[0]).len(), 7);
         assert_eq!(roles(&forms[1]), ["system:a\n\nb", "assistant:c", "user:d\n\ne\n\nf", "assistant:g"]);
         assert_eq!(roles(&forms[2]), ["user:a\n\nb", "assistant:c", "user:d\n\ne\n\nf", "assistant:g"]);
-        assert_eq!(forms[1].1.len(), 3, "{:?}", forms[1].1);
-        assert!(forms[1].1[0].starts_with("`messages[4]` was given to the model as a user message"));
+        assert_eq!(forms[1].notes.len(), 3, "{:?}", forms[1].notes);
+        assert!(forms[1].notes[0].starts_with("`messages[4]` was given to the model as a user message"));
     }
 
     #[test]

@@ -77,7 +77,10 @@ impl TokenizerSource {
         ];
         for (name, id) in named {
             if let Some(id) = id.filter(|&id| id as usize >= self.tokens.len()) {
-                return broken(format!("{name} token {id} is outside the vocabulary of {}", self.tokens.len()));
+                return broken(format!(
+                    "{name} token {id} is outside the vocabulary of {}",
+                    self.tokens.len()
+                ));
             }
         }
         if self.add_bos && self.bos.is_none() {

@@ -104,7 +104,9 @@ mod tests {
 
     #[test]
     fn cases() {
-        let table: &[(&[&str], &[&str], &str, Option<usize>)] = &[
+        /// Stop strings, pieces, the answer, the hit.
+        type Case = (&'static [&'static str], &'static [&'static str], &'static str, Option<usize>);
+        let table: &[Case] = &[
             (&["END"], &["so E", "N", "D and more"], "so ", Some(0)),
             (&["END"], &["so E", "N"], "so EN", None),
             (&["abc", "b"], &["xab", "c"], "xa", Some(1)),

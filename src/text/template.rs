@@ -4,10 +4,11 @@
 //! instructions, items and bytes alike, bounded recursion, size and output. They follow the dialect of transformers:
 //! blocks trimmed, `raise_exception`, `strftime_now`, Python's methods and JSON.
 
-use super::TextError;
-use super::functions;
-use super::roles::{Turn, adaptations};
-use crate::limits::{ENCODE_BYTES_MAX, TEMPLATE_BYTES_MAX, TEMPLATE_FUEL, TEMPLATE_RECURSION_MAX, TEMPLATE_STACK_BYTES};
+use super::roles::{Form, Turn, adaptations};
+use super::{TextError, capped, functions, json};
+use crate::limits::{
+    ENCODE_BYTES_MAX, TEMPLATE_BYTES_MAX, TEMPLATE_FUEL, TEMPLATE_RECURSION_MAX, TEMPLATE_STACK_BYTES,
+};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value};
@@ -118,7 +119,9 @@ impl Template {
     /// The dialogue for models without a template; carries a warning for each answer.
     pub fn plain_dialogue(bos: &str, eos: &str) -> Result<Template, TextError> {
         let mut template = Template::new(PLAIN_DIALOGUE, bos, eos, TemplateKind::PlainDialogue)?;
-        template.warnings.push("the model has no chat template: a plain `User:` / `Assistant:` dialogue is used".into());
+        template
+            .warnings
+            .push("the model has no chat template: a plain `User:` / `Assistant:` dialogue is used".into());
         Ok(template)
     }
 
@@ -149,7 +152,7 @@ impl Template {
 
     fn render_here(&self, chat: &Chat) -> Result<Run, TextError> {
         let mut refusal = None;
-        for (turns, notes) in adaptations(chat.turns, self.takes_system) {
+        for Form { turns, notes } in adaptations(chat.turns, self.takes_system) {
             match self.run(&turns, chat.add_generation_prompt, chat.kwargs) {
                 Ok(text) => {
                     let warnings = self.warnings.iter().cloned().chain(notes).collect();
@@ -189,14 +192,17 @@ impl Template {
         context.insert("add_generation_prompt", Value::from(add_generation_prompt));
         context.insert("tools", Value::from(()));
         context.insert("documents", Value::from(()));
-        let template = self.environment.get_template(NAME).map_err(|error| Refusal::Raised(reason(&error)))?;
+        let template =
+            self.environment.get_template(NAME).map_err(|error| Refusal::Raised(reason(&error)))?;
         let text = template.render(Value::from_pairs(context)).map_err(|error| match error.kind() {
             ErrorKind::OutOfFuel => Refusal::Limit(format!("more than {TEMPLATE_FUEL} steps")),
             _ => Refusal::Raised(reason(&error)),
         })?;
         match text.len() {
             0..=ENCODE_BYTES_MAX => Ok(text),
-            len => Err(Refusal::Limit(format!("it wrote {len} bytes; at most {ENCODE_BYTES_MAX} are allowed"))),
+            len => {
+                Err(Refusal::Limit(format!("it wrote {len} bytes; at most {ENCODE_BYTES_MAX} are allowed")))
+            }
         }
     }
 
@@ -243,7 +249,9 @@ impl Template {
             if self.reads.contains(name) {
                 admitted.insert(name.clone(), value.clone());
             } else {
-                warnings.push(format!("`chat_template_kwargs.{name}` is ignored: the chat template does not read it"));
+                warnings.push(format!(
+                    "`chat_template_kwargs.{name}` is ignored: the chat template does not read it"
+                ));
             }
         }
         Ok((admitted, warnings))
@@ -266,18 +274,22 @@ fn environment(bos: &str, eos: &str) -> Result<Environment<'static>, Error> {
     environment.add_global("eos_token", eos.to_owned());
     environment.add_function("raise_exception", functions::raise_exception);
     environment.add_function("strftime_now", functions::strftime_now);
-    environment.add_filter("tojson", functions::tojson);
-    environment.add_filter("join", functions::join);
-    environment.add_filter("string", functions::string);
-    environment.remove_filter("pprint");
-    environment.set_formatter(functions::format);
+    environment.add_filter("tojson", json::tojson);
+    environment.add_filter("join", capped::join);
+    environment.add_filter("string", capped::string);
+    for unbounded in ["pprint", "sum"] {
+        environment.remove_filter(unbounded);
+    }
+    environment.set_formatter(capped::format);
     Ok(environment)
 }
 
 /// What a template's error says: the innermost message, which is what `raise_exception` was given.
 fn reason(error: &Error) -> String {
     let mut innermost = error;
-    while let Some(source) = std::error::Error::source(innermost).and_then(|source| source.downcast_ref::<Error>()) {
+    while let Some(source) =
+        std::error::Error::source(innermost).and_then(|source| source.downcast_ref::<Error>())
+    {
         innermost = source;
     }
     let what = innermost.detail().map_or_else(|| innermost.kind().to_string(), str::to_owned);

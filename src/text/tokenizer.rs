@@ -4,11 +4,11 @@ use super::TextError;
 use super::added::{Guard, Segment, Trie, segments};
 use super::bpe::{Alphabet, Bpe, Merge, implied_merges};
 use super::bytes::{byte_of, spell, unspell};
+use super::hash::Lookup;
 use super::pre::Splitter;
 use super::source::{TokenizerSource, kind};
 use crate::limits::ENCODE_BYTES_MAX;
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// SentencePiece's visible space.
@@ -116,7 +116,9 @@ impl Tokenizer {
             let mut ids = Vec::new();
             match specials {
                 Specials::AsText => self.push_text(text, &mut ids),
-                Specials::Parse => self.push_segments(text, &[self.guard.control(), &self.user_defined], &mut ids),
+                Specials::Parse => {
+                    self.push_segments(text, &[self.guard.control(), &self.user_defined], &mut ids)
+                }
             }
             ids
         })
@@ -241,7 +243,8 @@ fn special_tokens(source: &TokenizerSource) -> Vec<bool> {
 fn stop_tokens(source: &TokenizerSource, special: &[bool]) -> Vec<u32> {
     let texts = source.tokens.iter().zip(0u32..).filter(|(text, _)| STOP_TEXTS.contains(&text.as_str()));
     let by_text = texts.map(|(_, id)| id).filter(|&id| special[id as usize]);
-    let mut stop: Vec<u32> = by_text.chain([source.eos, source.eot, source.eom].into_iter().flatten()).collect();
+    let mut stop: Vec<u32> =
+        by_text.chain([source.eos, source.eot, source.eom].into_iter().flatten()).collect();
     stop.sort_unstable();
     stop.dedup();
     stop
@@ -251,7 +254,7 @@ fn stop_tokens(source: &TokenizerSource, special: &[bool]) -> Vec<u32> {
 fn byte_level(source: &TokenizerSource, special: &[bool]) -> Result<(Words, Bpe), TextError> {
     let pre = source.pre.as_deref().ok_or(TextError::Missing { key: "tokenizer.ggml.pre" })?;
     let splitter = Splitter::new(pre)?;
-    let index: HashMap<&str, u32> = source.tokens.iter().map(String::as_str).zip(0..).collect();
+    let index: Lookup<&str, u32> = source.tokens.iter().map(String::as_str).zip(0..).collect();
     let merges = listed_merges(&source.merges, &index, special)?;
     let mut table = [None; 256];
     for (byte, entry) in (0u8..).zip(table.iter_mut()) {
@@ -275,7 +278,7 @@ fn sentencepiece(source: &TokenizerSource, special: &[bool]) -> Result<(Words, B
         [] => implied_merges(&pieces, special),
         listed => listed_merges(listed, &pieces.iter().copied().zip(0..).collect(), special)?,
     };
-    let mut chars = HashMap::new();
+    let mut chars = Lookup::default();
     let mut bytes = [None; 256];
     for (piece, id) in pieces.iter().zip(0u32..) {
         let mut characters = piece.chars();
@@ -293,17 +296,22 @@ fn sentencepiece(source: &TokenizerSource, special: &[bool]) -> Result<(Words, B
 /// `left right` lines as ids. A merge into a control token is left out: text must never become one.
 fn listed_merges(
     lines: &[String],
-    index: &HashMap<&str, u32>,
+    index: &Lookup<&str, u32>,
     special: &[bool],
 ) -> Result<Vec<Merge>, TextError> {
     let mut merges = Vec::with_capacity(lines.len());
     for (at, line) in lines.iter().enumerate() {
         let wrong = |why: &str| {
-            TextError::Vocabulary(format!("merge {at} `{}`: {why}", line.chars().take(80).collect::<String>()))
+            TextError::Vocabulary(format!(
+                "merge {at} `{}`: {why}",
+                line.chars().take(80).collect::<String>()
+            ))
         };
         let (left, right) = line.split_once(' ').ok_or_else(|| wrong("no space between two tokens"))?;
-        let find = |text: &str| index.get(text).copied().ok_or_else(|| wrong("no such token in the vocabulary"));
-        let merge = Merge { left: find(left)?, right: find(right)?, merged: find(&format!("{left}{right}"))? };
+        let find =
+            |text: &str| index.get(text).copied().ok_or_else(|| wrong("no such token in the vocabulary"));
+        let merge =
+            Merge { left: find(left)?, right: find(right)?, merged: find(&format!("{left}{right}"))? };
         if !special[merge.merged as usize] {
             merges.push(merge);
         }

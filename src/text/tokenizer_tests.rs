@@ -70,7 +70,8 @@ fn wrong_descriptions() {
         change(&mut source);
         Tokenizer::new(&source).err().map_or_else(|| "accepted".to_owned(), |error| error.to_string())
     };
-    let cases: &[(&dyn Fn(&mut TokenizerSource), &str)] = &[
+    type Edit<'a> = &'a dyn Fn(&mut TokenizerSource);
+    let cases: &[(Edit, &str)] = &[
         (&|source| source.model = "bert".into(), "`bert` is not supported; supported: `gpt2`, `llama`"),
         (&|source| source.pre = Some("wonder".into()), "`wonder` is not supported"),
         (&|source| source.pre = None, "`tokenizer.ggml.pre` is missing"),

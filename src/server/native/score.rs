@@ -111,7 +111,9 @@ fn read_before(fields: &mut Fields, warnings: &mut Vec<String>) -> Result<Before
             Ok(Before::Chat { messages, options })
         }
         (Some(_), true) => Err(fields.refuse("prompt", "send either `prompt` or `messages`")),
-        (None, false) => Err(ApiError::at(ErrorCode::MissingField, "messages", "`messages` or `prompt` is needed")),
+        (None, false) => {
+            Err(ApiError::at(ErrorCode::MissingField, "messages", "`messages` or `prompt` is needed"))
+        }
     }
 }
 

@@ -31,13 +31,22 @@ const TOKENIZE_FIELDS: [&str; 14] = [
 /// What is to be tokenised.
 enum Source {
     /// Text, and whether BOS comes before it where the model wants one.
-    Text { text: String, add_special: bool },
-    Chat { messages: Vec<Message>, options: ChatOptions },
+    Text {
+        text: String,
+        add_special: bool,
+    },
+    Chat {
+        messages: Vec<Message>,
+        options: ChatOptions,
+    },
 }
 
 /// `POST /tokenize`. `content` adds no special tokens unless asked, `prompt` does. Special tokens written in the text
 /// are taken as such unless `parse_special` is false.
-pub async fn tokenize(State(context): State<Arc<Context>>, request: Request) -> Result<Json<Value>, ApiError> {
+pub async fn tokenize(
+    State(context): State<Arc<Context>>,
+    request: Request,
+) -> Result<Json<Value>, ApiError> {
     let (_, map) = read_object(request).await?;
     let mut fields = Fields::new(map);
     let source = read_source(&mut fields)?;
@@ -95,7 +104,8 @@ fn encode(text: &Text, source: Source, specials: Specials) -> Result<Vec<u32>, T
         Source::Text { text: content, add_special } => {
             let tokenizer = &text.tokenizer;
             let mut ids = tokenizer.encode(&content, specials)?;
-            let bos = tokenizer.bos().filter(|bos| add_special && tokenizer.add_bos() && ids.first() != Some(bos));
+            let bos =
+                tokenizer.bos().filter(|bos| add_special && tokenizer.add_bos() && ids.first() != Some(bos));
             if let Some(bos) = bos {
                 ids.insert(0, bos);
             }
@@ -115,7 +125,10 @@ fn piece(tokenizer: &Tokenizer, id: u32) -> Value {
 }
 
 /// `POST /detokenize`: answers under both names in use.
-pub async fn detokenize(State(context): State<Arc<Context>>, request: Request) -> Result<Json<Value>, ApiError> {
+pub async fn detokenize(
+    State(context): State<Arc<Context>>,
+    request: Request,
+) -> Result<Json<Value>, ApiError> {
     let (_, map) = read_object(request).await?;
     let mut fields = Fields::new(map);
     let tokenizer = &context.text.tokenizer;
@@ -131,7 +144,10 @@ pub async fn detokenize(State(context): State<Arc<Context>>, request: Request) -
 }
 
 /// `POST /apply-template`: the prompt of a chat as text.
-pub async fn apply_template(State(context): State<Arc<Context>>, request: Request) -> Result<Json<Value>, ApiError> {
+pub async fn apply_template(
+    State(context): State<Arc<Context>>,
+    request: Request,
+) -> Result<Json<Value>, ApiError> {
     let (_, map) = read_object(request).await?;
     let mut fields = Fields::new(map);
     let mut warnings = Vec::new();

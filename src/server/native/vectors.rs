@@ -1,10 +1,10 @@
 //! `/v1/vectors` and `/v1/traits`: what can be steered with.
 
+use crate::limits;
 use crate::server::Context;
 use crate::server::body::{media_type, read_map};
 use crate::server::error::{ApiError, ErrorCode};
 use crate::server::fields::{Fields, wrong_kind};
-use crate::limits;
 use crate::steering::formats::{Assumed, Format};
 use crate::steering::{Contrast, SteeringError, Trait, VectorInfo};
 use axum::Json;
@@ -24,8 +24,17 @@ async fn on_disk<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, SteeringError> + Send + 'static,
 ) -> Result<T, ApiError> {
     match tokio::task::spawn_blocking(work).await {
-        Ok(result) => Ok(result?),
+        Ok(result) => result.map_err(plain_field),
         Err(error) => Err(ApiError::internal(error)),
+    }
+}
+
+/// The fields of these routes are no steering: what is wrong with them is a wrong value.
+fn plain_field(error: SteeringError) -> ApiError {
+    let error = ApiError::from(error);
+    match error.code {
+        ErrorCode::InvalidSteering => ApiError { code: ErrorCode::InvalidValue, ..error },
+        _ => error,
     }
 }
 
@@ -63,7 +72,7 @@ pub async fn export_vector(
     Query(query): Query<BTreeMap<String, String>>,
 ) -> Result<Response<Body>, ApiError> {
     let format = match query.get("format") {
-        Some(format) => Format::parse(format, "format")?,
+        Some(format) => Format::parse(format, "format").map_err(plain_field)?,
         None => Format::Safetensors,
     };
     let library = context.library.clone();
@@ -103,7 +112,11 @@ pub async fn upload_vector(
             store(&context, Upload { name, file, replace, any_weights }).await
         }
         (None, Some(pairs)) => extract(&context, name, read_pairs(pairs)?, replace).await,
-        _ => Err(ApiError::at(ErrorCode::MissingField, "directions", "exactly one of `directions` and `pairs` is needed")),
+        _ => Err(ApiError::at(
+            ErrorCode::MissingField,
+            "directions",
+            "exactly one of `directions` and `pairs` is needed",
+        )),
     }
 }
 
@@ -145,7 +158,8 @@ fn read_pairs(pairs: Value) -> Result<Vec<Contrast>, ApiError> {
     let Value::Array(items) = pairs else { return Err(wrong_kind("pairs", &pairs, "an array of pairs")) };
     let one = |(index, item): (usize, Value)| {
         let path = format!("pairs[{index}]");
-        let shape = "must be `[reply of one pole, reply of the other]` with an optional prompt behind, all strings";
+        let shape =
+            "must be `[reply of one pole, reply of the other]` with an optional prompt behind, all strings";
         let refuse = || ApiError::at(ErrorCode::InvalidValue, path.clone(), shape);
         let Value::Array(parts) = item else { return Err(refuse()) };
         let texts: Option<Vec<String>> = parts.iter().map(|part| part.as_str().map(str::to_string)).collect();
@@ -162,11 +176,14 @@ fn read_pairs(pairs: Value) -> Result<Vec<Contrast>, ApiError> {
 async fn read_multipart(request: Request) -> Result<Upload, ApiError> {
     let limit = Duration::from_secs(limits::BODY_READ_SECONDS_MAX);
     let read = async {
-        let mut parts =
-            Multipart::from_request(request, &()).await.map_err(|error| bad_part(error.status(), error.body_text()))?;
+        let mut parts = Multipart::from_request(request, &())
+            .await
+            .map_err(|error| bad_part(error.status(), error.body_text()))?;
         let mut upload = Upload::default();
         let mut has_file = false;
-        while let Some(part) = parts.next_field().await.map_err(|error| bad_part(error.status(), error.body_text()))? {
+        while let Some(part) =
+            parts.next_field().await.map_err(|error| bad_part(error.status(), error.body_text()))?
+        {
             let name = part.name().unwrap_or_default().to_string();
             let bytes = part.bytes().await.map_err(|error| bad_part(error.status(), error.body_text()))?;
             let text = || String::from_utf8_lossy(&bytes).trim().to_string();
@@ -208,7 +225,8 @@ fn bad_part(status: StatusCode, message: String) -> ApiError {
 
 /// `GET /v1/traits`: what vectors can be made of on first use.
 pub async fn list_traits(State(context): State<Arc<Context>>) -> Json<Value> {
-    let data: Vec<Value> = context.library.traits().iter().map(|found| Value::Object(summary(found))).collect();
+    let data: Vec<Value> =
+        context.library.traits().iter().map(|found| Value::Object(summary(found))).collect();
     Json(json!({"object": "list", "data": data}))
 }
 
@@ -222,7 +240,8 @@ pub async fn show_trait(
         let names = traits.iter().flat_map(|found| [found.name.as_str(), found.opposite.as_str()]);
         let near = crate::server::fields::nearest(&name, names);
         let shown: String = name.chars().take(80).collect();
-        let message = format!("there is no trait `{shown}`; nearest: {}", crate::server::fields::listed(&near));
+        let message =
+            format!("there is no trait `{shown}`; nearest: {}", crate::server::fields::listed(&near));
         return Err(ApiError::at(ErrorCode::TraitNotFound, "name", message));
     };
     let mut answer = summary(found);
@@ -256,7 +275,8 @@ mod tests {
         let pairs = read_pairs(json!([["a", "b"], ["c", "d", "p"]])).expect("valid");
         assert_eq!(pairs[0].prompt, None);
         assert_eq!(pairs[1].prompt.as_deref(), Some("p"));
-        for bad in [json!("x"), json!([["a"]]), json!([["a", 1]]), json!([["a", "b", "c", "d"]]), json!([1])] {
+        for bad in [json!("x"), json!([["a"]]), json!([["a", 1]]), json!([["a", "b", "c", "d"]]), json!([1])]
+        {
             assert!(read_pairs(bad.clone()).is_err(), "{bad}");
         }
     }

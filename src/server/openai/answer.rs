@@ -50,7 +50,11 @@ impl Answer {
             "fingerprint": fingerprint,
         });
         Answer {
-            id: format!("{id_prefix}{:016x}{:08x}", crate::server::random_u64(), crate::server::random_u64() as u32),
+            id: format!(
+                "{id_prefix}{:016x}{:08x}",
+                crate::server::random_u64(),
+                crate::server::random_u64() as u32
+            ),
             created: crate::server::unix_seconds(),
             model,
             fingerprint,
@@ -95,7 +99,8 @@ pub fn usage(prompts: &[Account], all: &[Account]) -> Value {
 
 /// llama.cpp's `timings`, summed over sequences.
 pub fn timings(accounts: &[Account]) -> Value {
-    let total = |number: fn(&Account) -> u32| accounts.iter().map(|account| u64::from(number(account))).sum::<u64>();
+    let total =
+        |number: fn(&Account) -> u32| accounts.iter().map(|account| u64::from(number(account))).sum::<u64>();
     let cached = total(|account| account.cached_tokens);
     let prompt = total(|account| account.prompt_tokens).saturating_sub(cached);
     let predicted = total(|account| account.generated_tokens);

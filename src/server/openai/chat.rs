@@ -38,7 +38,9 @@ impl ChatRequest {
         let fields = &mut self.fields;
         let mut options = Options::read(fields, &context.text.tokenizer)?;
         if options.tokens_max == Some(0) {
-            return Err(fields.refuse("max_tokens", "0 is out of range; allowed 1 and more, or -1 for no limit"));
+            return Err(
+                fields.refuse("max_tokens", "0 is out of range; allowed 1 and more, or -1 for no limit")
+            );
         }
         let named = Named::read(fields, &self.headers, context)?;
         let logprobs = read_logprobs(fields)?;
@@ -66,15 +68,27 @@ pub fn template_options(fields: &mut Fields, messages: &[Message]) -> Result<Cha
     let continue_final = match fields.bool("continue_final_message")? {
         Some(true) if !ends_with_assistant => {
             let message = "the last message must be the assistant's to be continued";
-            return Err(ApiError::at(ErrorCode::InvalidValue, fields.path("continue_final_message"), message));
+            return Err(ApiError::at(
+                ErrorCode::InvalidValue,
+                fields.path("continue_final_message"),
+                message,
+            ));
         }
         Some(true) if prompt == Some(true) => {
             let message = "true excludes `add_generation_prompt: true`";
-            return Err(ApiError::at(ErrorCode::InvalidValue, fields.path("continue_final_message"), message));
+            return Err(ApiError::at(
+                ErrorCode::InvalidValue,
+                fields.path("continue_final_message"),
+                message,
+            ));
         }
         // Routers send `false` by default, without meaning it.
         Some(true) => true,
         Some(false) | None => ends_with_assistant && prompt != Some(true),
     };
-    Ok(ChatOptions { add_generation_prompt: !continue_final && prompt.unwrap_or(true), continue_final, kwargs })
+    Ok(ChatOptions {
+        add_generation_prompt: !continue_final && prompt.unwrap_or(true),
+        continue_final,
+        kwargs,
+    })
 }

@@ -134,3 +134,115 @@ impl Choice {
         Piece { text, entries, finish: hit.then_some(Finish::Stop) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::text::{TokenizerSource, kind};
+    use proptest::prelude::*;
+
+    const END: u32 = 256;
+
+    /// Ids 0 to 255 are bytes, 256 is the end token.
+    fn tokenizer() -> Arc<Tokenizer> {
+        // The byte-level alphabet: visible bytes stand for themselves, the others for characters from 256 on.
+        let visible = |byte: u32| matches!(byte, 33..=126 | 161..=172 | 174..=255);
+        let mut hidden = 256..;
+        let mut tokens: Vec<String> = Vec::new();
+        for byte in 0..=255 {
+            let code = if visible(byte) { Some(byte) } else { hidden.next() };
+            tokens.extend(code.and_then(char::from_u32).map(String::from));
+        }
+        tokens.push("<|im_end|>".into());
+        let mut token_types = vec![1; tokens.len()];
+        token_types[END as usize] = kind::CONTROL;
+        let source = TokenizerSource {
+            model: "gpt2".into(),
+            pre: Some("smollm".into()),
+            tokens,
+            token_types,
+            eos: Some(END),
+            ..TokenizerSource::default()
+        };
+        Arc::new(Tokenizer::new(&source).expect("a right source"))
+    }
+
+    fn rules(stops: &[&str], lists_end_token: bool) -> ChoiceRules {
+        ChoiceRules {
+            tokenizer: tokenizer(),
+            stop_strings: stops.iter().map(|stop| stop.to_string()).collect(),
+            stop_tokens: Arc::from([END]),
+            lists_end_token,
+        }
+    }
+
+    fn token(id: u32) -> Option<TokenLogprob> {
+        Some(TokenLogprob { id, logprob: -1.0, top: vec![] })
+    }
+
+    /// Text, ids of the listed tokens with their offsets, and the finish.
+    type Told = (String, Vec<(u32, usize)>, Option<Finish>);
+
+    fn run(rules: &ChoiceRules, ids: &[u32], end: Finish) -> Told {
+        let mut choice = Choice::new(rules);
+        let (mut text, mut listed, mut finish) = (String::new(), Vec::new(), None);
+        let mut take = |piece: Piece| {
+            text += &piece.text;
+            listed.extend(piece.entries.iter().map(|entry| (entry.token.id, entry.offset)));
+            finish = finish.or(piece.finish);
+        };
+        for id in ids {
+            take(choice.push(*id, token(*id)));
+            if choice.finished() {
+                return (text, listed, finish);
+            }
+        }
+        take(choice.finish(end));
+        (text, listed, finish)
+    }
+
+    fn bytes(text: &str) -> Vec<u32> {
+        text.bytes().map(u32::from).collect()
+    }
+
+    #[test]
+    fn log_probabilities_come_with_their_text_and_not_with_the_stop() {
+        let ids = bytes("abXYcd");
+        let (text, listed, finish) = run(&rules(&["XY"], false), &ids, Finish::Length);
+        assert_eq!((text.as_str(), finish), ("ab", Some(Finish::Stop)));
+        assert_eq!(listed, [(97, 0), (98, 1)]);
+        let (text, listed, finish) = run(&rules(&["XZ"], false), &bytes("abX"), Finish::Length);
+        assert_eq!((text.as_str(), finish), ("abX", Some(Finish::Length)));
+        assert_eq!(listed.len(), 3);
+    }
+
+    #[test]
+    fn the_end_token_is_listed_for_completions_only() {
+        for lists in [false, true] {
+            let (text, listed, finish) = run(&rules(&[], lists), &[97, END], Finish::Stop);
+            assert_eq!((text.as_str(), finish), ("a", Some(Finish::Stop)));
+            assert_eq!(listed.len(), 1 + usize::from(lists));
+        }
+    }
+
+    #[test]
+    fn a_character_in_several_tokens_is_shown_whole() {
+        let mut choice = Choice::new(&rules(&[], false));
+        let ids = bytes("é");
+        assert_eq!(choice.push(ids[0], token(ids[0])), Piece::default());
+        let piece = choice.push(ids[1], token(ids[1]));
+        assert_eq!(piece.text, "é");
+        assert_eq!(piece.entries.len(), 2);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_lost_or_doubled(text in "[a-cé🙂]{0,20}", stop in "[a-c]{1,3}") {
+            let (shown, listed, finish) = run(&rules(&[&stop], false), &bytes(&text), Finish::Length);
+            let wanted = text.find(&stop).map_or(text.as_str(), |at| &text[..at]);
+            prop_assert_eq!(&shown, wanted);
+            prop_assert_eq!(finish, Some(if wanted.len() < text.len() { Finish::Stop } else { Finish::Length }));
+            prop_assert_eq!(listed.len(), wanted.len());
+        }
+    }
+}

@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub enum Happening {
     /// The prompt of a choice went through; its log-probabilities when they were asked for.
-    Prefilled { prompt: Vec<TokenLogprob> },
+    Prefilled {
+        prompt: Vec<TokenLogprob>,
+    },
     Piece(Piece),
     Failed(SequenceError),
 }
@@ -133,7 +135,8 @@ impl Generation {
         let n = self.sequences.len();
         for step in 0..n {
             let index = (self.turn + step) % n;
-            let Some(events) = self.sequences.get_mut(index).and_then(|sequence| sequence.events.as_mut()) else {
+            let Some(events) = self.sequences.get_mut(index).and_then(|sequence| sequence.events.as_mut())
+            else {
                 continue;
             };
             if let Poll::Ready(event) = pin!(events.next()).poll(cx) {
@@ -164,7 +167,8 @@ impl Generation {
                 let account = &mut sequence.account;
                 account.cached_tokens = usage.cached_tokens;
                 account.soft_rows = usage.soft_rows;
-                (account.queued, account.prefill, account.decode) = (usage.queued, usage.prefill, usage.decode);
+                (account.queued, account.prefill, account.decode) =
+                    (usage.queued, usage.prefill, usage.decode);
                 sequence.events = None;
                 sequence.choice.finish(match reason {
                     FinishReason::Stop | FinishReason::Complete => Finish::Stop,

@@ -13,16 +13,30 @@ pub fn read(fields: &mut Fields, warnings: &mut Vec<String>) -> Result<Vec<Messa
     let items = match fields.take("messages") {
         Some(Value::Array(items)) => items,
         Some(other) => return Err(wrong_kind(&path, &other, "an array of messages")),
-        None => return Err(ApiError::at(ErrorCode::MissingField, path, "the field is missing; send an array of messages")),
+        None => {
+            return Err(ApiError::at(
+                ErrorCode::MissingField,
+                path,
+                "the field is missing; send an array of messages",
+            ));
+        }
     };
     if items.is_empty() {
-        return Err(ApiError::at(ErrorCode::InvalidValue, path, "the array is empty; at least one message is needed"));
+        return Err(ApiError::at(
+            ErrorCode::InvalidValue,
+            path,
+            "the array is empty; at least one message is needed",
+        ));
     }
     if items.len() > limits::MESSAGES_MAX {
         let message = format!("{} messages are too many; at most {}", items.len(), limits::MESSAGES_MAX);
         return Err(ApiError::at(ErrorCode::InvalidValue, path, message));
     }
-    items.into_iter().enumerate().map(|(index, item)| one(item, &format!("{path}[{index}]"), warnings)).collect()
+    items
+        .into_iter()
+        .enumerate()
+        .map(|(index, item)| one(item, &format!("{path}[{index}]"), warnings))
+        .collect()
 }
 
 fn one(item: Value, path: &str, warnings: &mut Vec<String>) -> Result<Message, ApiError> {
@@ -35,10 +49,13 @@ fn one(item: Value, path: &str, warnings: &mut Vec<String>) -> Result<Message, A
         Some("tool") => Role::Tool,
         Some(other) => {
             let shown: String = other.chars().take(40).collect();
-            let message = format!("`{shown}` is no role; allowed are system, developer, user, assistant, tool");
+            let message =
+                format!("`{shown}` is no role; allowed are system, developer, user, assistant, tool");
             return Err(fields.refuse("role", message));
         }
-        None => return Err(ApiError::at(ErrorCode::MissingField, fields.path("role"), "the field is missing")),
+        None => {
+            return Err(ApiError::at(ErrorCode::MissingField, fields.path("role"), "the field is missing"));
+        }
     };
     let calls = fields.take("tool_calls").or(fields.take("function_call"));
     if calls.is_some() {
@@ -47,7 +64,13 @@ fn one(item: Value, path: &str, warnings: &mut Vec<String>) -> Result<Message, A
     let content = match fields.take("content") {
         Some(value) => text(value, &fields.path("content"))?,
         None if role == Role::Assistant || calls.is_some() => String::new(),
-        None => return Err(ApiError::at(ErrorCode::MissingField, fields.path("content"), "the field is missing")),
+        None => {
+            return Err(ApiError::at(
+                ErrorCode::MissingField,
+                fields.path("content"),
+                "the field is missing",
+            ));
+        }
     };
     Ok(Message { role, content, name: fields.string("name")? })
 }
@@ -108,7 +131,10 @@ pub fn template_variables(fields: &mut Fields) -> Result<Map<String, Value>, Api
     if let Some(reserved) = RESERVED.iter().find(|reserved| variables.contains_key(**reserved)) {
         let path = fields.path(&format!("{name}.{reserved}"));
         let message = "the name is the server's own and may not be set";
-        return Err(ApiError { param: Some(fields.path(name)), ..ApiError::at(ErrorCode::InvalidValue, path, message) });
+        return Err(ApiError {
+            param: Some(fields.path(name)),
+            ..ApiError::at(ErrorCode::InvalidValue, path, message)
+        });
     }
     if let Some(thinking) = fields.bool("enable_thinking")? {
         variables.entry("enable_thinking").or_insert(Value::Bool(thinking));
@@ -143,7 +169,8 @@ mod tests {
 
     #[test]
     fn refusals_name_the_place() {
-        let image = json!([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "file:///x"}}]}]);
+        let image =
+            json!([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "file:///x"}}]}]);
         let table = [
             (json!([]), ErrorCode::InvalidValue, "messages"),
             (json!("hi"), ErrorCode::InvalidValue, "messages"),

@@ -53,11 +53,16 @@ pub async fn chat(State(context): State<Arc<Context>>, request: Request) -> Resu
     let requests = (0..options.choices)
         .map(|choice| condition.request(encoded.ids.clone(), generate(condition.sampling_of(choice))))
         .collect();
-    let generation =
-        generation::Generation::start(&context.engine, requests, &rules(&context, options, false), context.running_max())?;
+    let generation = generation::Generation::start(
+        &context.engine,
+        requests,
+        &rules(&context, options, false),
+        context.running_max(),
+    )?;
 
     let warnings = [&options.warnings[..], &encoded.warnings, &applied.warnings].concat();
-    let answer = Answer::new("chatcmpl-", &context, &condition, &applied, valid.named.steering_from, warnings);
+    let answer =
+        Answer::new("chatcmpl-", &context, &condition, &applied, valid.named.steering_from, warnings);
     let answer = ChatAnswer {
         answer,
         choices: options.choices,
@@ -79,7 +84,10 @@ pub async fn chat(State(context): State<Arc<Context>>, request: Request) -> Resu
 }
 
 /// `POST /v1/completions`.
-pub async fn complete(State(context): State<Arc<Context>>, request: Request) -> Result<Response<Body>, ApiError> {
+pub async fn complete(
+    State(context): State<Arc<Context>>,
+    request: Request,
+) -> Result<Response<Body>, ApiError> {
     let connection = request.extensions().get::<Arc<ConnectionState>>().cloned();
     let (headers, fields) = read_object(request).await?;
     let valid = CompletionRequest::new(fields, headers).validate(&context)?;

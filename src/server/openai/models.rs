@@ -15,7 +15,10 @@ pub async fn models(State(context): State<Arc<Context>>) -> Json<Value> {
 }
 
 /// One of them. The path may carry the id raw or percent-encoded.
-pub async fn model(State(context): State<Arc<Context>>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+pub async fn model(
+    State(context): State<Arc<Context>>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, ApiError> {
     let names = context.names();
     if names.contains(&id.as_str()) {
         return Ok(Json(entry(&context, &id)));

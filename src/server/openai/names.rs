@@ -73,7 +73,9 @@ fn split_model<'a>(model: &'a str, known: &[&str]) -> Result<(Option<&'a str>, O
     match suffix.strip_prefix('(') {
         Some(rest) => match rest.strip_suffix(')') {
             Some(expression) => Ok((None, Some(expression))),
-            None => Err(ApiError::at(ErrorCode::InvalidSteering, "model", "the bracket after `@` is not closed")),
+            None => {
+                Err(ApiError::at(ErrorCode::InvalidSteering, "model", "the bracket after `@` is not closed"))
+            }
         },
         None if suffix.is_empty() => {
             Err(ApiError::at(ErrorCode::InvalidValue, "model", "a persona or `(expression)` must follow `@`"))
@@ -89,7 +91,8 @@ fn check_personas(carriers: &[(&str, Option<String>)]) -> Result<(), ApiError> {
     });
     let Some((carrier, name)) = given.next() else { return Ok(()) };
     if let Some((other, second)) = given.find(|(_, second)| *second != name) {
-        let message = format!("names `{}`, but `{carrier}` names `{}`; they must agree", clip(second), clip(name));
+        let message =
+            format!("names `{}`, but `{carrier}` names `{}`; they must agree", clip(second), clip(name));
         return Err(ApiError::at(ErrorCode::InvalidValue, other, message));
     }
     Err(ApiError::at(

@@ -58,8 +58,14 @@ impl Options {
 
 /// -1, null and "" mean *until the context ends*; 0 is judged by the route.
 fn read_tokens_max(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
-    const NAMES: [&str; 6] =
-        ["max_tokens", "max_completion_tokens", "n_predict", "max_new_tokens", "num_predict", "max_output_tokens"];
+    const NAMES: [&str; 6] = [
+        "max_tokens",
+        "max_completion_tokens",
+        "n_predict",
+        "max_new_tokens",
+        "num_predict",
+        "max_output_tokens",
+    ];
     let given = fields.aliased(&NAMES, |fields, name| fields.integer(name, -1..=i64::from(u32::MAX)))?;
     Ok(given.and_then(|number| u32::try_from(number).ok()))
 }
@@ -73,7 +79,9 @@ fn read_sampling(fields: &mut Fields, tokenizer: &Tokenizer) -> Result<Sampling,
     let repetition_window = fields.aliased(&window, |fields, name| fields.integer(name, -1..=1 << 24))?;
     Ok(Sampling {
         temperature: fields.number("temperature", 0.0..=2.0)?.unwrap_or(default.temperature),
-        top_k: fields.integer("top_k", -1..=1 << 24)?.map_or(default.top_k, |k| u32::try_from(k).unwrap_or(0)),
+        top_k: fields
+            .integer("top_k", -1..=1 << 24)?
+            .map_or(default.top_k, |k| u32::try_from(k).unwrap_or(0)),
         top_p: fields.number("top_p", above_zero..=1.0)?.unwrap_or(default.top_p),
         min_p: fields.number("min_p", 0.0..=1.0)?.unwrap_or(default.min_p),
         typical_p: fields
@@ -134,7 +142,9 @@ fn read_stop(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
             None => continue,
             Some(Value::Array(items)) => items,
             Some(Value::String(text)) => vec![Value::String(text)],
-            Some(other) => return Err(wrong_kind(&fields.path(name), &other, "a string or an array of strings")),
+            Some(other) => {
+                return Err(wrong_kind(&fields.path(name), &other, "a string or an array of strings"));
+            }
         };
         if items.len() > limits::STOP_STRINGS_MAX {
             let message =
@@ -143,7 +153,9 @@ fn read_stop(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
         }
         for (index, item) in items.into_iter().enumerate() {
             let path = format!("{name}[{index}]");
-            let Value::String(text) = item else { return Err(wrong_kind(&fields.path(&path), &item, "a string")) };
+            let Value::String(text) = item else {
+                return Err(wrong_kind(&fields.path(&path), &item, "a string"));
+            };
             if text.len() > limits::STOP_STRING_BYTES_MAX {
                 let message =
                     format!("{} bytes are too long; at most {}", text.len(), limits::STOP_STRING_BYTES_MAX);
@@ -171,7 +183,8 @@ pub fn token_ids(items: &[Value], path: &str, tokenizer: &Tokenizer) -> Result<V
     let read = |(index, item): (usize, &Value)| {
         token_id(item, tokenizer).ok_or_else(|| {
             let size = tokenizer.vocab_size();
-            let message = format!("{item} is no token id; the vocabulary has 0 to {}", size.saturating_sub(1));
+            let message =
+                format!("{item} is no token id; the vocabulary has 0 to {}", size.saturating_sub(1));
             ApiError { param: Some(path.into()), ..bad_entry(path, index, message) }
         })
     };
@@ -180,7 +193,7 @@ pub fn token_ids(items: &[Value], path: &str, tokenizer: &Tokenizer) -> Result<V
 
 fn token_id(value: &Value, tokenizer: &Tokenizer) -> Option<u32> {
     let id = u32::try_from(value.as_u64()?).ok()?;
-    ((id as usize) < tokenizer.vocab_size() as usize).then_some(id)
+    ((id as usize) < tokenizer.vocab_size()).then_some(id)
 }
 
 fn bad_entry(path: &str, index: usize, message: String) -> ApiError {
@@ -194,9 +207,10 @@ fn read_logit_bias(fields: &mut Fields, tokenizer: &Tokenizer) -> Result<Vec<(u3
     let entries: Vec<(Value, Value)> = match fields.take(name) {
         None => return Ok(Vec::new()),
         Some(Value::String(text)) if text.is_empty() => return Ok(Vec::new()),
-        Some(Value::Object(map)) => {
-            map.into_iter().map(|(id, bias)| (id.parse::<u64>().map_or(Value::Null, Value::from), bias)).collect()
-        }
+        Some(Value::Object(map)) => map
+            .into_iter()
+            .map(|(id, bias)| (id.parse::<u64>().map_or(Value::Null, Value::from), bias))
+            .collect(),
         Some(Value::Array(pairs)) => {
             pairs.into_iter().map(|pair| bias_pair(fields, pair)).collect::<Result<_, _>>()?
         }
@@ -219,7 +233,10 @@ fn read_logit_bias(fields: &mut Fields, tokenizer: &Tokenizer) -> Result<Vec<(u3
             Value::String(text) => tokenizer.encode(text, Specials::Parse).map_err(ApiError::from)?,
             other => vec![token_id(other, tokenizer).ok_or_else(|| {
                 let size = tokenizer.vocab_size();
-                fields.refuse(name, format!("a key is no token id; the vocabulary has 0 to {}", size.saturating_sub(1)))
+                fields.refuse(
+                    name,
+                    format!("a key is no token id; the vocabulary has 0 to {}", size.saturating_sub(1)),
+                )
             })?],
         };
         biases.extend(ids.into_iter().map(|id| (id, value)));
@@ -228,7 +245,9 @@ fn read_logit_bias(fields: &mut Fields, tokenizer: &Tokenizer) -> Result<Vec<(u3
 }
 
 fn bias_pair(fields: &Fields, pair: Value) -> Result<(Value, Value), ApiError> {
-    let Value::Array(pair) = pair else { return Err(fields.refuse("logit_bias", "every entry must be a pair")) };
+    let Value::Array(pair) = pair else {
+        return Err(fields.refuse("logit_bias", "every entry must be a pair"));
+    };
     <[Value; 2]>::try_from(pair)
         .map(|[token, bias]| (token, bias))
         .map_err(|_| fields.refuse("logit_bias", "every entry must be a pair `[token, bias]`"))
@@ -280,7 +299,9 @@ fn refuse_unsupported(fields: &mut Fields) -> Result<(), ApiError> {
         return Err(unsupported("tool_choice", "tools are not supported yet; only `none` and `auto` pass"));
     }
     match fields.take("modalities") {
-        Some(value) if value != serde_json::json!(["text"]) => Err(unsupported("modalities", "only text is supported")),
+        Some(value) if value != serde_json::json!(["text"]) => {
+            Err(unsupported("modalities", "only text is supported"))
+        }
         _ => Ok(()),
     }
 }

@@ -112,7 +112,8 @@ impl Stream for EventStream {
                 Err(_) => {
                     self.writer = None;
                     let error = ApiError::internal("the writer of a stream panicked").body();
-                    self.last = vec![Bytes::from("data: [DONE]\n\n"), Bytes::from(format!("data: {error}\n\n"))];
+                    self.last =
+                        vec![Bytes::from("data: [DONE]\n\n"), Bytes::from(format!("data: {error}\n\n"))];
                 }
             }
         }

@@ -1,0 +1,298 @@
+//! Work on rows that needs no matrix: norms, gates, additions.
+
+use super::Cpu;
+use super::isa::Kernel;
+use super::math::{gelu_tanh, silu, tanh};
+use super::pool::Disjoint;
+use super::simd::{LANES, Simd};
+
+/// Values that one task takes; with less work than two of these the caller does it alone.
+const TASK_VALUES: usize = 1 << 14;
+
+/// out = x / sqrt(mean(x^2) + eps) * weight for each of `rows` rows of `d`; `weight` is `[d]` and already holds what is
+/// multiplied (gemma's w + 1).
+pub fn rms_norm(cpu: &Cpu, x: &[f32], rows: usize, d: usize, weight: &[f32], eps: f32, out: &mut [f32]) {
+    assert!(x.len() == rows * d && out.len() == x.len() && weight.len() == d, "norm of [{rows}, {d}]");
+    let out = Disjoint::new(out);
+    for_row_ranges(cpu, rows, d, |from, len| {
+        // SAFETY: tasks have rows of their own.
+        let out = unsafe { out.part(from * d, len * d) };
+        cpu.isa.run(Norm { x: Some(&x[from * d..][..len * d]), weight, eps, out });
+    });
+}
+
+/// [`rms_norm`] where the result takes the place of `x`.
+pub fn rms_norm_in_place(cpu: &Cpu, x: &mut [f32], rows: usize, d: usize, weight: &[f32], eps: f32) {
+    assert!(x.len() == rows * d && weight.len() == d, "norm of [{rows}, {d}]");
+    let out = Disjoint::new(x);
+    for_row_ranges(cpu, rows, d, |from, len| {
+        // SAFETY: tasks have rows of their own.
+        let out = unsafe { out.part(from * d, len * d) };
+        cpu.isa.run(Norm { x: None, weight, eps, out });
+    });
+}
+
+/// [`rms_norm`] of each head of `[rows, heads * d_head]`; `weight` is `[d_head]`.
+#[allow(clippy::too_many_arguments)]
+pub fn rms_norm_heads(
+    cpu: &Cpu,
+    x: &[f32],
+    rows: usize,
+    heads: usize,
+    d_head: usize,
+    weight: &[f32],
+    eps: f32,
+    out: &mut [f32],
+) {
+    rms_norm(cpu, x, rows * heads, d_head, weight, eps, out);
+}
+
+/// Calls `work(first row, rows)` for ranges that cover all rows.
+fn for_row_ranges(cpu: &Cpu, rows: usize, d: usize, work: impl Fn(usize, usize) + Sync) {
+    let per_task = (TASK_VALUES / d.max(1)).max(1);
+    cpu.pool.run(rows.div_ceil(per_task), &|task| {
+        let from = task * per_task;
+        work(from, per_task.min(rows - from));
+    });
+}
+
+/// `x` is `None` where `out` holds it.
+struct Norm<'a> {
+    x: Option<&'a [f32]>,
+    weight: &'a [f32],
+    eps: f32,
+    out: &'a mut [f32],
+}
+
+impl Kernel for Norm<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let d = self.weight.len();
+        for (row, out) in self.out.chunks_exact_mut(d).enumerate() {
+            if let Some(x) = self.x {
+                out.copy_from_slice(&x[row * d..][..d]);
+            }
+            let squares = dot_lanes(s, out, out);
+            let inverse = 1.0 / (squares / d as f32 + self.eps).sqrt();
+            for (value, weight) in out.iter_mut().zip(self.weight) {
+                *value = *value * inverse * weight;
+            }
+        }
+    }
+}
+
+/// Sum of a[i] * b[i]: sixteen chains of fused additions (lane i mod 16), then the tree of [`Simd::sum`].
+#[inline(always)]
+pub(super) fn dot_lanes<S: Simd>(s: S, a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    let mut sum = s.zero();
+    let whole = a.len() / LANES * LANES;
+    for i in (0..whole).step_by(LANES) {
+        // SAFETY: i + 16 is at most the length of both.
+        sum = unsafe { s.fma(s.load(a.as_ptr().add(i)), s.load(b.as_ptr().add(i)), sum) };
+    }
+    if whole < a.len() {
+        let (a, b) = (padded(&a[whole..]), padded(&b[whole..]));
+        // SAFETY: both hold 16 values.
+        sum = unsafe { s.fma(s.load(a.as_ptr()), s.load(b.as_ptr()), sum) };
+    }
+    s.sum(sum)
+}
+
+/// Fewer than 16 values, then zeros.
+#[inline(always)]
+pub(super) fn padded(values: &[f32]) -> [f32; LANES] {
+    let mut out = [0.0; LANES];
+    out[..values.len()].copy_from_slice(values);
+    out
+}
+
+/// out = silu(gate) * up. All three have one length.
+pub fn silu_mul(cpu: &Cpu, gate: &[f32], up: &[f32], out: &mut [f32]) {
+    gate_mul(cpu, Activation::Silu, gate, up, out);
+}
+
+/// out = gelu(gate) * up with the tanh form of GELU. All three have one length.
+pub fn gelu_tanh_mul(cpu: &Cpu, gate: &[f32], up: &[f32], out: &mut [f32]) {
+    gate_mul(cpu, Activation::GeluTanh, gate, up, out);
+}
+
+/// x = cap * tanh(x / cap), in place.
+pub fn softcap(cpu: &Cpu, x: &mut [f32], cap: f32) {
+    let (len, x) = (x.len(), Disjoint::new(x));
+    for_row_ranges(cpu, len.div_ceil(LANES), LANES, |from, rows| {
+        let from = from * LANES;
+        // SAFETY: tasks have ranges of their own.
+        let out = unsafe { x.part(from, (rows * LANES).min(len - from)) };
+        cpu.isa.run(Apply { activation: Activation::Softcap(cap), gate: None, up: None, out });
+    });
+}
+
+#[derive(Clone, Copy)]
+enum Activation {
+    Silu,
+    GeluTanh,
+    Softcap(f32),
+}
+
+fn gate_mul(cpu: &Cpu, activation: Activation, gate: &[f32], up: &[f32], out: &mut [f32]) {
+    assert!(gate.len() == out.len() && up.len() == out.len(), "{} {} {}", gate.len(), up.len(), out.len());
+    let (len, out) = (out.len(), Disjoint::new(out));
+    for_row_ranges(cpu, len.div_ceil(LANES), LANES, |from, rows| {
+        let from = from * LANES;
+        let range = from..len.min(from + rows * LANES);
+        // SAFETY: tasks have ranges of their own.
+        let out = unsafe { out.part(from, range.len()) };
+        cpu.isa.run(Apply { activation, gate: Some(&gate[range.clone()]), up: Some(&up[range]), out });
+    });
+}
+
+/// out = activation(gate) * up; `gate` is `out` and `up` is 1 where absent.
+struct Apply<'a> {
+    activation: Activation,
+    gate: Option<&'a [f32]>,
+    up: Option<&'a [f32]>,
+    out: &'a mut [f32],
+}
+
+impl Kernel for Apply<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for (i, out) in self.out.chunks_mut(LANES).enumerate() {
+            let range = i * LANES..i * LANES + out.len();
+            let gate = padded(self.gate.map_or(&*out, |gate| &gate[range.clone()]));
+            // SAFETY: arrays of 16 values.
+            let x = unsafe { s.load(gate.as_ptr()) };
+            let y = match self.activation {
+                Activation::Silu => silu(s, x),
+                Activation::GeluTanh => gelu_tanh(s, x),
+                Activation::Softcap(cap) => s.mul(tanh(s, s.div(x, s.splat(cap))), s.splat(cap)),
+            };
+            let y = match self.up {
+                // SAFETY: an array of 16 values.
+                Some(up) => s.mul(y, unsafe { s.load(padded(&up[range]).as_ptr()) }),
+                None => y,
+            };
+            let mut values = [0.0; LANES];
+            // SAFETY: an array of 16 values.
+            unsafe { s.store(values.as_mut_ptr(), y) }
+            out.copy_from_slice(&values[..out.len()]);
+        }
+    }
+}
+
+/// x += y. Both have one length.
+pub fn add_assign(cpu: &Cpu, x: &mut [f32], y: &[f32]) {
+    assert_eq!(x.len(), y.len());
+    let (len, x) = (x.len(), Disjoint::new(x));
+    cpu.pool.run(len.div_ceil(TASK_VALUES), &|task| {
+        let from = task * TASK_VALUES;
+        let count = TASK_VALUES.min(len - from);
+        // SAFETY: tasks have ranges of their own.
+        add_row(unsafe { x.part(from, count) }, &y[from..][..count]);
+    });
+}
+
+/// h += delta. Both have one length.
+pub fn add_row(h: &mut [f32], delta: &[f32]) {
+    assert_eq!(h.len(), delta.len());
+    h.iter_mut().zip(delta).for_each(|(h, delta)| *h += delta);
+}
+
+/// x *= s.
+pub fn scale(x: &mut [f32], s: f32) {
+    x.iter_mut().for_each(|x| *x *= s);
+}
+
+/// h += s * unit, each in two roundings. Both have one length.
+pub fn axpy(h: &mut [f32], s: f32, unit: &[f32]) {
+    assert_eq!(h.len(), unit.len());
+    h.iter_mut().zip(unit).for_each(|(h, unit)| *h += s * unit);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::Isa;
+    use crate::kernels::tests::{bits, check_isas, random};
+
+    #[test]
+    fn norms_agree_with_f64_and_do_not_depend_on_threads_or_rows() {
+        for (rows, d) in [(1, 576), (3, 640), (70, 576), (5, 50), (40, 64)] {
+            let (x, weight) = (random(rows * d, 1), random(d, 2));
+            let results = check_isas(|cpu| {
+                let mut out = vec![0.0; x.len()];
+                rms_norm(cpu, &x, rows, d, &weight, 1e-5, &mut out);
+                let mut in_place = x.clone();
+                rms_norm_in_place(cpu, &mut in_place, rows, d, &weight, 1e-5);
+                assert_eq!(bits(&in_place), bits(&out));
+                let mut alone = vec![0.0; d];
+                rms_norm(cpu, &x[(rows - 1) * d..], 1, d, &weight, 1e-5, &mut alone);
+                assert_eq!(bits(&alone), bits(&out[(rows - 1) * d..]));
+                out
+            });
+            for (row, x) in x.chunks_exact(d).enumerate() {
+                let mean = x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / d as f64;
+                for (i, x) in x.iter().enumerate() {
+                    let expected = f64::from(*x) / (mean + 1e-5).sqrt() * f64::from(weight[i]);
+                    for out in &results {
+                        let error = (f64::from(out[row * d + i]) - expected).abs();
+                        assert!(error <= 1e-6 * expected.abs() + 1e-9, "{error}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn gates_agree_with_f64_and_do_not_depend_on_threads() {
+        for len in [1, 16, 100, 1536, 40_000] {
+            let (gate, up): (Vec<f32>, Vec<f32>) =
+                (random(len, 3).iter().map(|x| x * 4.0).collect(), random(len, 4));
+            for kind in 0..3 {
+                let results = check_isas(|cpu| {
+                    let mut out = vec![0.0; len];
+                    match kind {
+                        0 => silu_mul(cpu, &gate, &up, &mut out),
+                        1 => gelu_tanh_mul(cpu, &gate, &up, &mut out),
+                        _ => {
+                            out.copy_from_slice(&gate);
+                            softcap(cpu, &mut out, 3.0);
+                        }
+                    }
+                    out
+                });
+                for i in 0..len {
+                    let (g, u) = (f64::from(gate[i]), f64::from(up[i]));
+                    let inner = (2.0 / std::f64::consts::PI).sqrt() * (g + 0.044715 * g * g * g);
+                    let expected = match kind {
+                        0 => g / (1.0 + (-g).exp()) * u,
+                        1 => g / (1.0 + (-2.0 * inner).exp()) * u,
+                        _ => 3.0 * (g / 3.0).tanh(),
+                    };
+                    for out in &results {
+                        let error = (f64::from(out[i]) - expected).abs();
+                        assert!(error <= 2e-6 * expected.abs() + 1e-12, "{kind} {g} {u} {error}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn additions() {
+        let cpu = Cpu::new(Isa::detect(), 2);
+        let (x, y) = (random(40_000, 5), random(40_000, 6));
+        let mut sum = x.clone();
+        add_assign(&cpu, &mut sum, &y);
+        assert!(sum.iter().enumerate().all(|(i, sum)| *sum == x[i] + y[i]));
+        let mut h = x.clone();
+        axpy(&mut h, 0.5, &y);
+        scale(&mut h, 2.0);
+        assert!(h.iter().enumerate().all(|(i, h)| *h == 2.0 * (x[i] + 0.5 * y[i])));
+    }
+}

@@ -1,0 +1,167 @@
+//! Keys and values of one block of the model, in pages of 64 positions.
+
+use super::aligned::AlignedBytes;
+use crate::limits::PAGE_POSITIONS;
+use half::slice::HalfFloatSliceExt;
+
+/// How keys and values are kept; they are rounded to it before anything reads them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KvFormat {
+    F16,
+    F32,
+}
+
+impl KvFormat {
+    pub const fn bytes(self) -> usize {
+        match self {
+            KvFormat::F16 => 2,
+            KvFormat::F32 => 4,
+        }
+    }
+}
+
+/// Largest width of a head: attention keeps a row's sums on the stack.
+pub(super) const D_HEAD_MAX: usize = 512;
+
+/// K and V of one block for all pages. A page of K is `[kv_head][d_head][64]` (a vector holds one coordinate of sixteen
+/// positions), of V `[kv_head][64][d_head]`.
+pub struct KvLayer {
+    n_kv_heads: usize,
+    d_head: usize,
+    format: KvFormat,
+    pages: usize,
+    keys: AlignedBytes,
+    values: AlignedBytes,
+}
+
+impl KvLayer {
+    /// Zeros, but memory is taken from the system only when a page is written. `d_head` is a multiple of 16, at most 512.
+    pub fn new(pages: usize, n_kv_heads: usize, d_head: usize, format: KvFormat) -> KvLayer {
+        assert!(
+            d_head.is_multiple_of(16) && d_head <= D_HEAD_MAX,
+            "d_head {d_head}: a multiple of 16 up to 512"
+        );
+        let len = pages * n_kv_heads * d_head * PAGE_POSITIONS * format.bytes();
+        let (keys, values) = (AlignedBytes::zeroed(len), AlignedBytes::zeroed(len));
+        KvLayer { n_kv_heads, d_head, format, pages, keys, values }
+    }
+
+    /// Bytes of a page of such a layer, keys and values together.
+    pub const fn bytes_per_page(n_kv_heads: usize, d_head: usize, format: KvFormat) -> usize {
+        2 * n_kv_heads * d_head * PAGE_POSITIONS * format.bytes()
+    }
+
+    pub fn pages(&self) -> usize {
+        self.pages
+    }
+
+    pub fn n_kv_heads(&self) -> usize {
+        self.n_kv_heads
+    }
+
+    pub fn d_head(&self) -> usize {
+        self.d_head
+    }
+
+    pub fn format(&self) -> KvFormat {
+        self.format
+    }
+
+    /// Bytes of one page of one KV head, of keys or of values.
+    fn head_bytes(&self) -> usize {
+        self.d_head * PAGE_POSITIONS * self.format.bytes()
+    }
+
+    fn page_bytes(&self) -> usize {
+        self.n_kv_heads * self.head_bytes()
+    }
+
+    /// To be called when a page is given to a sequence: attention multiplies unused positions by 0, so they must be finite.
+    pub fn zero_page(&mut self, page: u32) {
+        let (from, len) = (page as usize * self.page_bytes(), self.page_bytes());
+        self.keys.bytes_mut()[from..][..len].fill(0);
+        self.values.bytes_mut()[from..][..len].fill(0);
+    }
+
+    /// Stores position `offset` (below 64) of a page; `k` and `v` are `[n_kv_heads * d_head]`. Half floats are rounded to
+    /// nearest, ties to even; beyond their range they become infinite.
+    pub fn write(&mut self, page: u32, offset: usize, k: &[f32], v: &[f32]) {
+        let width = self.n_kv_heads * self.d_head;
+        assert!(offset < PAGE_POSITIONS && k.len() == width && v.len() == width);
+        let (d_head, head_bytes) = (self.d_head, self.head_bytes());
+        let from = page as usize * self.page_bytes();
+        let page_bytes = self.page_bytes();
+        let keys = self.keys.bytes_mut()[from..][..page_bytes].chunks_exact_mut(head_bytes);
+        let values = self.values.bytes_mut()[from..][..page_bytes].chunks_exact_mut(head_bytes);
+        let rows = k.chunks_exact(d_head).zip(v.chunks_exact(d_head));
+        for ((keys, values), (k, v)) in keys.zip(values).zip(rows) {
+            match self.format {
+                KvFormat::F32 => {
+                    let columns = keys.chunks_exact_mut(PAGE_POSITIONS * 4);
+                    columns
+                        .zip(k)
+                        .for_each(|(to, x)| to[offset * 4..][..4].copy_from_slice(&x.to_ne_bytes()));
+                    let row = values[offset * d_head * 4..].chunks_exact_mut(4);
+                    row.zip(v).for_each(|(to, x)| to.copy_from_slice(&x.to_ne_bytes()));
+                }
+                KvFormat::F16 => {
+                    let mut halves = [half::f16::ZERO; D_HEAD_MAX];
+                    halves[..d_head].convert_from_f32_slice(k);
+                    let columns = keys.chunks_exact_mut(PAGE_POSITIONS * 2);
+                    columns
+                        .zip(halves)
+                        .for_each(|(to, x)| to[offset * 2..][..2].copy_from_slice(&x.to_ne_bytes()));
+                    halves[..d_head].convert_from_f32_slice(v);
+                    let row = values[offset * d_head * 2..].chunks_exact_mut(2);
+                    row.take(d_head).zip(halves).for_each(|(to, x)| to.copy_from_slice(&x.to_ne_bytes()));
+                }
+            }
+        }
+    }
+
+    /// Keys of one page and head: `[d_head][64]` in the layer's format.
+    pub(super) fn key_tile(&self, page: u32, head: usize) -> &[u8] {
+        let from = page as usize * self.page_bytes() + head * self.head_bytes();
+        &self.keys.bytes()[from..][..self.head_bytes()]
+    }
+
+    /// Values of one page and head: `[64][d_head]` in the layer's format.
+    pub(super) fn value_tile(&self, page: u32, head: usize) -> &[u8] {
+        let from = page as usize * self.page_bytes() + head * self.head_bytes();
+        &self.values.bytes()[from..][..self.head_bytes()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_land_where_attention_looks() {
+        for format in [KvFormat::F16, KvFormat::F32] {
+            let (heads, d_head) = (2, 16);
+            let mut layer = KvLayer::new(3, heads, d_head, format);
+            let k: Vec<f32> = (0..heads * d_head).map(|i| i as f32).collect();
+            let v: Vec<f32> = k.iter().map(|x| -x).collect();
+            layer.write(1, 63, &k, &v);
+            let element = |tile: &[u8], at: usize| match format {
+                KvFormat::F16 => half::f16::from_ne_bytes([tile[2 * at], tile[2 * at + 1]]).to_f32(),
+                KvFormat::F32 => f32::from_ne_bytes(tile[4 * at..][..4].try_into().unwrap()),
+            };
+            for head in 0..heads {
+                for d in 0..d_head {
+                    let expected = (head * d_head + d) as f32;
+                    assert_eq!(element(layer.key_tile(1, head), d * 64 + 63), expected);
+                    assert_eq!(element(layer.value_tile(1, head), 63 * d_head + d), -expected);
+                }
+            }
+            let sum =
+                |layer: &KvLayer| layer.keys.bytes().iter().map(|byte| usize::from(*byte)).sum::<usize>();
+            assert!(sum(&layer) > 0);
+            layer.zero_page(1);
+            assert_eq!(sum(&layer), 0);
+            let bytes = layer.keys.bytes().len() + layer.values.bytes().len();
+            assert_eq!(bytes, 3 * KvLayer::bytes_per_page(heads, d_head, format));
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Half floats, and exp, tanh and their friends on sixteen lanes.
+
+use super::simd::Simd;
+
+/// The value of a half float, exactly (subnormals, infinities and not-a-number included).
+#[inline(always)]
+pub(super) fn f16_to_f32(half: u16) -> f32 {
+    let sign = (u32::from(half) & 0x8000) << 16;
+    let magnitude = (u32::from(half) & 0x7fff) << 13;
+    // Half and single exponents differ by 112: a multiplication by 2^112 is exact and handles subnormals.
+    let value = f32::from_bits(magnitude) * f32::from_bits((127 + 112) << 23);
+    let bits = if magnitude >= 0x7c00 << 13 { magnitude | 0x7f80_0000 } else { value.to_bits() };
+    f32::from_bits(sign | bits)
+}
+
+/// Below this exp is 0, so that its power of two stays a normal number.
+const EXP_MIN: f32 = -87.0;
+/// Above this exp stays at about 2.4e38.
+const EXP_MAX: f32 = 88.37;
+
+/// e^x to about 1 ulp: 2^n times a Taylor polynomial of degree 7 on |r| <= ln 2 / 2. Zero below -87, at most 2.4e38;
+/// not-a-number stays.
+#[inline(always)]
+pub(super) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
+    let low = s.splat(EXP_MIN);
+    let clamped = s.max(low, s.min(s.splat(EXP_MAX), x));
+    let n = s.round(s.mul(clamped, s.splat(std::f32::consts::LOG2_E)));
+    // ln 2 in two parts, the first with trailing zeros so that n * part is exact.
+    let r = s.fnma(n, s.splat(f32::from_bits(0x3f31_7200)), clamped);
+    let r = s.fnma(n, s.splat(1.428_606_8e-6), r);
+    let mut p = s.splat(1.0 / 5040.0);
+    for coefficient in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+        p = s.fma(p, r, s.splat(coefficient));
+    }
+    s.select(s.less(x, low), s.zero(), s.mul(p, s.power_of_two(n)))
+}
+
+/// tanh x: (1 - e) / (1 + e) with e = exp(-2|x|); near 0, where that cancels, the odd Taylor polynomial.
+#[inline(always)]
+pub(super) fn tanh<S: Simd>(s: S, x: S::F) -> S::F {
+    let magnitude = s.abs(x);
+    let e = exp(s, s.mul(s.splat(-2.0), magnitude));
+    let far = s.div(s.sub(s.splat(1.0), e), s.add(s.splat(1.0), e));
+    let far = s.select(s.less(x, s.zero()), s.sub(s.zero(), far), far);
+    let square = s.mul(x, x);
+    let mut p = s.splat(-1382.0 / 155_925.0);
+    for coefficient in [62.0 / 2835.0, -17.0 / 315.0, 2.0 / 15.0, -1.0 / 3.0, 1.0] {
+        p = s.fma(p, square, s.splat(coefficient));
+    }
+    s.select(s.less(magnitude, s.splat(0.35)), s.mul(p, x), far)
+}
+
+/// x * sigmoid(x).
+#[inline(always)]
+pub(super) fn silu<S: Simd>(s: S, x: S::F) -> S::F {
+    let e = exp(s, s.sub(s.zero(), x));
+    s.div(x, s.add(s.splat(1.0), e))
+}
+
+/// 0.5 x (1 + tanh(u)) with u = sqrt(2/pi) (x + 0.044715 x^3), written as x * sigmoid(2u): the same, without cancelling.
+#[inline(always)]
+pub(super) fn gelu_tanh<S: Simd>(s: S, x: S::F) -> S::F {
+    let cubic = s.fma(s.mul(s.splat(0.044_715), s.mul(x, x)), x, x);
+    let u = s.mul(s.splat(0.797_884_6), cubic);
+    let e = exp(s, s.mul(s.splat(-2.0), u));
+    s.div(x, s.add(s.splat(1.0), e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::isa::{Isa, Kernel};
+
+    struct Apply<'a> {
+        function: u8,
+        values: &'a mut [f32; 16],
+    }
+
+    impl Kernel for Apply<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) {
+            // SAFETY: the array holds 16 values.
+            unsafe {
+                let x = s.load(self.values.as_ptr());
+                let y = match self.function {
+                    0 => exp(s, x),
+                    1 => tanh(s, x),
+                    2 => silu(s, x),
+                    _ => gelu_tanh(s, x),
+                };
+                s.store(self.values.as_mut_ptr(), y);
+            }
+        }
+    }
+
+    fn reference(function: u8, x: f64) -> f64 {
+        match function {
+            0 => x.exp(),
+            1 => x.tanh(),
+            2 => x / (1.0 + (-x).exp()),
+            _ => 0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x)).tanh()),
+        }
+    }
+
+    #[test]
+    fn functions_agree_with_f64_to_a_millionth() {
+        for isa in Isa::available() {
+            for function in 0..4 {
+                let range = if function == 0 { 86.0 } else { 12.0 };
+                for step in (0..500).step_by(if cfg!(debug_assertions) { 20 } else { 1 }) {
+                    let start = -range + 2.0 * range * step as f32 / 500.0;
+                    let xs: [f32; 16] = std::array::from_fn(|i| start + i as f32 * range / 4000.0);
+                    let mut ys = xs;
+                    isa.run(Apply { function, values: &mut ys });
+                    for (x, y) in xs.into_iter().zip(ys) {
+                        let expected = reference(function, f64::from(x));
+                        // The reference GELU itself cancels far to the left.
+                        let error = (f64::from(y) - expected).abs() / (expected.abs() + 1e-38);
+                        let bound = if function == 3 && x < -3.0 { 1e-5 } else { 1.2e-6 };
+                        assert!(
+                            error < bound || (f64::from(y) - expected).abs() < 1e-12,
+                            "{isa:?} {function} {x} {y} {expected}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn exp_at_the_edges() {
+        for isa in Isa::available() {
+            let mut ys = [0.0, -0.0, -87.5, f32::NEG_INFINITY, 100.0, f32::NAN, 1.0, -1.0].repeat(2);
+            let values: &mut [f32; 16] = ys.as_mut_slice().try_into().unwrap();
+            isa.run(Apply { function: 0, values });
+            assert_eq!(&ys[..4], &[1.0, 1.0, 0.0, 0.0], "{isa:?}");
+            assert!(ys[4].is_finite() && ys[4] > 1e38 && ys[5].is_nan(), "{isa:?}");
+        }
+    }
+
+    #[test]
+    fn every_half_float_is_exact() {
+        for half in 0..=u16::MAX {
+            let (ours, theirs) = (f16_to_f32(half), half::f16::from_bits(half).to_f32());
+            assert!(ours.to_bits() == theirs.to_bits() || (ours.is_nan() && theirs.is_nan()), "{half:#x}");
+        }
+    }
+}

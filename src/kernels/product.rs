@@ -1,0 +1,93 @@
+//! y = x W^T for packed weights: choice of the kernel and division of the work.
+
+use super::activations::Activations;
+use super::packed::{PackedMatrix, STRIP, Storage};
+use super::pool::Disjoint;
+use super::{Cpu, Precision, product_f32, product_int8};
+use std::ops::Range;
+
+/// Tasks for each thread, so that a thread that was interrupted does not hold up the others for long.
+const TASKS_PER_THREAD: usize = 4;
+/// int8 activations of one task should stay in the second-level cache beside a strip of weights.
+const ACTIVATION_BYTES: usize = 512 << 10;
+
+/// One output of a product: `y[r * y_stride + j]`, `j < n`.
+pub(super) struct Output<'a> {
+    w: &'a PackedMatrix,
+    y: Disjoint<'a, f32>,
+    y_stride: usize,
+}
+
+impl Output<'_> {
+    /// Writes the 16 columns of a strip of row `row`, without the padding of the last strip.
+    /// # Safety
+    /// No other thread writes the same row and strip.
+    #[inline(always)]
+    pub(super) unsafe fn write(&self, row: usize, strip: usize, values: &[f32; STRIP]) {
+        let columns = (self.w.n() - strip * STRIP).min(STRIP);
+        // SAFETY: the caller's word; different strips and rows do not overlap as y_stride >= n.
+        let part = unsafe { self.y.part(row * self.y_stride + strip * STRIP, columns) };
+        part.copy_from_slice(&values[..columns]);
+    }
+}
+
+/// `y[r * y_stride + j] = sum_k x[r, k] w[j, k]` for `j < n` and all rows of `x`.
+pub fn product(cpu: &Cpu, w: &PackedMatrix, x: &Activations, y: &mut [f32], y_stride: usize) {
+    product_many(cpu, &mut [(w, y, y_stride)], x);
+}
+
+/// Several products that read the same rows: `(w, y, y_stride)` each, as in [`product`].
+pub fn product_many(cpu: &Cpu, parts: &mut [(&PackedMatrix, &mut [f32], usize)], x: &Activations) {
+    if x.rows() == 0 {
+        return;
+    }
+    let strips: usize = parts.iter().map(|(w, ..)| w.strips()).sum();
+    let tasks_wanted = if cpu.pool.threads() == 1 { 1 } else { cpu.pool.threads() * TASKS_PER_THREAD };
+    // An even number, as the f32 product takes two strips at a time.
+    let strips_per_task = strips.div_ceil(tasks_wanted).next_multiple_of(2).max(2);
+    let mut tasks = Vec::with_capacity(tasks_wanted + parts.len());
+    let outputs: Vec<Output<'_>> =
+        parts.iter_mut().map(|(w, y, y_stride)| output(w, x, y, *y_stride)).collect();
+    for (part, w) in outputs.iter().map(|output| output.w).enumerate() {
+        for rows in row_panels(w, x) {
+            for start in (0..w.strips()).step_by(strips_per_task) {
+                tasks.push((part, start..w.strips().min(start + strips_per_task), rows.clone()));
+            }
+        }
+    }
+    cpu.pool.run(tasks.len(), &|task| {
+        let (part, strips, rows) = tasks[task].clone();
+        let y = &outputs[part];
+        let w = y.w;
+        // SAFETY: tasks of one output differ in their strips or in their rows.
+        unsafe {
+            match &w.storage {
+                Storage::Tiles(layout) if uses_int8(w, x) => {
+                    product_int8::run(cpu.isa, w, layout, x, y, strips, rows);
+                }
+                _ => product_f32::run(cpu.isa, w, x, y, strips, rows),
+            }
+        }
+    });
+}
+
+fn uses_int8(w: &PackedMatrix, x: &Activations) -> bool {
+    matches!(w.storage, Storage::Tiles(_)) && w.precision() == Precision::Int8 && x.is_quantized()
+}
+
+fn output<'a>(w: &'a PackedMatrix, x: &Activations, y: &'a mut [f32], y_stride: usize) -> Output<'a> {
+    assert_eq!(w.k(), x.k(), "a product over k");
+    let needed = (x.rows() - 1) * y_stride + w.n();
+    assert!(y_stride >= w.n() && y.len() >= needed, "y holds {} of {needed}, stride {y_stride}", y.len());
+    Output { w, y: Disjoint::new(y), y_stride }
+}
+
+/// The rows that one task takes at a time.
+fn row_panels(w: &PackedMatrix, x: &Activations) -> Vec<Range<usize>> {
+    let panel = if uses_int8(w, x) {
+        (ACTIVATION_BYTES / x.k()).max(8).next_multiple_of(8)
+    } else {
+        product_f32::ROWS_MAX
+    };
+    (0..x.rows()).step_by(panel).map(|start| start..x.rows().min(start + panel)).collect()
+}

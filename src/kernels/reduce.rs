@@ -1,0 +1,146 @@
+//! One number from many: dot products, log-sum-exp, argmax, checks.
+
+use super::Cpu;
+use super::elementwise::{dot_lanes, padded};
+use super::isa::Kernel;
+use super::math::exp;
+use super::simd::{LANES, Simd};
+
+/// Sum of a[i] * b[i] in sixteen lanes and one tree. Both have one length.
+pub fn dot(cpu: &Cpu, a: &[f32], b: &[f32]) -> f32 {
+    struct Dot<'a>(&'a [f32], &'a [f32]);
+    impl Kernel for Dot<'_> {
+        type Output = f32;
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) -> f32 {
+            dot_lanes(s, self.0, self.1)
+        }
+    }
+    cpu.isa.run(Dot(a, b))
+}
+
+/// Values whose exponentials are summed in f32 before f64 takes over.
+const PART: usize = 1024;
+
+/// The largest logit, and ln(sum exp(logit)) to about 1e-7. (-infinity, -infinity) for no logits; not-a-number in, then
+/// not-a-number as the second.
+pub fn max_and_log_sum_exp(cpu: &Cpu, logits: &[f32]) -> (f32, f32) {
+    struct Sum<'a>(&'a [f32], f32);
+    impl Kernel for Sum<'_> {
+        type Output = f64;
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) -> f64 {
+            let Sum(logits, largest) = self;
+            let mut total = 0.0;
+            for part in logits.chunks(PART) {
+                let mut sum = s.zero();
+                for lanes in part.chunks(LANES) {
+                    // SAFETY: an array of 16 values.
+                    let x = unsafe { s.load(padded(lanes).as_ptr()) };
+                    let weight = exp(s, s.sub(x, s.splat(largest)));
+                    sum = s.add(sum, s.select(s.lanes(0, lanes.len() as isize), weight, s.zero()));
+                }
+                total += f64::from(s.sum(sum));
+            }
+            total
+        }
+    }
+    let largest = largest(logits);
+    if largest.is_infinite() {
+        // All are -infinity, or one is +infinity: the sum is that.
+        return (largest, largest);
+    }
+    let sum = cpu.isa.run(Sum(logits, largest));
+    (largest, (f64::from(largest) + sum.ln()) as f32)
+}
+
+/// -infinity for none; not-a-number is passed over.
+fn largest(values: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let chunks = values.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for (lane, value) in lanes.iter_mut().zip(chunk) {
+            *lane = if *value > *lane { *value } else { *lane };
+        }
+    }
+    lanes.into_iter().chain(rest.iter().copied()).fold(f32::NEG_INFINITY, f32::max)
+}
+
+/// Index of the largest value, the lowest of equals; not-a-number is passed over. 0 when there is none.
+pub fn argmax(values: &[f32]) -> usize {
+    let largest = largest(values);
+    values.iter().position(|value| *value == largest).unwrap_or(0)
+}
+
+/// Whether no value is infinite or not-a-number.
+pub fn all_finite(values: &[f32]) -> bool {
+    const EXPONENT: u32 = 0x7f80_0000;
+    // No early exit inside a chunk, so that it is done in vectors.
+    values
+        .chunks(PART)
+        .all(|part| !part.iter().fold(false, |bad, value| bad | (value.to_bits() & EXPONENT == EXPONENT)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::tests::{check_isas, random};
+
+    #[test]
+    fn dot_agrees_with_f64() {
+        for len in [0, 1, 15, 16, 576, 1000] {
+            let (a, b) = (random(len, 1), random(len, 2));
+            let expected: f64 = a.iter().zip(&b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+            for out in check_isas(|cpu| vec![dot(cpu, &a, &b)]) {
+                assert!((f64::from(out[0]) - expected).abs() < 1e-4);
+            }
+        }
+    }
+
+    #[test]
+    fn log_sum_exp_agrees_with_f64() {
+        for len in [1, 17, 1024, 5000, 49_152] {
+            let logits: Vec<f32> = random(len, len as u64).iter().map(|x| x * 20.0 - 7.0).collect();
+            let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let sum: f64 = logits.iter().map(|x| (f64::from(*x) - f64::from(largest)).exp()).sum();
+            let expected = f64::from(largest) + sum.ln();
+            for out in check_isas(|cpu| {
+                let (largest, sum) = max_and_log_sum_exp(cpu, &logits);
+                vec![largest, sum]
+            }) {
+                assert_eq!(out[0], largest);
+                assert!(
+                    (f64::from(out[1]) - expected).abs() <= 1e-6 * expected.abs(),
+                    "{} {expected}",
+                    out[1]
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn edges() {
+        let cpu = Cpu::new(crate::kernels::Isa::detect(), 1);
+        let lowest = f32::NEG_INFINITY;
+        assert_eq!(max_and_log_sum_exp(&cpu, &[]), (lowest, lowest));
+        assert_eq!(max_and_log_sum_exp(&cpu, &[lowest, lowest]), (lowest, lowest));
+        assert_eq!(max_and_log_sum_exp(&cpu, &[lowest, 2.0]), (2.0, 2.0));
+        assert!(max_and_log_sum_exp(&cpu, &[f32::NAN, 2.0]).1.is_nan());
+        for (values, expected) in [
+            (vec![], 0),
+            (vec![f32::NAN], 0),
+            (vec![f32::NAN, -1.0, 3.0, 3.0], 2),
+            (vec![5.0; 100], 0),
+            ((0..100).map(|i| (i % 50) as f32).collect(), 49),
+        ] {
+            assert_eq!(argmax(&values), expected);
+        }
+        let mut values = vec![1.0; 3000];
+        assert!(all_finite(&values) && all_finite(&[]));
+        values[2999] = f32::NAN;
+        assert!(!all_finite(&values));
+        values[2999] = lowest;
+        assert!(!all_finite(&values));
+    }
+}

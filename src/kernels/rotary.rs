@@ -1,0 +1,99 @@
+//! Rotary position embedding.
+
+use super::Cpu;
+use super::pool::Disjoint;
+
+/// Which two coordinates of a head turn together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rotary {
+    /// 2i and 2i + 1 (llama files in GGUF).
+    Interleaved,
+    /// i and i + d_head / 2 (most others).
+    HalfSplit,
+}
+
+/// Values that one task turns at least.
+const TASK_VALUES: usize = 1 << 14;
+
+/// Turns each head of `x`, `[rows, heads * d_head]`, in place: (a, b) -> (a cos - b sin, b cos + a sin). `cos` and `sin`
+/// are `[rows, d_head / 2]`.
+#[allow(clippy::too_many_arguments)]
+pub fn rotary(
+    cpu: &Cpu,
+    x: &mut [f32],
+    rows: usize,
+    heads: usize,
+    d_head: usize,
+    cos: &[f32],
+    sin: &[f32],
+    style: Rotary,
+) {
+    let (width, half) = (heads * d_head, d_head / 2);
+    assert!(d_head.is_multiple_of(2) && x.len() == rows * width, "rotary of [{rows}, {heads} * {d_head}]");
+    assert!(cos.len() == rows * half && sin.len() == cos.len(), "{} cosines, {} sines", cos.len(), sin.len());
+    let per_task = (TASK_VALUES / width.max(1)).max(1);
+    let x = Disjoint::new(x);
+    cpu.pool.run(rows.div_ceil(per_task), &|task| {
+        for row in task * per_task..rows.min((task + 1) * per_task) {
+            // SAFETY: tasks have rows of their own.
+            let x = unsafe { x.part(row * width, width) };
+            let (cos, sin) = (&cos[row * half..][..half], &sin[row * half..][..half]);
+            for head in x.chunks_exact_mut(d_head) {
+                turn(head, cos, sin, style);
+            }
+        }
+    });
+}
+
+fn turn(head: &mut [f32], cos: &[f32], sin: &[f32], style: Rotary) {
+    let angles = cos.iter().zip(sin);
+    match style {
+        Rotary::Interleaved => {
+            for (pair, (cos, sin)) in head.chunks_exact_mut(2).zip(angles) {
+                let (a, b) = (pair[0], pair[1]);
+                (pair[0], pair[1]) = (a * cos - b * sin, b * cos + a * sin);
+            }
+        }
+        Rotary::HalfSplit => {
+            let (first, second) = head.split_at_mut(cos.len());
+            for ((x, y), (cos, sin)) in first.iter_mut().zip(second).zip(angles) {
+                let (a, b) = (*x, *y);
+                (*x, *y) = (a * cos - b * sin, b * cos + a * sin);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::tests::{bits, check_isas, random};
+
+    #[test]
+    fn pairs_turn_by_their_angle() {
+        let (rows, heads, d_head) = (40, 3, 16);
+        let x = random(rows * heads * d_head, 1);
+        let angles = random(rows * d_head / 2, 2);
+        let (cos, sin): (Vec<f32>, Vec<f32>) = angles.iter().map(|a| (a.cos(), a.sin())).unzip();
+        for style in [Rotary::Interleaved, Rotary::HalfSplit] {
+            let results = check_isas(|cpu| {
+                let mut out = x.clone();
+                rotary(cpu, &mut out, rows, heads, d_head, &cos, &sin, style);
+                out
+            });
+            assert!(results.iter().all(|out| bits(out) == bits(&results[0])));
+            for (at, value) in results[0].iter().enumerate() {
+                let (row, d) = (at / (heads * d_head), at % d_head);
+                let (pair, partner, first) = match style {
+                    Rotary::Interleaved => (d / 2, at ^ 1, d % 2 == 0),
+                    Rotary::HalfSplit if d < 8 => (d, at + 8, true),
+                    Rotary::HalfSplit => (d - 8, at - 8, false),
+                };
+                let (sin, cos) = f64::from(angles[row * 8 + pair]).sin_cos();
+                let (own, other) = (f64::from(x[at]), f64::from(x[partner]));
+                let expected = if first { own * cos - other * sin } else { own * cos + other * sin };
+                assert!((f64::from(*value) - expected).abs() < 1e-6);
+            }
+        }
+    }
+}
