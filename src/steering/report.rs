@@ -19,7 +19,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// Prompts of the sample answers.
-const SAMPLE_PROMPTS: [&str; 2] = ["I lost my keys again today.", "How do I cook rice?"];
+const SAMPLE_PROMPTS: [&str; 2] = ["What is a good way to spend a rainy afternoon?", "How do I cook rice?"];
 /// Coefficient and length of the sample answers.
 const SAMPLE_COEFFICIENT: f32 = 2.0;
 const SAMPLE_TOKENS: u32 = 40;
