@@ -153,6 +153,11 @@ pub async fn serve(context: Arc<Context>, listener: TcpListener, shutdown: impl 
     server::serve(listener, Front::from(server::router(context)), shutdown).await;
 }
 
+/// A listener for [`serve`].
+pub async fn bind(settings: &Settings) -> std::io::Result<TcpListener> {
+    server::bind(&settings.host, settings.port).await
+}
+
 /// A runtime for HTTP; compute has its own threads.
 pub fn runtime(threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
@@ -179,8 +184,7 @@ pub fn start_in_background(settings: &Settings) -> Result<Running, AppError> {
     let context = load(settings, &path)?;
     let failed = |error: std::io::Error| AppError::Failed(error.to_string());
     let runtime = runtime(2).map_err(failed)?;
-    let listener =
-        runtime.block_on(TcpListener::bind((settings.host.as_str(), settings.port))).map_err(failed)?;
+    let listener = runtime.block_on(bind(settings)).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let (sender, receiver) = oneshot::channel();
     let (engine, served) = (context.engine.clone(), context.clone());

@@ -9,6 +9,7 @@
 //! | `http` | the HTTP surface: shapes, streams, disconnects, names, keys, recorded client requests |
 //! | `bad_requests` | every bad request of a table gets its status and message |
 //! | `text` | token ids and rendered chats equal `transformers` |
+//! | `readme` | the README's examples work as they stand |
 //! | `repository` | ranks, dependencies, documents |
 //!
 //! `harness` starts servers and speaks HTTP; `run` drives an engine and reads fixtures.
@@ -18,6 +19,7 @@ mod distributions;
 mod exact;
 mod harness;
 mod http;
+mod readme;
 mod repository;
 mod run;
 mod sharing;

@@ -148,7 +148,7 @@ const FLOORS: &[(&str, [u64; 3])] =
     &[("bytes", [1, 11, 1]), ("memmap2", [0, 9, 11]), ("zip", [2, 3, 0]), ("tokio", [1, 44, 2])];
 
 /// Crates that may never come in: HTTP/2, OpenSSL, pickle readers.
-const FORBIDDEN: &[&str] = &["h2", "openssl-sys", "onig_sys", "serde-pickle", "esaxx-rs"];
+const FORBIDDEN: &[&str] = &["h2", "openssl-sys", "onig_sys", "serde-pickle"];
 
 /// Crates in more than one version, each with who holds the older one.
 const DUPLICATES: &[(&str, &str)] = &[

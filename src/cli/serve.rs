@@ -6,7 +6,6 @@ use crate::config::{Activations, Settings};
 use crate::limits;
 use std::path::PathBuf;
 use std::time::Instant;
-use tokio::net::TcpListener;
 
 /// Load a model and serve it over an OpenAI-compatible HTTP endpoint
 #[derive(clap::Args, Clone, Debug)]
@@ -190,7 +189,7 @@ pub fn serve(args: &ServeArgs) -> Outcome {
     eprintln!("traits  {}; a trait is extracted when it is first used", names.join(", "));
     let runtime = app::runtime(2).map_err(|error| CliError::failed(error.to_string()))?;
     runtime.block_on(async {
-        let listener = TcpListener::bind((settings.host.as_str(), settings.port)).await.map_err(|error| {
+        let listener = app::bind(&settings).await.map_err(|error| {
             let (host, port) = (&settings.host, settings.port);
             CliError::config(format!("cannot listen on {host}:{port}: {error}; hint: choose another --port"))
         })?;

@@ -130,7 +130,7 @@ impl Sequence {
             Want::Score(_) => false,
             Want::Capture(_) => true,
         };
-        self.request.use_cache && !(all_rows_needed && !self.prefilled)
+        self.request.use_cache && (self.prefilled || !all_rows_needed)
     }
 
     /// Whether row `position` may be kept for others: drawn continuations of a score are overwritten.

@@ -1,11 +1,11 @@
 //! Cutting text into words before byte-level merging, by the rules that a model file names.
 
 use super::TextError;
-use tokenizers::utils::SysRegex;
+use regex::Regex;
 
 /// GPT-2's words: contractions, then letters, digits or the rest with one space before, then white space. Its own form
-/// has `\s+(?!\S)` before the last alternative: white space leaves its last character to what follows. Engines that
-/// look ahead give up on a run of a million line breaks, so `word_len` does that part.
+/// has `\s+(?!\S)` before the last alternative: white space leaves its last character to what follows. `word_len` does
+/// that part: an engine without look-around takes time linear in the text, whatever the text.
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+";
 
 /// One rule; each rule sees only the pieces that the rule before it made.
@@ -22,7 +22,7 @@ const KINDS: &[(&str, &[Rule])] =
 
 enum Step {
     Digits,
-    Words(SysRegex),
+    Words(Regex),
 }
 
 pub(super) struct Splitter(Vec<Step>);
@@ -38,7 +38,7 @@ impl Splitter {
             })?;
         let step = |rule: &Rule| match rule {
             Rule::Digits => Ok(Step::Digits),
-            Rule::Words(pattern) => SysRegex::new(pattern)
+            Rule::Words(pattern) => Regex::new(pattern)
                 .map(Step::Words)
                 .map_err(|error| TextError::Vocabulary(format!("word pattern of `{pre}`: {error}"))),
         };
@@ -81,8 +81,8 @@ fn run<'t>(steps: &[Step], text: &'t str, word: &mut dyn FnMut(&'t str)) {
 }
 
 /// Bytes of the word that `text`, not empty, begins with.
-fn word_len(regex: &SysRegex, text: &str) -> usize {
-    let len = match regex.find_iter(text).next() {
+fn word_len(regex: &Regex, text: &str) -> usize {
+    let len = match regex.find(text).map(|found| (found.start(), found.end())) {
         Some((0, end)) if end > 0 => end,
         // Cannot be with a pattern that covers any text.
         Some((start, _)) if start > 0 => start,
