@@ -10,11 +10,13 @@
 //! | `bad_requests` | every bad request of a table gets its status and message |
 //! | `text` | token ids and rendered chats equal `transformers` |
 //! | `readme` | the README's examples work as they stand |
+//! | `cli` | the binary: verbs, exit statuses, terminal chat, orderly end |
 //! | `repository` | ranks, dependencies, documents |
 //!
 //! `harness` starts servers and speaks HTTP; `run` drives an engine and reads fixtures.
 
 mod bad_requests;
+mod cli;
 mod distributions;
 mod exact;
 mod harness;

@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 const PREFILL_ROWS_MAX: usize = 512;
 /// Rows of prefill in one step at least, so that prefill always gets on.
 const PREFILL_ROWS_MIN: usize = 8;
+/// Times the budget that a step may take while no sequence decodes.
+const IDLE_BUDGET_FACTOR: f64 = 4.0;
 /// Floats of logits that one step may hold.
 const STEP_LOGITS_MAX: usize = 16 << 20;
 /// Jobs that run at once, beside the serving slots.
@@ -187,7 +189,9 @@ impl Worker {
                 shares.push(Share { sequence, rows: 1 });
             }
         }
-        let budget = f64::from(self.options.step_budget_ms) / 1e3;
+        // With nobody waiting for a next token, a step may take longer: larger chunks waste less.
+        let patience = if shares.is_empty() { IDLE_BUDGET_FACTOR } else { 1.0 };
+        let budget = patience * f64::from(self.options.step_budget_ms) / 1e3;
         let affordable = (budget / self.seconds_per_row) as usize;
         let mut left = affordable.saturating_sub(shares.len()).clamp(PREFILL_ROWS_MIN, PREFILL_ROWS_MAX);
         let logits_rows = (STEP_LOGITS_MAX / self.model.config().vocab_size).max(8);

@@ -1,0 +1,191 @@
+//! The binary itself: verbs, exit statuses, chat in the terminal, an orderly end.
+
+use crate::harness::{TestModel, default_server, read_response, request_bytes};
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+fn demeanor(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_demeanor"))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .expect("it runs")
+}
+
+fn folder(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::create_dir_all(&folder).expect("the test folder is writable");
+    folder
+}
+
+fn model() -> String {
+    TestModel::SmolLm2.path().display().to_string()
+}
+
+#[test]
+fn every_verb_has_help_with_an_example() {
+    for verb in ["serve", "run", "pull", "ls", "extract", "vectors", "traits"] {
+        let output = demeanor(&[verb, "--help"]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{verb}");
+        assert!(text.contains(&format!("demeanor {verb}")) && text.contains("Example"), "{verb}: {text}");
+    }
+}
+
+#[test]
+fn failures_have_their_exit_status_and_say_what_to_do() {
+    let broken = folder("cli").join("broken.gguf");
+    std::fs::write(&broken, b"GGUF\x03\0\0\0 and then nothing of use").expect("writable");
+    let broken = broken.display().to_string();
+    let rows: [(&[&str], i32, &str); 9] = [
+        (&["serve", "--port", "notaport"], 2, "--port"),
+        (&["frobnicate"], 2, "frobnicate"),
+        (&["serve", "-m", &broken], 65, "broken.gguf"),
+        (&["serve", "-m", "no-such-model"], 65, "no-such-model"),
+        (&["pull", "no-such-model"], 65, "smollm2-135m-instruct"),
+        (&["serve", "--host", "0.0.0.0"], 78, "--api-key"),
+        (&["serve", "--max-batch", "0"], 78, "--max-batch"),
+        (&["serve", "-m", &model(), "--isa", "avx9000"], 78, "--isa"),
+        (&["vectors", "import", &broken, "--name", "x", "-m", &model()], 65, "broken.gguf"),
+    ];
+    for (arguments, status, part) in rows {
+        let output = demeanor(arguments);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(status), "{arguments:?}: {text}");
+        assert!(text.contains(part), "{arguments:?}: {text}");
+        assert!(!text.contains("panicked"), "{arguments:?}: {text}");
+    }
+}
+
+#[test]
+fn a_taken_port_is_named() {
+    let port = default_server().address.port().to_string();
+    let output = demeanor(&["serve", "-m", &model(), "--port", &port]);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(78), "{text}");
+    assert!(text.contains("--port"), "{text}");
+}
+
+/// A served process and the address it printed.
+fn serve(arguments: &[&str]) -> (Child, String) {
+    let data = folder("cli-data").display().to_string();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_demeanor"))
+        .args(["serve", "-m", &model(), "--port", "0", "--data-dir", &data])
+        .args(arguments)
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+    let address = lines
+        .by_ref()
+        .map_while(Result::ok)
+        .find_map(|line| {
+            line.split("http://").nth(1).and_then(|rest| rest.split(' ').next()).map(str::to_owned)
+        })
+        .expect("it says where it listens");
+    // The rest is read to the end, so that the process never blocks on a full pipe.
+    std::thread::spawn(move || lines.for_each(drop));
+    (child, address)
+}
+
+fn signal(child: &Child) {
+    let status = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("kill runs");
+    assert!(status.success());
+}
+
+#[test]
+fn a_termination_signal_lets_running_streams_finish() {
+    let (mut child, address) = serve(&[]);
+    let body = json!({"prompt": "The sea", "max_tokens": 200, "stream": true, "ignore_eos": true, "seed": 1});
+    let mut stream = TcpStream::connect(&address).expect("it listens");
+    let headers = [("content-type", "application/json")];
+    stream
+        .write_all(&request_bytes("POST", "/v1/completions", &headers, body.to_string().as_bytes()))
+        .expect("taken");
+    let mut reader = BufReader::new(stream);
+    // The head of the answer is here: the stream runs.
+    let mut begin = Vec::new();
+    reader.read_until(b'\n', &mut begin).expect("a status line");
+    assert!(begin.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&begin));
+    signal(&child);
+    let mut rest = String::new();
+    reader.read_to_string(&mut rest).expect("the stream goes on");
+    assert!(rest.contains("data: [DONE]"), "the stream was cut");
+    assert!(!rest.contains("\"error\""), "{rest}");
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+}
+
+#[test]
+fn a_key_opens_a_served_process() {
+    let (mut child, address) = serve(&["--api-key", "sesame", "--alias", "gpt-x"]);
+    let get = |headers: &[(&str, &str)]| {
+        let mut stream = TcpStream::connect(&address).expect("it listens");
+        stream.write_all(&request_bytes("GET", "/v1/models", headers, b"")).expect("taken");
+        read_response(&mut BufReader::new(stream)).expect("an answer")
+    };
+    assert_eq!(get(&[]).status, 401);
+    let models = get(&[("authorization", "Bearer sesame")]).ok();
+    let ids: Vec<&str> =
+        models["data"].as_array().expect("a list").iter().filter_map(|m| m["id"].as_str()).collect();
+    assert!(ids.contains(&"gpt-x"), "{ids:?}");
+    signal(&child);
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+}
+
+#[test]
+fn a_chat_in_the_terminal_steers_and_compares() {
+    let server = format!("http://{}", default_server().address);
+    let script = "/set system You are brief.\nSay hello.\n/steer 1.5 warm\n/compare Say hello.\n/steer nonsense[\nHi.\n/wrong\n/bye\n";
+    let mut child = Command::new(env!("CARGO_BIN_EXE_demeanor"))
+        .args(["run", "--server", &server, "--seed", "3"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    child.stdin.take().expect("piped").write_all(script.as_bytes()).expect("it reads");
+    let output = child.wait_with_output().expect("it ends");
+    let (answers, notes) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{notes}");
+    assert!(answers.lines().filter(|line| !line.trim().is_empty()).count() >= 3, "three answers: {answers}");
+    assert!(notes.contains("── plain") && notes.contains("── 1.5 warm"), "{notes}");
+    assert!(notes.contains("steering"), "the bad expression is explained: {notes}");
+    assert!(notes.contains("`/wrong` is unknown"), "{notes}");
+}
+
+#[test]
+fn vectors_go_out_and_come_in_again() {
+    let data = folder("cli-vectors");
+    let (data_dir, out) = (data.display().to_string(), data.join("made.gguf").display().to_string());
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/control_smollm2.gguf");
+    let common = ["-m", &model(), "--data-dir", &data_dir].map(str::to_owned);
+    let run = |arguments: &[&str]| {
+        let all: Vec<&str> = arguments.iter().copied().chain(common.iter().map(String::as_str)).collect();
+        let output = demeanor(&all);
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        (
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    let (said, noted) =
+        run(&["vectors", "import", &fixture.display().to_string(), "--name", "random", "--replace"]);
+    let said = format!("{said}{noted}");
+    assert!(said.contains("add") && said.contains("resid"), "the import says what it assumed: {said}");
+    run(&["vectors", "export", "random", "--format", "gguf", "--out", &out]);
+    let same = |path: &str| {
+        let file = demeanor::weights::ModelFile::open(Path::new(path)).expect("a GGUF");
+        file.tensors()
+            .map(|tensor| (tensor.name.to_owned(), tensor.data.to_vec()))
+            .collect::<std::collections::BTreeMap<_, _>>()
+    };
+    assert_eq!(same(&out), same(&fixture.display().to_string()));
+    assert!(run(&["vectors", "list"]).0.contains("random"));
+    let shown: Value = serde_json::from_str(&run(&["vectors", "show", "random", "--json"]).0).expect("JSON");
+    assert_eq!(shown["name"], "random");
+    run(&["vectors", "delete", "random"]);
+    assert!(!run(&["vectors", "list"]).0.contains("random"));
+}
