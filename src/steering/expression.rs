@@ -534,7 +534,7 @@ mod tests {
 
     #[test]
     fn bounds() {
-        let nine = vec!["a"; 9].join(" + ");
+        let nine = ["a"; 9].join(" + ");
         assert!(matches!(
             Expression::parse(&nine, "s"),
             Err(SteeringError::TooMany { given: 9, max: 8, .. })
