@@ -14,6 +14,7 @@ use super::request::{Intervention, Source, SteeringRequest, Unit};
 use super::store::Store;
 use super::traits::{Contrast, Trait, digest_of};
 use super::vector::{Calibration, ModelShape, Origin, Vector};
+use crate::digest::Digest;
 use crate::engine::Engine;
 use crate::limits;
 use crate::text::Text;
@@ -45,6 +46,8 @@ pub(super) struct Shared {
     architecture: String,
     max_dose: f32,
     traits: Vec<Trait>,
+    /// What each trait is extracted from, in the same order.
+    promised: Vec<Pairs>,
     store: Store,
     neutral: &'static str,
     /// Vectors read or made so far.
@@ -58,8 +61,21 @@ struct Located {
     vector: String,
     /// -1 for the second pole of a trait.
     sign: f32,
-    /// Where it is extracted from, for traits.
-    contrasts: Option<Arc<[Contrast]>>,
+    /// What it is extracted from, for traits.
+    pairs: Option<Pairs>,
+}
+
+/// A contrast set with its digest.
+#[derive(Clone)]
+struct Pairs {
+    contrasts: Arc<[Contrast]>,
+    digest: Digest,
+}
+
+impl Pairs {
+    fn of(contrasts: Vec<Contrast>) -> Pairs {
+        Pairs { digest: digest_of(&contrasts), contrasts: contrasts.into() }
+    }
 }
 
 /// What an intervention's source stands for.
@@ -96,6 +112,7 @@ impl Library {
             model,
             architecture,
             max_dose: options.max_dose,
+            promised: traits.iter().map(|one| Pairs::of(one.training())).collect(),
             traits,
             store,
             neutral,
@@ -177,7 +194,7 @@ impl Library {
         let is_made = || self.maker.state(&Key::Extract(name.to_owned())).is_some();
         match found {
             Err(SteeringError::Unknown { .. }) if is_made() => {
-                Ok(Located { vector: name.to_owned(), sign: 1.0, contrasts: None })
+                Ok(Located { vector: name.to_owned(), sign: 1.0, pairs: None })
             }
             found => found,
         }
@@ -357,7 +374,7 @@ impl Library {
 impl Located {
     /// The task that makes it, or joins its making: a vector that is no trait's has no pairs to start from.
     fn task(&self) -> Task {
-        let contrasts = self.contrasts.clone().unwrap_or_else(|| Arc::from([]));
+        let contrasts = self.pairs.as_ref().map_or_else(|| Arc::from([]), |pairs| pairs.contrasts.clone());
         Task::Extract { name: self.vector.clone(), contrasts }
     }
 }
@@ -369,7 +386,7 @@ impl Shared {
 
     /// What a name stands for: a trait's pole, both poles with a point between them, or a stored vector.
     fn locate(&self, name: &str, param: &str) -> Result<Located, SteeringError> {
-        for found in &self.traits {
+        for (found, pairs) in self.traits.iter().zip(&self.promised) {
             let Trait { name: first, opposite: second, .. } = found;
             let is_pair =
                 |a: &str, b: &str| name.strip_prefix(a).and_then(|rest| rest.strip_prefix('.')) == Some(b);
@@ -380,10 +397,9 @@ impl Shared {
             } else {
                 continue;
             };
-            let contrasts = Some(found.training().into());
-            return Ok(Located { vector: first.clone(), sign, contrasts });
+            return Ok(Located { vector: first.clone(), sign, pairs: Some(pairs.clone()) });
         }
-        let located = Located { vector: name.to_owned(), sign: 1.0, contrasts: None };
+        let located = Located { vector: name.to_owned(), sign: 1.0, pairs: None };
         match is_valid_name(name) && self.load(name)?.is_some() {
             true => Ok(located),
             false => Err(self.unknown(name, param)),
@@ -395,11 +411,11 @@ impl Shared {
         let Some(vector) = self.load(&located.vector)? else {
             return Ok(None);
         };
-        let Some(contrasts) = &located.contrasts else {
+        let Some(pairs) = &located.pairs else {
             return Ok(Some(vector));
         };
         let current = match &vector.provenance.origin {
-            Origin::Contrast { form, contrast, .. } => form == FORM && *contrast == digest_of(contrasts),
+            Origin::Contrast { form, contrast, .. } => form == FORM && *contrast == pairs.digest,
             Origin::File { .. } | Origin::Unknown => false,
         };
         let fits = vector.check_fits(&self.model, "name").is_ok();
@@ -449,7 +465,7 @@ impl Shared {
             return Err(SteeringError::range("name", message));
         }
         let stored = match self.locate(name, "name") {
-            Ok(located) if located.contrasts.is_some() => {
+            Ok(located) if located.pairs.is_some() => {
                 return Err(conflict(format!("`{name}` is the name of a trait; choose another")));
             }
             located => located.is_ok(),

@@ -1,7 +1,6 @@
 //! The library with a stand-in for the model: what is made, when, how often, and what waits for it.
 
 use super::*;
-use crate::digest::Digest;
 use crate::model::Change;
 use crate::steering::request::RequestRules;
 use crate::steering::store::tests::Folder;
@@ -192,8 +191,10 @@ async fn what_is_made_is_kept_until_its_pairs_change() {
 
     let mut changed = sample("warm", "cold");
     changed["train"][0]["positive"] = json!("other words");
+    let changed = Trait::parse(&changed.to_string()).unwrap();
     let store = Shared {
-        traits: vec![Trait::parse(&changed.to_string()).unwrap()],
+        promised: vec![Pairs::of(changed.training())],
+        traits: vec![changed],
         model: MODEL,
         architecture: String::new(),
         max_dose: 1.0,

@@ -155,7 +155,7 @@ impl Meter {
         Ok(scores)
     }
 
-    /// The most probable continuations of some prompts, as text.
+    /// The most probable answers to some prompts, as text, up to where the model's chat form ends them.
     pub fn greedy(
         &self,
         prompts: &[String],
@@ -176,7 +176,10 @@ impl Meter {
         });
         let mut texts = Vec::new();
         self.run(requests, |_, outcome| {
-            texts.push(self.text.tokenizer.decode(&outcome.tokens, true));
+            let mut answer = self.text.tokenizer.decode(&outcome.tokens, true);
+            let end = self.text.stop_strings().iter().filter_map(|stop| answer.find(stop)).min();
+            answer.truncate(end.unwrap_or(answer.len()));
+            texts.push(answer);
             Ok(())
         })?;
         Ok(texts)
