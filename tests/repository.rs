@@ -117,10 +117,12 @@ fn unsafe_stands_in_kernels_and_the_memory_map_only() {
     for file in rust_files(&source) {
         let name = file.strip_prefix(&source).expect("below it").to_string_lossy().replace('\\', "/");
         let code = fs::read_to_string(&file).expect("text");
-        let uses = code.lines().any(|line| !line.trim_start().starts_with("//") && line.contains("unsafe "));
+        let code_lines = || code.lines().filter(|line| !line.trim_start().starts_with("//"));
+        let uses = code_lines().any(|line| line.contains("unsafe "));
+        let relies = code_lines().any(|line| line.contains("unsafe {") || line.contains("unsafe impl"));
         if uses {
             assert!(name.starts_with("kernels/") || name.starts_with("weights/"), "{name} contains `unsafe`");
-            assert!(code.contains("SAFETY"), "{name} says why its `unsafe` is sound");
+            assert!(!relies || code.contains("SAFETY"), "{name} says why its `unsafe` is sound");
         }
     }
 }
@@ -152,14 +154,9 @@ const FORBIDDEN: &[&str] = &["h2", "openssl-sys", "onig_sys", "serde-pickle"];
 
 /// Crates in more than one version, each with who holds the older one.
 const DUPLICATES: &[(&str, &str)] = &[
-    ("base64", "spm_precompiled of tokenizers"),
-    ("getrandom", "ring and ahash"),
-    ("hashbrown", "indexmap beside safetensors"),
-    ("thiserror", "tokenizers and hf-hub"),
-    ("thiserror-impl", "tokenizers and hf-hub"),
-    ("windows-sys", "not built on Linux"),
-    ("r-efi", "not built on Linux"),
-    ("wasi", "not built on Linux"),
+    ("getrandom", "ring, for TLS to the hub"),
+    ("hashbrown", "safetensors beside indexmap"),
+    ("syn", "macros at build time, not in the binary"),
 ];
 
 #[test]

@@ -14,6 +14,7 @@ use crate::config::Settings;
 use crate::weights::{self, WeightsError};
 use clap::Parser;
 use std::fmt;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -73,6 +74,7 @@ enum Verb {
 
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    start_logging();
     let outcome = match &arguments.verb {
         Verb::Serve(args) => serve::serve(args),
         Verb::Run(args) => run::run(args),
@@ -89,6 +91,18 @@ pub fn main() -> ExitCode {
             ExitCode::from(error.code)
         }
     }
+}
+
+/// Warnings and errors on stderr; `RUST_LOG` asks for more. No line holds text of a request.
+fn start_logging() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    let colour = std::env::var_os("NO_COLOR").is_none() && std::io::stderr().is_terminal();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colour)
+        .try_init();
 }
 
 impl From<WeightsError> for CliError {
