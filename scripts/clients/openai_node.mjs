@@ -3,7 +3,7 @@
 //     npm install && node openai_node.mjs http://127.0.0.1:8080/v1 ["0.8 warm"]
 //
 // Without an expression the steered calls carry a coefficient of 0, which needs no vector.
-// openai 6.49.0 runs on Node 20; 7.57.0 wants Node 22 and passes the same checks.
+// openai 6.49.0 runs on Node 20; 7.57.0 wants Node 22 (not run with it).
 
 import OpenAI from "openai";
 
