@@ -6,10 +6,11 @@ use crate::engine::{Engine, EngineInfo, EngineOptions};
 use crate::kernels::{Isa, Precision};
 use crate::limits::PAGE_POSITIONS;
 use crate::model::{Model, ModelConfig, ModelOptions};
-use crate::server::{self, Context, Front};
+use crate::server;
+pub use crate::server::{Context, Front};
 use crate::steering::{Library, LibraryOptions};
 use crate::text::Text;
-use crate::weights::{self, ModelFile};
+use crate::weights::{self, ModelFile, WeightsError};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -23,6 +24,8 @@ const CONTEXT_DEFAULT_MAX: u32 = 8192;
 /// Why a server does not come up.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
     /// A bad or missing file.
     #[error("{0}")]
     File(String),
@@ -35,14 +38,20 @@ pub enum AppError {
 
 /// Where the model's file is, without touching the network.
 pub fn locate(settings: &Settings) -> Result<Option<std::path::PathBuf>, AppError> {
-    weights::locate(&settings.model).map_err(|error| AppError::File(error.to_string()))
+    Ok(weights::locate(&settings.model)?)
 }
 
 /// Loads the model at `path` and starts its engine.
 pub fn load(settings: &Settings, path: &Path) -> Result<Arc<Context>, AppError> {
     let file_error = |error: &dyn std::fmt::Display| AppError::File(format!("{}: {error}", path.display()));
-    let file = ModelFile::open(path).map_err(|error| AppError::File(error.to_string()))?;
-    file.scan_finite().map_err(|error| AppError::File(error.to_string()))?;
+    let file = ModelFile::open(path)?;
+    if let Some(expected) = weights::expected_digest(&settings.model)?
+        && file.digest() != expected
+    {
+        let hint = format!("hint: `demeanor pull {}` fetches it again", settings.model);
+        return Err(file_error(&format!("its sha256 is {}, expected {expected}; {hint}", file.digest())));
+    }
+    file.scan_finite()?;
     let text = Text::from_gguf(file.metadata()).map_err(|error| file_error(&error))?;
     let isa = isa(settings)?;
     let precision = match settings.activations {
@@ -143,14 +152,14 @@ fn arithmetic(activations: Activations, isa: Isa) -> &'static str {
     }
 }
 
-/// Serves a loaded model until `shutdown` resolves.
-pub async fn serve(context: Arc<Context>, listener: TcpListener, shutdown: impl Future<Output = ()>) {
-    let engine = context.engine.clone();
-    let shutdown = async move {
-        shutdown.await;
-        engine.drain();
-    };
-    server::serve(listener, Front::from(server::router(context)), shutdown).await;
+/// Serves until `shutdown` resolves; the routes answer 503 until [`open`] gives the front a loaded model.
+pub async fn serve(front: Front, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+    server::serve(listener, front, shutdown).await;
+}
+
+/// Opens the routes of a front.
+pub fn open(front: &Front, context: Arc<Context>) {
+    front.open(server::router(context));
 }
 
 /// A listener for [`serve`].
@@ -187,9 +196,10 @@ pub fn start_in_background(settings: &Settings) -> Result<Running, AppError> {
     let listener = runtime.block_on(bind(settings)).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let (sender, receiver) = oneshot::channel();
-    let (engine, served) = (context.engine.clone(), context.clone());
+    let (engine, front) = (context.engine.clone(), Front::loading());
+    open(&front, context.clone());
     std::thread::spawn(move || {
-        runtime.block_on(serve(served, listener, async {
+        runtime.block_on(serve(front, listener, async {
             let _ = receiver.await;
         }));
     });

@@ -43,12 +43,12 @@ fn failures_have_their_exit_status_and_say_what_to_do() {
     let rows: [(&[&str], i32, &str); 9] = [
         (&["serve", "--port", "notaport"], 2, "--port"),
         (&["frobnicate"], 2, "frobnicate"),
-        (&["serve", "-m", &broken], 65, "broken.gguf"),
-        (&["serve", "-m", "no-such-model"], 65, "no-such-model"),
-        (&["pull", "no-such-model"], 65, "smollm2-135m-instruct"),
+        (&["serve", "--port", "0", "-m", &broken], 65, "broken.gguf"),
+        (&["serve", "--port", "0", "-m", "no-such-model"], 1, "no-such-model"),
+        (&["pull", "no-such-model"], 1, "smollm2-135m-instruct"),
         (&["serve", "--host", "0.0.0.0"], 78, "--api-key"),
         (&["serve", "--max-batch", "0"], 78, "--max-batch"),
-        (&["serve", "-m", &model(), "--isa", "avx9000"], 78, "--isa"),
+        (&["serve", "--port", "0", "-m", &model(), "--isa", "avx9000"], 78, "--isa"),
         (&["vectors", "import", &broken, "--name", "x", "-m", &model()], 65, "broken.gguf"),
     ];
     for (arguments, status, part) in rows {

@@ -18,6 +18,8 @@ fn every_curl_example_works() {
     let mut settings = Setup::new(TestModel::SmolLm2).settings();
     settings.aliases.push("smollm2-135m-instruct".into());
     let server = harness::start(&settings);
+    // What an aborted run may have left.
+    server.send("DELETE", "/v1/vectors/mine", &[], b"");
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("readme");
     fs::create_dir_all(&folder).expect("the test folder is writable");
     let mut outputs = Vec::new();

@@ -4,6 +4,7 @@ use super::CliError;
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::ops::ControlFlow;
+use std::sync::mpsc;
 use std::time::Duration;
 
 /// A server and the key it wants, if any.
@@ -23,56 +24,82 @@ impl Client {
         Client { base: base.trim_end_matches('/').into(), key, agent: config.into() }
     }
 
-    /// Whether a server answers there and has a model.
-    pub fn answers(&self) -> bool {
-        let response = self.agent.get(format!("{}/health", self.base)).call();
-        response.is_ok_and(|response| response.status().as_u16() == 200)
+    /// Names of the models of a demeanor server there; `None` where none answers soon.
+    pub fn models(&self) -> Option<Vec<String>> {
+        let request =
+            self.agent.get(format!("{}/v1/models", self.base)).header("authorization", self.authorization());
+        let request = request.config().timeout_global(Some(Duration::from_secs(2))).build();
+        let text = request.call().ok()?.body_mut().read_to_string().ok()?;
+        let list: Value = serde_json::from_str(&text).ok()?;
+        let ours = list["data"].as_array()?.iter().filter(|model| model["owned_by"] == "demeanor");
+        let names: Vec<String> = ours.filter_map(|model| Some(model["id"].as_str()?.to_owned())).collect();
+        (!names.is_empty()).then_some(names)
     }
 
     fn authorization(&self) -> String {
         format!("Bearer {}", self.key.as_deref().unwrap_or(""))
     }
 
-    /// Posts and hands each event of the stream to `take` until it breaks or the stream ends. Leaving early closes the
-    /// connection, which cancels the answer.
+    /// Posts and hands each event of the stream to `take` until it breaks or the stream ends. `take` is also called
+    /// without an event ten times a second, so that it can break while nothing comes. Leaving early closes the
+    /// connection with the next event, which cancels the answer.
     pub fn post_stream(
         &self,
         path: &str,
         body: &Value,
-        mut take: impl FnMut(Value) -> ControlFlow<()>,
+        mut take: impl FnMut(Option<Value>) -> ControlFlow<()>,
     ) -> Result<(), CliError> {
         let request = self
             .agent
             .post(format!("{}{path}", self.base))
             .header("content-type", "application/json")
             .header("authorization", self.authorization());
-        let mut response = request.send(body.to_string()).map_err(|error| self.unreachable(&error))?;
-        if response.status().as_u16() >= 400 {
-            let text = response.body_mut().read_to_string().unwrap_or_default();
-            return Err(refused(&serde_json::from_str(&text).unwrap_or(Value::String(text))));
-        }
-        for line in BufReader::new(response.into_body().into_reader()).lines() {
-            let line = line.map_err(|error| CliError::failed(format!("the stream broke: {error}")))?;
-            let Some(data) = line.strip_prefix("data: ").filter(|data| *data != "[DONE]") else { continue };
-            let event: Value = serde_json::from_str(data).map_err(|error| {
-                CliError::failed(format!("the server sent an event that is no JSON: {error}"))
-            })?;
-            if event.get("error").is_some() {
-                return Err(refused(&event));
+        let (sender, events) = mpsc::channel();
+        let (body, base) = (body.to_string(), self.base.clone());
+        std::thread::spawn(move || {
+            if let Err(error) = read_stream(request, &body, &base, &sender) {
+                let _ = sender.send(Err(error));
             }
+        });
+        loop {
+            let event = match events.recv_timeout(Duration::from_millis(100)) {
+                Ok(event) => Some(event?),
+                Err(mpsc::RecvTimeoutError::Timeout) => None,
+                Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(()),
+            };
             if take(event).is_break() {
-                break;
+                return Ok(());
             }
         }
-        Ok(())
     }
+}
 
-    fn unreachable(&self, error: &ureq::Error) -> CliError {
-        CliError::failed(format!(
-            "{} does not answer: {error}; hint: start it with `demeanor serve`",
-            self.base
-        ))
+type Request = ureq::RequestBuilder<ureq::typestate::WithBody>;
+type Events = mpsc::Sender<Result<Value, CliError>>;
+
+/// Sends a request and the events of its answer as they come; ends when nobody takes them any more.
+fn read_stream(request: Request, body: &str, base: &str, events: &Events) -> Result<(), CliError> {
+    let mut response = request.send(body).map_err(|error| unreachable(base, &error))?;
+    if response.status().as_u16() >= 400 {
+        let text = response.body_mut().read_to_string().unwrap_or_default();
+        return Err(refused(&serde_json::from_str(&text).unwrap_or(Value::String(text))));
     }
+    for line in BufReader::new(response.into_body().into_reader()).lines() {
+        let line = line.map_err(|error| CliError::failed(format!("the stream broke: {error}")))?;
+        let Some(data) = line.strip_prefix("data: ").filter(|data| *data != "[DONE]") else { continue };
+        let event: Value = serde_json::from_str(data).map_err(|error| {
+            CliError::failed(format!("the server sent an event that is no JSON: {error}"))
+        })?;
+        let failed = event.get("error").is_some();
+        if events.send(if failed { Err(refused(&event)) } else { Ok(event) }).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn unreachable(base: &str, error: &ureq::Error) -> CliError {
+    CliError::failed(format!("{base} does not answer: {error}; hint: start it with `demeanor serve`"))
 }
 
 fn refused(body: &Value) -> CliError {

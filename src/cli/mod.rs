@@ -107,7 +107,14 @@ fn start_logging() {
 
 impl From<WeightsError> for CliError {
     fn from(error: WeightsError) -> CliError {
-        CliError::bad_file(error.to_string())
+        let message = error.to_string();
+        match error {
+            WeightsError::File { .. } | WeightsError::Mismatch { .. } | WeightsError::HostileName { .. } => {
+                CliError::bad_file(message)
+            }
+            WeightsError::NoHome | WeightsError::Pins { .. } => CliError::config(message),
+            _ => CliError::failed(message),
+        }
     }
 }
 
@@ -115,6 +122,7 @@ impl From<AppError> for CliError {
     fn from(error: AppError) -> CliError {
         let message = error.to_string();
         match error {
+            AppError::Weights(error) => error.into(),
             AppError::File(_) => CliError::bad_file(message),
             AppError::Config(_) => CliError::config(message),
             AppError::Failed(_) => CliError::failed(message),

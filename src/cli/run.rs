@@ -32,6 +32,15 @@ pub struct RunArgs {
     pub model: ModelArgs,
 }
 
+impl RunArgs {
+    /// Whether a running server with these models is what was asked for.
+    fn may_use(&self, names: &[String]) -> bool {
+        let plain = |target: &str| target.split('@').next().unwrap_or(target).to_owned();
+        let asked = self.target.as_deref().map(plain);
+        self.model.is_default() && asked.is_none_or(|target| names.contains(&target))
+    }
+}
+
 const HELP: &str = "\
 /steer EXPR        steer the answers, e.g. /steer 2 warm - 1 formal; /steer alone turns it off
 /compare TEXT      the answer to TEXT without and with the steering, from one seed
@@ -41,9 +50,9 @@ const HELP: &str = "\
 
 pub fn run(args: &RunArgs) -> Outcome {
     let server = Client::new(&args.server, args.api_key.clone());
-    let (client, model) = match server.answers() {
-        true => (server, args.target.clone()),
-        false => {
+    let (client, model) = match server.models() {
+        Some(names) if args.may_use(&names) => (server, args.target.clone()),
+        _ => {
             let mut settings = args.model.settings()?;
             if let Some(target) = &args.target {
                 settings.model = target.clone();
@@ -182,12 +191,14 @@ impl Chat {
         self.stop.store(false, Relaxed);
         let mut out = std::io::stdout();
         self.client.post_stream("/v1/chat/completions", &body, |event| {
-            if let Some(piece) = event["choices"][0]["delta"]["content"].as_str() {
-                reply.text.push_str(piece);
-                let _ = write!(out, "{piece}").and_then(|()| out.flush());
-            }
-            if event.get("timings").is_some() {
-                reply.take_summary(&event);
+            if let Some(event) = event {
+                if let Some(piece) = event["choices"][0]["delta"]["content"].as_str() {
+                    reply.text.push_str(piece);
+                    let _ = write!(out, "{piece}").and_then(|()| out.flush());
+                }
+                if event.get("timings").is_some() {
+                    reply.take_summary(&event);
+                }
             }
             if self.stop.load(Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;

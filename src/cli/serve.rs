@@ -1,11 +1,14 @@
 //! `demeanor serve`: loads a model and answers HTTP until a signal comes.
 
 use super::{CliError, Outcome};
-use crate::app;
+use crate::app::{self, Context, Front};
 use crate::config::{Activations, Settings};
 use crate::limits;
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
+use tokio::sync::oneshot;
 
 /// Load a model and serve it over an OpenAI-compatible HTTP endpoint
 #[derive(clap::Args, Clone, Debug)]
@@ -53,7 +56,7 @@ pub struct ServeArgs {
 #[derive(clap::Args, Clone, Debug)]
 pub struct ModelArgs {
     /// Catalogue name, path of a GGUF file, or hf:REPO/FILE
-    #[arg(long, short = 'm', default_value = "smollm2-135m-instruct", env = "DEMEANOR_MODEL")]
+    #[arg(long, short = 'm', default_value = DEFAULT_MODEL, env = "DEMEANOR_MODEL")]
     pub model: String,
     /// Compute threads; default: the cores of this machine
     #[arg(long, short = 't', env = "DEMEANOR_THREADS")]
@@ -81,7 +84,18 @@ pub struct ModelArgs {
     pub data_dir: Option<PathBuf>,
 }
 
+/// Model that is loaded when none is named.
+const DEFAULT_MODEL: &str = "smollm2-135m-instruct";
+
 impl ModelArgs {
+    /// Whether no flag asks for a model of its own.
+    pub fn is_default(&self) -> bool {
+        self.model == DEFAULT_MODEL
+            && self.threads.is_none()
+            && self.isa.is_none()
+            && self.activations == "int8"
+    }
+
     /// Settings with the defaults of a server that nobody else talks to.
     pub fn settings(&self) -> Result<Settings, CliError> {
         let threads = match self.threads {
@@ -167,10 +181,47 @@ impl ServeArgs {
 
 pub fn serve(args: &ServeArgs) -> Outcome {
     let settings = args.settings()?;
-    let begin = Instant::now();
     eprintln!("demeanor {}", env!("CARGO_PKG_VERSION"));
+    let runtime = app::runtime(2).map_err(|error| CliError::failed(error.to_string()))?;
+    runtime.block_on(async {
+        // The port is taken before anything slow: a busy one is said at once, and probes see a server that loads.
+        let listener = app::bind(&settings).await.map_err(|error| {
+            let (host, port) = (&settings.host, settings.port);
+            CliError::config(format!("cannot listen on {host}:{port}: {error}; hint: choose another --port"))
+        })?;
+        let address = listener.local_addr().map_err(|error| CliError::failed(error.to_string()))?;
+        let front = Front::loading();
+        let (sender, loaded) = oneshot::channel();
+        let (loading, opened) = (settings.clone(), front.clone());
+        std::thread::spawn(move || {
+            let result = load(&loading).map(|context| {
+                app::open(&opened, context);
+                say_ready(&loading, address);
+            });
+            let _ = sender.send(result);
+        });
+        let failure = async {
+            match loaded.await {
+                Ok(Err(error)) => error,
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = app::serve(front, listener, signal()) => Ok(()),
+            () = second_signal() => {
+                eprintln!("stopped at once");
+                Ok(())
+            }
+            error = failure => Err(error),
+        }
+    })
+}
+
+/// Fetches the model if need be, loads it and says what it is.
+fn load(settings: &Settings) -> Result<Arc<Context>, CliError> {
     let path = super::on_disk(&settings.model)?;
-    let context = app::load(&settings, &path)?;
+    let begin = Instant::now();
+    let context = app::load(settings, &path)?;
     let info = context.engine.info();
     eprintln!(
         "load    {}: {}, {} blocks, {}, context {}, {:.0} M parameters, {}, {} threads, {:.1} s",
@@ -187,25 +238,16 @@ pub fn serve(args: &ServeArgs) -> Outcome {
     context.text.template().warnings().iter().for_each(|warning| eprintln!("warning {warning}"));
     let names: Vec<&str> = context.library.traits().iter().map(|one| one.name.as_str()).collect();
     eprintln!("traits  {}; a trait is extracted when it is first used", names.join(", "));
-    let runtime = app::runtime(2).map_err(|error| CliError::failed(error.to_string()))?;
-    runtime.block_on(async {
-        let listener = app::bind(&settings).await.map_err(|error| {
-            let (host, port) = (&settings.host, settings.port);
-            CliError::config(format!("cannot listen on {host}:{port}: {error}; hint: choose another --port"))
-        })?;
-        let address = listener.local_addr().map_err(|error| CliError::failed(error.to_string()))?;
-        let key = if settings.api_keys.is_empty() { "no API key (loopback only)" } else { "API key needed" };
-        eprintln!("ready   http://{address}   OpenAI API at /v1   {key}");
-        eprintln!(
-            "try     curl http://{address}/v1/chat/completions -d '{{\"messages\":[{{\"role\":\"user\",\"content\":\"I lost \
-             my keys.\"}}],\"steering\":\"2 warm\",\"max_tokens\":60}}'"
-        );
-        tokio::select! {
-            () = app::serve(context, listener, signal()) => {}
-            () = second_signal() => eprintln!("stopped at once"),
-        }
-        Ok(())
-    })
+    Ok(context)
+}
+
+fn say_ready(settings: &Settings, address: SocketAddr) {
+    let key = if settings.api_keys.is_empty() { "no API key (loopback only)" } else { "API key needed" };
+    eprintln!("ready   http://{address}   OpenAI API at /v1   {key}");
+    eprintln!(
+        "try     curl http://{address}/v1/chat/completions -d '{{\"messages\":[{{\"role\":\"user\",\"content\":\"How do \
+         I cook rice?\"}}],\"steering\":\"2 warm\",\"max_tokens\":60}}'"
+    );
 }
 
 /// The first SIGINT or SIGTERM: running streams may finish.

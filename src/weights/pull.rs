@@ -37,6 +37,11 @@ pub fn locate(name: &str) -> Result<Option<PathBuf>, WeightsError> {
     Fetcher::from_environment()?.locate(name)
 }
 
+/// The sha256 that a model's file must have, where one is known, with the user's settings. No network.
+pub fn expected_digest(name: &str) -> Result<Option<Digest>, WeightsError> {
+    Fetcher::from_environment()?.expected_digest(name)
+}
+
 /// The file of a model, fetched if need be, with the user's settings.
 pub fn pull(name: &str, progress: &mut dyn Progress) -> Result<PathBuf, WeightsError> {
     Fetcher::from_environment()?.pull(name, progress)
@@ -197,6 +202,8 @@ impl Fetcher {
         {
             return Err(WeightsError::Mismatch { origin, expected, found }.into());
         }
+        // Two names can mean one file: who comes second finds it finished.
+        let _one_at_a_time = self.cache.lock(&format!("files of {}", source.repository), progress)?;
         let part = self.cache.part(&place, &remote.etag)?;
         let blob = self.cache.blob(&place, &remote.etag);
         let finished = if blob.is_file() {

