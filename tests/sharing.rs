@@ -2,6 +2,7 @@
 //! chunking, threads, instruction set and cache.
 
 use crate::harness::{self, Server, Setup, TestModel, read_response};
+use demeanor::config::Settings;
 use serde_json::{Value, json};
 use std::io::BufReader;
 use std::sync::atomic::Ordering::Relaxed;
@@ -169,4 +170,46 @@ fn zero_coefficient_is_no_steering() {
     body["steering"] = json!([{"directions": {"15": vec![1.0; 576]}, "coefficient": 2, "unit": "raw"}]);
     let two = server.post("/v1/completions", &body).ok();
     assert_ne!(plain["choices"], two["choices"]);
+}
+
+/// With pages for one context only, sequences give theirs up and are computed again; nothing of it shows.
+#[test]
+fn too_little_memory_costs_time_and_changes_no_byte() {
+    let settings = Settings { kv_bytes: 1, context: Some(1024), ..Setup::new(TestModel::SmolLm2).settings() };
+    let scarce = harness::start(&settings);
+    let plans = plans();
+    let prefix = "The harbour master wrote about the tides, winds and ships of the year. ".repeat(14);
+    let chats: Vec<Value> = (0..6)
+        .map(|i| {
+            let mut body = body(i, &prefix, &plans[i]);
+            body["max_tokens"] = json!(120);
+            body
+        })
+        .collect();
+    // Two long continuations each, the second of which rewinds into the first one's pages.
+    let scores: Vec<Value> = (0..3)
+        .map(|i| {
+            let choice = |word: &str| format!(" The {word} ship number {i} came home.").repeat(14);
+            json!({"prompt": format!("{prefix}{i}"), "choices": [choice("old"), choice("new")]})
+        })
+        .collect();
+    let run = |server: &Server| {
+        std::thread::scope(|scope| {
+            let scores: Vec<_> = scores
+                .iter()
+                .map(|body| scope.spawn(move || server.post("/v1/score", body).ok()["choices"].clone()))
+                .collect();
+            let chats = together(server, &chats).0;
+            (chats, scores.into_iter().map(|score| score.join().expect("no panic")).collect::<Vec<_>>())
+        })
+    };
+    let wanted = run(harness::default_server());
+    let got = run(&scarce);
+    let preempted = scarce.engine.stats().preemptions_total.load(Relaxed);
+    println!("scarce pages: {preempted} preemptions");
+    assert!(preempted > 0, "the test is about preemption");
+    assert_eq!(got, wanted);
+    // What the cache kept meanwhile is right too.
+    assert_eq!(run(&scarce), wanted);
+    scarce.wait_until("all pages are free", |engine| engine.stats().kv_pages_in_use.load(Relaxed) == 0);
 }

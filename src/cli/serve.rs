@@ -202,8 +202,9 @@ pub fn serve(args: &ServeArgs) -> Outcome {
         });
         let failure = async {
             match loaded.await {
+                Ok(Ok(())) => std::future::pending().await,
                 Ok(Err(error)) => error,
-                _ => std::future::pending().await,
+                Err(_) => CliError::failed("loading ended without a result; the message above says why"),
             }
         };
         tokio::select! {

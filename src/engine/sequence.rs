@@ -146,6 +146,12 @@ impl Sequence {
     pub fn forget_pages(&mut self) -> Vec<PageId> {
         self.computed = 0;
         self.keys.clear();
+        // A score starts anew: the rows of its continuations are nowhere else.
+        if let Want::Score(_) = self.request.want {
+            self.score = ScoreState::default();
+            self.tokens.truncate(self.request.prompt.len());
+            self.prefilled = false;
+        }
         // A preempted prefill starts its per-row results anew.
         if !self.prefilled {
             self.prompt_logprobs.clear();

@@ -121,7 +121,8 @@ impl Worker {
         self.retire();
     }
 
-    /// Moves waiting sequences into the running ones, serving before jobs, as long as slots and pages allow.
+    /// Moves waiting sequences into the running ones, serving before jobs, as long as slots and pages allow. While a
+    /// serving one waits for pages, no job takes any.
     fn admit(&mut self) {
         for (priority, slots) in
             [(Priority::Serving, self.options.max_batch), (Priority::Job, RUNNING_JOBS_MAX)]
@@ -135,7 +136,7 @@ impl Worker {
                 }
                 let needed = self.waiting[index].known_rows().div_ceil(PAGE_POSITIONS);
                 if needed > self.pages.available() && !self.running.is_empty() {
-                    break;
+                    return;
                 }
                 let Some(mut sequence) = self.waiting.remove(index) else { break };
                 self.read_cache(&mut sequence);
@@ -197,6 +198,11 @@ impl Worker {
         let logits_rows = (STEP_LOGITS_MAX / self.model.config().vocab_size).max(8);
         let mut logits_left = logits_rows.saturating_sub(shares.len()).max(1);
         for priority in [Priority::Serving, Priority::Job] {
+            if priority == Priority::Job {
+                // What serving leaves, but never nothing.
+                left = left.max(PREFILL_ROWS_MIN);
+                logits_left = logits_left.max(PREFILL_ROWS_MIN);
+            }
             for (sequence, state) in self.running.iter().enumerate() {
                 if state.priority() != priority || state.decoding() || state.ready_rows() == 0 {
                     continue;
@@ -214,8 +220,8 @@ impl Worker {
         shares
     }
 
-    /// Gives each share the pages its rows need. When none is left, the youngest sequence gives its own back and waits
-    /// again; its result does not change by that, only its time.
+    /// Gives each share the pages its rows need. When none is left, another sequence gives its own back and waits again
+    /// (see [`Worker::victim`]); its result does not change by that, only its time.
     fn with_pages(&mut self, shares: Vec<Share>) -> Vec<Share> {
         let mut kept: Vec<Share> = Vec::new();
         let mut preempted: Vec<usize> = Vec::new();
@@ -243,7 +249,23 @@ impl Worker {
         kept
     }
 
-    /// Whether sequence `index` has pages for `rows` more rows; takes them from the pool, or from the youngest others.
+    /// Who gives its pages to sequence `index`: the youngest job if a client waits for `index`, else the youngest of its
+    /// own priority that came after it. So the oldest serving sequence always gets on.
+    fn victim(&self, index: usize, preempted: &[usize]) -> Option<usize> {
+        let priority = self.running[index].priority();
+        let holds = |i: &usize| !self.running[*i].pages.is_empty() && !preempted.contains(i);
+        let of = |wanted: Priority, from: usize| {
+            (from..self.running.len())
+                .rev()
+                .find(|i| *i != index && self.running[*i].priority() == wanted && holds(i))
+        };
+        match priority {
+            Priority::Serving => of(Priority::Job, 0).or_else(|| of(Priority::Serving, index + 1)),
+            Priority::Job => of(Priority::Job, index + 1),
+        }
+    }
+
+    /// Whether sequence `index` has pages for `rows` more rows; takes them from the pool, or from a victim.
     fn cover(&mut self, index: usize, rows: usize, preempted: &mut Vec<usize>) -> bool {
         loop {
             let sequence = &self.running[index];
@@ -256,15 +278,19 @@ impl Worker {
                 self.running[index].pages.push(page);
                 continue;
             }
-            let holds = |i: &usize| !self.running[*i].pages.is_empty() && !preempted.contains(i);
-            match (0..self.running.len()).rev().find(|i| *i > index && holds(i)) {
+            match self.victim(index, preempted) {
                 Some(victim) => {
                     let pages = self.running[victim].forget_pages();
                     pages.into_iter().for_each(|page| self.pages.release(page));
                     preempted.push(victim);
                 }
                 None => {
-                    let alone = !(0..self.running.len()).any(|i| i != index && holds(&i));
+                    let others = self
+                        .running
+                        .iter()
+                        .enumerate()
+                        .filter(|(i, _)| *i != index && !preempted.contains(i));
+                    let alone = others.map(|(_, other)| other.pages.len()).sum::<usize>() == 0;
                     let pages = self.running[index].forget_pages();
                     pages.into_iter().for_each(|page| self.pages.release(page));
                     preempted.push(index);

@@ -21,7 +21,7 @@ impl KvFormat {
 }
 
 /// Largest width of a head: attention keeps a row's sums on the stack.
-pub(super) const D_HEAD_MAX: usize = 512;
+pub const D_HEAD_MAX: usize = 512;
 
 /// K and V of one block for all pages. A page of K is `[kv_head][d_head][64]` (a vector holds one coordinate of sixteen
 /// positions), of V `[kv_head][64][d_head]`.

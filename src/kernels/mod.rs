@@ -43,7 +43,7 @@ pub use elementwise::{
     softcap,
 };
 pub use isa::Isa;
-pub use kv::{KvFormat, KvLayer};
+pub use kv::{D_HEAD_MAX, KvFormat, KvLayer};
 pub use packed::PackedMatrix;
 pub use pool::Pool;
 pub use product::{product, product_many};

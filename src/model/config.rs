@@ -1,6 +1,7 @@
 //! A model family as data: sizes and switches of the one decoder, read from GGUF metadata.
 
 use super::ModelError;
+use crate::kernels::D_HEAD_MAX;
 use crate::limits;
 use crate::weights::Metadata;
 
@@ -273,8 +274,9 @@ impl Fields<'_> {
         if !n_heads.is_multiple_of(n_kv_heads) {
             return Err(self.divides("attention.head_count_kv", n_kv_heads, "attention.head_count", n_heads));
         }
-        if !d_head.is_multiple_of(16) {
-            return Err(self.unsupported("attention.key_length", &d_head.to_string(), "a multiple of 16"));
+        if !d_head.is_multiple_of(16) || d_head > D_HEAD_MAX {
+            let allowed = format!("a multiple of 16 up to {D_HEAD_MAX}");
+            return Err(self.unsupported("attention.key_length", &d_head.to_string(), &allowed));
         }
         for name in ["attention.value_length", "rope.dimension_count"] {
             if let Some(given) = self.optional_size(name, 1024)?.filter(|given| *given as usize != d_head) {

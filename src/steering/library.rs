@@ -286,8 +286,20 @@ impl Library {
         replace: bool,
     ) -> Result<watch::Receiver<State>, SteeringError> {
         self.shared.check_new_name(name, replace)?;
+        self.refuse_pending(name)?;
         check_pairs(&pairs)?;
         self.queue(Task::Extract { name: name.to_owned(), contrasts: pairs.into() }, name)
+    }
+
+    /// A name that is being extracted is taken, though nothing is stored yet.
+    fn refuse_pending(&self, name: &str) -> Result<(), SteeringError> {
+        match self.maker.state(&Key::Extract(name.to_owned())) {
+            Some(State::Working(_)) => Err(SteeringError::Conflict {
+                param: "name".to_owned(),
+                message: format!("a vector `{name}` is being extracted; wait for it or choose another name"),
+            }),
+            _ => Ok(()),
+        }
     }
 
     fn queue(&self, task: Task, name: &str) -> Result<watch::Receiver<State>, SteeringError> {
@@ -309,6 +321,7 @@ impl Library {
         any_weights: bool,
     ) -> Result<(VectorInfo, Assumed), SteeringError> {
         self.shared.check_new_name(name, replace)?;
+        self.refuse_pending(name)?;
         let Imported { mut vector, assumed } = formats::read(file, name)?;
         let model = &self.shared.model;
         if any_weights && vector.provenance.weights.is_some_and(|weights| weights != model.weights) {
@@ -323,9 +336,14 @@ impl Library {
 
     /// Removes a vector from memory and disk; running requests keep theirs. A trait's is made again on its next use.
     pub fn delete(&self, name: &str) -> Result<(), SteeringError> {
-        let located = self.locate(name, "name")?;
-        let was_loaded = lock(&self.shared.loaded).remove(&located.vector).is_some();
-        if self.shared.store.delete(&located.vector)? || was_loaded {
+        let vector = match self.locate(name, "name") {
+            Ok(located) => located.vector,
+            // A file that cannot be read can still be removed.
+            Err(SteeringError::BadFile { .. }) if is_valid_name(name) => name.to_owned(),
+            Err(error) => return Err(error),
+        };
+        let was_loaded = lock(&self.shared.loaded).remove(&vector).is_some();
+        if self.shared.store.delete(&vector)? || was_loaded {
             return Ok(());
         }
         Err(self.shared.unknown(name, "name"))
@@ -339,7 +357,7 @@ impl Library {
             return formats::write(&vector, format, &self.shared.architecture);
         }
         let mut reversed = vector.scaled(|_| -1.0, "name")?;
-        reversed.calibration = vector.calibration;
+        reversed.calibration = vector.calibration.map(Calibration::reversed);
         formats::write(&reversed.named(name), format, &self.shared.architecture)
     }
 
@@ -408,7 +426,12 @@ impl Shared {
 
     /// The vector, if it is made. A trait's vector made from other pairs or by another recipe counts as not made.
     fn ready(&self, located: &Located) -> Result<Option<Arc<Vector>>, SteeringError> {
-        let Some(vector) = self.load(&located.vector)? else {
+        let loaded = match self.load(&located.vector) {
+            // A trait's file that cannot be read is made again.
+            Err(SteeringError::BadFile { .. }) if located.pairs.is_some() => None,
+            loaded => loaded?,
+        };
+        let Some(vector) = loaded else {
             return Ok(None);
         };
         let Some(pairs) = &located.pairs else {
@@ -468,7 +491,7 @@ impl Shared {
             Ok(located) if located.pairs.is_some() => {
                 return Err(conflict(format!("`{name}` is the name of a trait; choose another")));
             }
-            located => located.is_ok(),
+            located => located.is_ok() || self.store.names()?.iter().any(|stored| stored == name),
         };
         if stored && !replace {
             return Err(conflict(format!("there is a vector `{name}`; delete it or ask to replace it")));

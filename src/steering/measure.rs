@@ -52,7 +52,9 @@ impl Meter {
         let tokenizer = &self.text.tokenizer;
         let ids = tokenizer.encode(text, Specials::AsText).map_err(text_failed)?;
         let bos = tokenizer.bos().filter(|_| tokenizer.add_bos());
-        let pieces = ids.chunks_exact(PIECE_TOKENS).take(pieces);
+        // A short context cuts the pieces, with room for BOS and one token to come.
+        let len = PIECE_TOKENS.min(self.engine.info().context as usize - 2);
+        let pieces = ids.chunks_exact(len).take(pieces);
         Ok(pieces.map(|piece| bos.into_iter().chain(piece.iter().copied()).collect()).collect())
     }
 

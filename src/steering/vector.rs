@@ -49,6 +49,13 @@ pub struct Calibration {
     pub rise_minus: f32,
 }
 
+impl Calibration {
+    /// Of the same vector with its sign reversed.
+    pub fn reversed(self) -> Calibration {
+        Calibration { rise_plus: self.rise_minus, rise_minus: self.rise_plus, ..self }
+    }
+}
+
 /// What a vector must fit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelShape {
@@ -163,6 +170,10 @@ fn check_values(block: u32, direction: &[f32], param: &str) -> Result<(), Steeri
         return Err(SteeringError::unfit(param, message));
     }
     let norm = norm(direction);
+    if !norm.is_finite() {
+        let message = format!("the direction of block {block} has a norm beyond the range of f32");
+        return Err(SteeringError::unfit(param, message));
+    }
     if norm < NORM_MIN {
         let message = format!("the direction of block {block} has zero norm ({norm:e})");
         return Err(SteeringError::unfit(param, message));
