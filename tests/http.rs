@@ -378,7 +378,7 @@ fn a_half_closed_client_gets_its_answer() {
 #[test]
 fn keys_guard_every_route_but_the_probes() {
     let server = strict_server();
-    for path in ["/health", "/v1/health", "/ready", "/live"] {
+    for path in ["/health", "/v1/health", "/ready", "/v1/ready", "/live", "/v1/live"] {
         assert_eq!(server.get(path).status, 200, "{path}");
     }
     let bearer = [("authorization", "Bearer secret")];
@@ -408,6 +408,23 @@ fn named_origins_may_call_from_a_browser() {
     let other = [("origin", "https://evil.example"), ("authorization", "Bearer secret")];
     let response = server.send("GET", "/v1/models", &other, b"");
     assert!(!response.headers.contains_key("access-control-allow-origin"));
+}
+
+#[test]
+fn own_pages_and_clients_without_origin_may_post() {
+    let server = default_server();
+    let body = json!({"content": "a"}).to_string();
+    // The second is how Node's fetch calls.
+    for header in [("origin", "http://127.0.0.1"), ("sec-fetch-mode", "cors")] {
+        let headers = [("content-type", "application/json"), header];
+        assert_eq!(server.send("POST", "/tokenize", &headers, body.as_bytes()).status, 200, "{header:?}");
+    }
+    let named = [
+        ("content-type", "application/json"),
+        ("origin", "https://ok.example"),
+        ("authorization", "Bearer secret"),
+    ];
+    assert_eq!(strict_server().send("POST", "/tokenize", &named, body.as_bytes()).status, 200);
 }
 
 #[test]
