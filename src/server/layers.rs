@@ -2,7 +2,7 @@
 
 use super::Context;
 use super::accept::{Lifecycle, Peer};
-use super::error::{ApiError, ErrorCode};
+use super::error::{ApiError, ErrorCode, shown};
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, header};
@@ -124,7 +124,7 @@ fn check_host(context: &Context, request: &Request) -> Result<(), ApiError> {
     }
     Err(ApiError::new(
         ErrorCode::WrongHost,
-        format!("the host `{name}` is not one of this server's; hint: add it with --allowed-host"),
+        format!("the host `{}` is not one of this server's; hint: add it with --allowed-host", shown(name)),
     ))
 }
 
