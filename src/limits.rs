@@ -20,6 +20,9 @@ pub const HEADER_READ_SECONDS_MAX: u64 = 10;
 pub const IDLE_SECONDS_MAX: u64 = 75;
 /// A body that has not arrived by then is a 408.
 pub const BODY_READ_SECONDS_MAX: u64 = 30;
+/// A refused body is read and dropped up to this size and time: a client that is cut off while it sends never reads why.
+pub const REFUSED_BODY_BYTES_MAX: usize = 4 << 20;
+pub const REFUSED_BODY_SECONDS_MAX: u64 = 2;
 /// A stream whose reader takes nothing for so long is closed.
 pub const WRITE_STALL_SECONDS_MAX: u64 = 30;
 /// Send buffer that the kernel keeps for a connection (it doubles the number): some thousand tokens.
