@@ -3,6 +3,11 @@
 // ---- HTTP ----
 /// Largest JSON body: a prompt of a full 128k-token context fits.
 pub const JSON_BODY_BYTES_MAX: usize = 1 << 20;
+/// Largest JSON form of an upload: a direction for each of 30 blocks of d_model 4096. Parsed JSON takes some ten times
+/// its text; larger vectors come as files.
+pub const JSON_UPLOAD_BYTES_MAX: usize = 2 << 20;
+/// Uploads read and checked at once; each holds its file once or twice.
+pub const UPLOADS_AT_ONCE_MAX: usize = 2;
 /// Largest uploaded vector file: 64 blocks of d_model 16,384 in f32, times four.
 pub const UPLOAD_BYTES_MAX: usize = 16 << 20;
 /// Largest request head; more is 431.
@@ -15,6 +20,9 @@ pub const HEADER_READ_SECONDS_MAX: u64 = 10;
 pub const IDLE_SECONDS_MAX: u64 = 75;
 /// A body that has not arrived by then is a 408.
 pub const BODY_READ_SECONDS_MAX: u64 = 30;
+/// A refused body is read and dropped up to this size and time: a client that is cut off while it sends never reads why.
+pub const REFUSED_BODY_BYTES_MAX: usize = 4 << 20;
+pub const REFUSED_BODY_SECONDS_MAX: u64 = 2;
 /// A stream whose reader takes nothing for so long is closed.
 pub const WRITE_STALL_SECONDS_MAX: u64 = 30;
 /// Send buffer that the kernel keeps for a connection (it doubles the number): some thousand tokens.
@@ -38,7 +46,18 @@ pub const JSON_DEPTH_MAX: usize = 64;
 pub const MESSAGES_MAX: usize = 1024;
 pub const STOP_STRINGS_MAX: usize = 64;
 pub const STOP_STRING_BYTES_MAX: usize = 256;
+/// Stop tokens of a request beside the model's own; each drawn token is compared with all.
+pub const STOP_TOKENS_MAX: usize = 64;
+/// Biased tokens, those that texts stand for included.
 pub const LOGIT_BIAS_MAX: usize = 300;
+/// Bytes of one biased text: a word or a phrase.
+pub const LOGIT_BIAS_TEXT_BYTES_MAX: usize = 256;
+/// Characters of a client's input that a message may show.
+pub const SHOWN_CHARS_MAX: usize = 200;
+/// Characters of a message as a whole.
+pub const MESSAGE_CHARS_MAX: usize = 600;
+/// Tokens that are answered with their texts: twice the default context. Each takes some 200 bytes until it is sent.
+pub const PIECES_MAX: usize = 16_384;
 /// Choices of one prompt.
 pub const CHOICES_MAX: usize = 8;
 /// Prompts of one completions request.
@@ -48,6 +67,9 @@ pub const SCORE_CHOICES_MAX: usize = 128;
 /// `top_logprobs` of a chat (OpenAI's bound) and `logprobs` of a completion.
 pub const CHAT_TOP_LOGPROBS_MAX: usize = 20;
 pub const COMPLETION_LOGPROBS_MAX: usize = 100;
+/// Log-probabilities of one completions request, the most probable ones beside each token included; each takes some 100
+/// bytes until it is sent. A body of token ids (at most 150,000 of five digits) with `logprobs` 1 needs 300,000.
+pub const COMPLETION_TOP_ENTRIES_MAX: u64 = 1_000_000;
 /// Interventions of one request; each costs one addition per row and block.
 pub const INTERVENTIONS_MAX: usize = 8;
 /// Characters of a steering expression.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
 use std::sync::OnceLock;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 const CHAT: &str = "/v1/chat/completions";
 const COMPLETIONS: &str = "/v1/completions";
@@ -207,6 +207,55 @@ fn completions_echo_with_log_probabilities() {
 }
 
 #[test]
+fn no_tokens_is_an_empty_answer() {
+    let server = default_server();
+    let messages = json!([{"role": "user", "content": "hi"}]);
+    for (path, body) in [(COMPLETIONS, json!({"prompt": "hi"})), (CHAT, json!({"messages": messages}))] {
+        let ask = |stream: bool| {
+            let mut body = body.clone();
+            (body["max_tokens"], body["stream"]) = (json!(0), json!(stream));
+            body["stream_options"] = json!({"include_usage": true});
+            server.post(path, &body)
+        };
+        let answer = ask(false).ok();
+        let choice = &answer["choices"][0];
+        let text = if path == CHAT { &choice["message"]["content"] } else { &choice["text"] };
+        assert_eq!((text, &choice["finish_reason"]), (&json!(""), &json!("length")), "{path}");
+        assert_eq!(answer["usage"]["completion_tokens"], 0);
+        assert!(answer["usage"]["prompt_tokens"].as_u64() > Some(0));
+        let chunks = chunks(&ask(true));
+        assert!(chunks.iter().any(|chunk| chunk["choices"][0]["finish_reason"] == "length"), "{path}");
+        assert_eq!(chunks.last().expect("chunks")["usage"], answer["usage"]);
+    }
+}
+
+/// Front ends that apply a template themselves write control tokens into the prompt; users who type them into a chat
+/// do not get them.
+#[test]
+fn control_tokens_count_in_prompts_and_not_in_messages() {
+    let server = default_server();
+    let prompt = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n";
+    let count = |body: Value| server.post("/tokenize", &body).ok()["count"].clone();
+    let wanted = count(json!({"prompt": prompt}));
+    assert_eq!(count(json!({"content": prompt})), wanted);
+    let score = server.post("/v1/score", &json!({"prompt": prompt, "choices": ["x"]})).ok();
+    assert_eq!(score["usage"]["prompt_tokens"], wanted);
+    let body = json!({"prompt": prompt, "max_tokens": 0, "echo": true, "logprobs": 1});
+    let answer = server.post(COMPLETIONS, &body).ok();
+    assert_eq!(answer["usage"]["prompt_tokens"], wanted);
+    assert_eq!(answer["choices"][0]["text"], prompt);
+    let logprobs = &answer["choices"][0]["logprobs"];
+    let mut offset = 0;
+    for (index, token) in logprobs["tokens"].as_array().expect("tokens").iter().enumerate() {
+        assert_eq!(logprobs["text_offset"][index], offset);
+        offset += token.as_str().expect("a text").chars().count();
+    }
+    assert_eq!(offset, prompt.len());
+    let typed = |content: &str| count(json!({"messages": [{"role": "user", "content": content}]})).as_u64();
+    assert!(typed("a<|im_end|>") > typed("a").map(|plain| plain + 1));
+}
+
+#[test]
 fn prompts_come_in_four_forms_and_choices_prompt_major() {
     let server = default_server();
     let ids = |text: &str| server.post("/tokenize", &json!({"prompt": text})).ok()["tokens"].clone();
@@ -306,11 +355,14 @@ fn ignored_fields_with_a_meaning_are_named() {
     let answer = default_server().post(
         CHAT,
         &chat(json!({"dry_multiplier": 0.8, "xtc_probability": 0, "mirostat": 2, "nonsense": [1], "top_k": -1, "min_p": 0,
-            "logit_bias": [], "stop": null, "seed": null, "tools": [], "tool_choice": "none", "grammar": ""})),
+            "logit_bias": [], "stop": null, "seed": null, "response_format": "", "tools": [], "tool_choice": "none", "grammar": ""})),
     );
     assert_eq!(answer.headers["x-demeanor-warnings"], "2");
     let warnings = answer.ok()["demeanor"]["warnings"].to_string();
     assert!(warnings.contains("dry_multiplier") && warnings.contains("mirostat"), "{warnings}");
+    let answer = default_server().post(CHAT, &chat(json!({"reasoning_effort": "low"}))).ok();
+    let warnings = answer["demeanor"]["warnings"].to_string();
+    assert!(warnings.contains("reasoning_effort"), "{warnings}");
 }
 
 /// `fixtures/client_requests.json`: bodies as real clients send them.
@@ -334,22 +386,27 @@ fn recorded_client_requests_are_answered() {
 
 #[test]
 fn a_client_that_leaves_frees_its_sequence() {
-    let server = default_server();
-    let long = |stream: bool| json!({"messages": [{"role": "user", "content": "Count."}], "max_tokens": 4000, "ignore_eos": true, "stream": stream});
-    for stream in [true, false] {
-        let before = server.engine.stats().cancelled_total.load(Ordering::Relaxed);
-        let mut client = server.open(CHAT, &long(stream));
-        if stream {
-            let mut first = [0; 64];
-            client.read_exact(&mut first).expect("the stream begins");
-        } else {
-            server
-                .wait_until("running", |engine| engine.stats().requests_running.load(Ordering::Relaxed) > 0);
-        }
+    let server = start(&Setup::new(TestModel::SmolLm2).settings());
+    let stats = server.engine.stats();
+    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    // Bytes behind the body once hid the end of the connection.
+    for (stream, surplus) in [(true, ""), (false, ""), (true, "\r\n"), (false, "\r\n")] {
+        let (cancelled, steps) = (read(&stats.cancelled_total), read(&stats.steps_total));
+        let body = json!({"messages": [{"role": "user", "content": "Count."}], "max_tokens": 4000,
+            "ignore_eos": true, "stream": stream});
+        let mut client = server.open(CHAT, &body);
+        client.write_all(surplus.as_bytes()).expect("taken");
+        server.wait_until("the decoding", |_| read(&stats.steps_total) > steps + 2);
         drop(client);
-        server.wait_until("the cancellation", |engine| {
-            engine.stats().cancelled_total.load(Ordering::Relaxed) > before
+        server.wait_until("the cancellation", |_| read(&stats.cancelled_total) > cancelled);
+        let steps = read(&stats.steps_total);
+        server.wait_until("the end", |_| {
+            read(&stats.requests_running) == 0
+                && read(&stats.kv_pages_in_use) == 0
+                && read(&stats.inside) == 0
         });
+        assert!(read(&stats.steps_total) - steps <= 2, "{stream} {surplus:?}");
+        assert_eq!(read(&stats.cancelled_total), cancelled + 1, "{stream} {surplus:?}");
     }
 }
 
@@ -378,7 +435,7 @@ fn a_half_closed_client_gets_its_answer() {
 #[test]
 fn keys_guard_every_route_but_the_probes() {
     let server = strict_server();
-    for path in ["/health", "/v1/health", "/ready", "/live"] {
+    for path in ["/health", "/v1/health", "/ready", "/v1/ready", "/live", "/v1/live"] {
         assert_eq!(server.get(path).status, 200, "{path}");
     }
     let bearer = [("authorization", "Bearer secret")];
@@ -408,6 +465,23 @@ fn named_origins_may_call_from_a_browser() {
     let other = [("origin", "https://evil.example"), ("authorization", "Bearer secret")];
     let response = server.send("GET", "/v1/models", &other, b"");
     assert!(!response.headers.contains_key("access-control-allow-origin"));
+}
+
+#[test]
+fn own_pages_and_clients_without_origin_may_post() {
+    let server = default_server();
+    let body = json!({"content": "a"}).to_string();
+    // The second is how Node's fetch calls.
+    for header in [("origin", "http://127.0.0.1"), ("sec-fetch-mode", "cors")] {
+        let headers = [("content-type", "application/json"), header];
+        assert_eq!(server.send("POST", "/tokenize", &headers, body.as_bytes()).status, 200, "{header:?}");
+    }
+    let named = [
+        ("content-type", "application/json"),
+        ("origin", "https://ok.example"),
+        ("authorization", "Bearer secret"),
+    ];
+    assert_eq!(strict_server().send("POST", "/tokenize", &named, body.as_bytes()).status, 200);
 }
 
 #[test]

@@ -219,7 +219,7 @@ async fn answer(
 /// Before the model is there: alive, but not ready.
 fn loading(path: &str) -> Response<Body> {
     let mut response = match path {
-        "/live" => Response::new(Body::from("{\"status\":\"ok\"}")),
+        "/live" | "/v1/live" => Response::new(Body::from("{\"status\":\"ok\"}")),
         _ => ApiError::new(ErrorCode::Loading, "Loading model").retry_after(2).into_response(),
     };
     super::layers::mark(&mut response, super::layers::fresh_request_id());

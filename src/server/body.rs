@@ -9,7 +9,7 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use serde_json::{Map, Value};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,7 +52,7 @@ pub fn media_type(headers: &HeaderMap) -> Option<String> {
 }
 
 /// The whole body, at most `bytes_max`, within the time limit. A declared length that is too large is refused before
-/// a byte is read, so that no `100 Continue` is sent.
+/// anything is kept, and without a `100 Continue`.
 pub async fn read(
     headers: &HeaderMap,
     body: Body,
@@ -65,10 +65,15 @@ pub async fn read(
     };
     let declared =
         headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if declared.or(body.size_hint().exact()).is_some_and(|length| length > bytes_max as u64) {
+    let is_too_large = declared.or(body.size_hint().exact()).is_some_and(|length| length > bytes_max as u64);
+    let mut body = pin!(body);
+    if is_too_large {
+        // A client that asks first has sent nothing and shall not.
+        if !headers.contains_key(header::EXPECT) {
+            discard(body).await;
+        }
         return too_large();
     }
-    let mut body = pin!(body);
     let mut bytes = Vec::new();
     let mut expired = pin!(expiry(connection));
     loop {
@@ -82,10 +87,24 @@ pub async fn read(
             .map_err(|_| ApiError::new(ErrorCode::BadRequest, "the body ended early or is malformed"))?;
         let Ok(data) = frame.into_data() else { continue };
         if bytes.len() + data.len() > bytes_max {
+            discard(body).await;
             return too_large();
         }
         bytes.extend_from_slice(&data);
     }
+}
+
+/// Takes what still comes of a refused body, within bounds.
+async fn discard(mut body: Pin<&mut Body>) {
+    let drop_frames = async {
+        let mut left = limits::REFUSED_BODY_BYTES_MAX;
+        while let Some(Ok(frame)) = body.frame().await {
+            let length = frame.data_ref().map_or(0, |data| data.len());
+            let Some(rest) = left.checked_sub(length) else { break };
+            left = rest;
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(limits::REFUSED_BODY_SECONDS_MAX), drop_frames).await;
 }
 
 /// Resolves when the body has had its time: sooner when the client can send no more of it.

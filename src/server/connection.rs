@@ -5,6 +5,9 @@
 //! for a full close, after which nothing is. So while an answer is due, the end is not passed on. Instead something
 //! harmless is sent: `102 Processing` before the head of a plain answer (HTTP/1.1 clients skip 1xx), a comment line in
 //! a stream. A socket that is gone answers that with a reset, which ends the connection and with it the sequence.
+//!
+//! The reader does not read on while bytes behind the request (a stray line end, a pipelined request) wait in its buffer,
+//! so it would not come upon the end. It flushes in any case, so the socket is watched for the end there.
 
 use super::error::{ApiError, ErrorCode};
 use crate::limits;
@@ -16,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Notify;
@@ -81,16 +84,30 @@ impl ConnectionState {
     }
 }
 
-type ErrorWatch = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
+/// Resolves when something becomes known of the socket.
+type Watch = Pin<Box<dyn Future<Output = io::Result<Ready>> + Send>>;
+
+/// What tells of the end of the client's bytes, read or not. "Readable" would also, but tells of every byte.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const END: Interest = Interest::PRIORITY;
+/// Elsewhere only reading tells.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const END: Interest = Interest::ERROR;
+
+fn watch(read: &Arc<OwnedReadHalf>, interest: Interest) -> Watch {
+    let read = read.clone();
+    Box::pin(async move { read.ready(interest).await })
+}
 
 /// The socket with its timers.
 pub struct Connection {
-    /// `None` once the client's bytes ended while an answer was due; then `watch` owns it.
-    read: Option<OwnedReadHalf>,
+    read: Arc<OwnedReadHalf>,
     write: OwnedWriteHalf,
     state: Arc<ConnectionState>,
+    /// Resolves at the end of the client's bytes.
+    end: Watch,
     /// Set when the client's bytes ended while an answer was due; resolves when the socket is gone.
-    watch: Option<ErrorWatch>,
+    gone: Option<Watch>,
     /// Bytes of the interim answer still to be sent.
     interim: &'static [u8],
     /// An answer of ours that replaces one hyper made up, and how much of it is sent.
@@ -109,11 +126,13 @@ const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 impl Connection {
     pub fn new(stream: TcpStream, state: Arc<ConnectionState>) -> Connection {
         let (read, write) = stream.into_split();
+        let read = Arc::new(read);
         Connection {
-            read: Some(read),
+            end: watch(&read, END),
+            read,
             write,
             state,
-            watch: None,
+            gone: None,
             interim: &[],
             replacement: None,
             head_timer: Box::pin(sleep(Duration::from_secs(limits::HEADER_READ_SECONDS_MAX))),
@@ -155,28 +174,33 @@ impl Connection {
         if matches!(phase, Phase::Idle | Phase::WaitingOld) {
             return false;
         }
-        let Some(read) = self.read.take() else { return false };
-        if phase == Phase::Waiting {
-            self.interim = INTERIM;
+        if self.gone.is_none() {
+            if phase == Phase::Waiting {
+                self.interim = INTERIM;
+            }
+            self.state.has_ended.store(true, Ordering::Release);
+            self.state.ended.notify_waiters();
+            self.gone = Some(watch(&self.read, Interest::ERROR));
         }
-        self.state.has_ended.store(true, Ordering::Release);
-        self.state.ended.notify_waiters();
-        self.watch = Some(Box::pin(async move { read.ready(Interest::ERROR).await.map(|_| ()) }));
         true
     }
 
-    /// After the end of the client's bytes: pending until the socket is gone or the answer is complete.
-    fn poll_after_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.state.phase() == Phase::Idle {
-            return Poll::Ready(Ok(()));
-        }
-        self.send_interim(cx)?;
-        match &mut self.watch {
-            Some(watch) => match watch.as_mut().poll(cx) {
-                Poll::Ready(_) => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
-                Poll::Pending => Poll::Pending,
-            },
-            None => Poll::Pending,
+    /// After the end of the client's bytes: fails when the socket is gone.
+    fn check_gone(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let is_gone = self.gone.as_mut().is_some_and(|gone| gone.as_mut().poll(cx).is_ready());
+        if is_gone { Err(io::ErrorKind::ConnectionReset.into()) } else { Ok(()) }
+    }
+
+    /// Bytes that the client has sent; none at their end.
+    fn poll_receive(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let stream: &TcpStream = (*self.read).as_ref();
+        loop {
+            ready!(stream.poll_read_ready(cx))?;
+            match stream.try_read_buf(buffer) {
+                Ok(_) => return Poll::Ready(Ok(())),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
         }
     }
 
@@ -226,17 +250,15 @@ impl AsyncRead for Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.watch.is_some() {
-            return this.poll_after_end(cx);
-        }
         this.check_head_timer(cx)?;
-        let Some(read) = &mut this.read else { return Poll::Ready(Ok(())) };
         let before = buffer.filled().len();
-        ready!(Pin::new(read).poll_read(cx, buffer))?;
+        ready!(this.poll_receive(cx, buffer))?;
         if buffer.filled().len() > before {
             this.note_bytes();
         } else if buffer.remaining() > 0 && this.hold_end() {
-            return this.poll_after_end(cx);
+            // Until the answer is complete, when the reader asks again.
+            this.check_gone(cx)?;
+            return Poll::Pending;
         }
         Poll::Ready(Ok(()))
     }
@@ -263,7 +285,19 @@ impl AsyncWrite for Connection {
         this.poll_send(cx, bytes)
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Nothing is buffered here. The reader flushes whenever it has looked for news and has nothing left to write, so
+    /// this is where the end of the client's bytes is noticed and the interim answer is sent.
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.state.phase() == Phase::Idle {
+            return Poll::Ready(Ok(()));
+        }
+        if this.gone.is_none() && this.end.as_mut().poll(cx).is_ready() && !this.hold_end() {
+            // HTTP/1.0, which knows no interim answer. A new watch: a finished one must not be polled again.
+            this.end = Box::pin(std::future::pending());
+        }
+        this.send_interim(cx)?;
+        this.check_gone(cx)?;
         Poll::Ready(Ok(()))
     }
 

@@ -1,6 +1,7 @@
 //! Every refusal a client can get: one code each, and one place that decides status, type and retry advice.
 
 use crate::engine::{SequenceError, SubmitError};
+use crate::limits;
 use crate::steering::SteeringError;
 use crate::text::TextError;
 use axum::body::Body;
@@ -153,7 +154,7 @@ impl ApiError {
 
     /// A refusal that names the field `param`.
     pub fn at(code: ErrorCode, param: impl Into<String>, message: impl fmt::Display) -> ApiError {
-        let param = param.into();
+        let param = shown(param.into());
         ApiError {
             code,
             message: format!("`{param}`: {message}"),
@@ -180,12 +181,25 @@ impl ApiError {
     /// The error object of OpenAI's shape. `Loading` answers in llama.cpp's words, which routers look for.
     pub fn body(&self) -> Value {
         let meaning = self.code.meaning();
+        let message = clipped(&self.message, limits::MESSAGE_CHARS_MAX);
         if self.code == ErrorCode::Loading {
-            return json!({"error": {"message": self.message, "type": meaning.kind, "param": null, "code": 503}});
+            return json!({"error": {"message": message, "type": meaning.kind, "param": null, "code": 503}});
         }
         json!({"error": {
-            "message": self.message, "type": meaning.kind, "param": self.param, "code": meaning.code,
+            "message": message, "type": meaning.kind, "param": self.param.as_ref().map(shown), "code": meaning.code,
         }})
+    }
+}
+
+/// What a client sent as a message may show it: its beginning when it is long.
+pub fn shown(given: impl fmt::Display) -> String {
+    clipped(&given.to_string(), limits::SHOWN_CHARS_MAX)
+}
+
+fn clipped(text: &str, chars_max: usize) -> String {
+    match text.char_indices().nth(chars_max) {
+        None => text.to_string(),
+        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
     }
 }
 
@@ -304,6 +318,19 @@ mod tests {
         assert_eq!(body["error"]["code"], "invalid_value");
         assert_eq!(body["error"]["type"], "invalid_request_error");
         assert_eq!(error.into_response().status(), StatusCode::BAD_REQUEST);
+    }
+
+    #[test]
+    fn messages_show_little_of_what_was_sent() {
+        let long = "é".repeat(100_000);
+        let error = ApiError::at(ErrorCode::InvalidValue, long.clone(), format!("{} is wrong", shown(&long)));
+        let body = error.body();
+        let length = |field: &str| body["error"][field].as_str().map(|text| text.chars().count());
+        assert_eq!(length("param"), Some(limits::SHOWN_CHARS_MAX + 3));
+        assert_eq!(length("message"), Some(2 * (limits::SHOWN_CHARS_MAX + 3) + "``:  is wrong".len()));
+        let body = ApiError::new(ErrorCode::BadRequest, long).body();
+        assert_eq!(body["error"]["message"].as_str().map(|text| text.ends_with("é...")), Some(true));
+        assert_eq!(shown("short"), "short");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Takes typed values out of a JSON object, with errors that name the field, what was given and what is allowed.
 
-use super::error::{ApiError, ErrorCode};
+use super::error::{ApiError, ErrorCode, shown};
 use super::json::kind;
 use serde_json::{Map, Value};
 use std::fmt::Display;
@@ -132,7 +132,11 @@ pub fn wrong_kind(path: &str, given: &Value, wanted: &str) -> ApiError {
 }
 
 fn out_of_range(path: &str, given: &Value, low: impl Display, high: impl Display) -> ApiError {
-    ApiError::at(ErrorCode::InvalidValue, path, format!("{given} is out of range; allowed {low} to {high}"))
+    ApiError::at(
+        ErrorCode::InvalidValue,
+        path,
+        format!("{} is out of range; allowed {low} to {high}", shown(given)),
+    )
 }
 
 fn whole(path: &str, value: &Value, low: &i64, high: &i64) -> Result<i64, ApiError> {
@@ -141,7 +145,11 @@ fn whole(path: &str, value: &Value, low: &i64, high: &i64) -> Result<i64, ApiErr
     }
     let number = value.as_f64().ok_or_else(|| wrong_kind(path, value, "a whole number"))?;
     if number.fract() != 0.0 {
-        return Err(ApiError::at(ErrorCode::InvalidValue, path, format!("{value} is not a whole number")));
+        return Err(ApiError::at(
+            ErrorCode::InvalidValue,
+            path,
+            format!("{} is not a whole number", shown(value)),
+        ));
     }
     // 2^53 bounds what a float says exactly.
     if number.abs() > 9_007_199_254_740_992.0 {

@@ -1,6 +1,6 @@
 //! Strict reading of JSON bodies: UTF-8, bounded depth, no duplicate keys; errors name the top-level field.
 
-use super::error::{ApiError, ErrorCode};
+use super::error::{ApiError, ErrorCode, shown};
 use crate::limits::JSON_DEPTH_MAX;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
@@ -60,11 +60,12 @@ impl Place {
     fn explain(&self, error: &serde_json::Error) -> ApiError {
         let param = self.field.borrow().clone();
         if let Some(key) = self.duplicate.borrow().as_ref() {
-            let mut api = ApiError::new(ErrorCode::DuplicateField, format!("the field `{key}` occurs twice"));
+            let mut api =
+                ApiError::new(ErrorCode::DuplicateField, format!("the field `{}` occurs twice", shown(key)));
             api.param = param;
             return api;
         }
-        let place = param.as_ref().map(|field| format!(" in `{field}`")).unwrap_or_default();
+        let place = param.as_ref().map(|field| format!(" in `{}`", shown(field))).unwrap_or_default();
         let mut api =
             ApiError::new(ErrorCode::InvalidJson, format!("the body is not valid JSON{place}: {error}"));
         api.param = param;

@@ -1,8 +1,8 @@
-//! What every request passes before a route: request id, panic guard, Host check, CORS, key, drain.
+//! What every request passes before a route: request id, panic guard, Host, CORS, Origin, key, drain.
 
 use super::Context;
 use super::accept::{Lifecycle, Peer};
-use super::error::{ApiError, ErrorCode};
+use super::error::{ApiError, ErrorCode, shown};
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, header};
@@ -19,7 +19,7 @@ use std::time::Instant;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_BYTES_MAX: usize = 128;
 /// Open without a key: probes of load balancers.
-const OPEN_ROUTES: [&str; 4] = ["/health", "/v1/health", "/ready", "/live"];
+const OPEN_ROUTES: [&str; 6] = ["/health", "/v1/health", "/ready", "/v1/ready", "/live", "/v1/live"];
 const CORS_HEADERS: &str = "authorization, content-type, x-api-key, x-request-id, x-demeanor-steering, \
     x-demeanor-persona, x-demeanor-user";
 const CORS_EXPOSED: &str = "x-request-id, x-demeanor-fingerprint, x-demeanor-persona, x-demeanor-warnings, \
@@ -55,7 +55,10 @@ async fn admit(context: Arc<Context>, request: Request, next: Next) -> Response<
     let checked = check_host(&context, &request).and_then(|()| check_preflight(&context, &request)).and_then(
         |preflight| match preflight {
             Some(response) => Ok(Some(response)),
-            None => check_key(&context, &request).and_then(|()| check_drain(&request)).map(|()| None),
+            None => check_origin(&context, &request)
+                .and_then(|()| check_key(&context, &request))
+                .and_then(|()| check_drain(&request))
+                .map(|()| None),
         },
     );
     match checked {
@@ -121,7 +124,7 @@ fn check_host(context: &Context, request: &Request) -> Result<(), ApiError> {
     }
     Err(ApiError::new(
         ErrorCode::WrongHost,
-        format!("the host `{name}` is not one of this server's; hint: add it with --allowed-host"),
+        format!("the host `{}` is not one of this server's; hint: add it with --allowed-host", shown(name)),
     ))
 }
 
@@ -155,9 +158,11 @@ fn is_known_host(context: &Context, name: &str) -> bool {
 /// The request's origin when the operator named it.
 fn allowed_origin(context: &Context, headers: &HeaderMap) -> Option<HeaderValue> {
     let origin = headers.get(header::ORIGIN)?;
-    let known =
-        context.settings.cors_origins.iter().any(|known| known.trim_end_matches('/') == origin.text());
-    known.then(|| origin.clone())
+    is_named_origin(context, origin.text()).then(|| origin.clone())
+}
+
+fn is_named_origin(context: &Context, origin: &str) -> bool {
+    context.settings.cors_origins.iter().any(|known| known.trim_end_matches('/') == origin)
 }
 
 /// Answers a preflight; `None` when the request is not one.
@@ -169,9 +174,7 @@ fn check_preflight(context: &Context, request: &Request) -> Result<Option<Respon
         return Ok(None);
     }
     if allowed_origin(context, headers).is_none() {
-        let message =
-            "this origin may not call this server from a browser; hint: --cors-origin names those that may";
-        return Err(ApiError::new(ErrorCode::OriginRefused, message));
+        return Err(origin_refused());
     }
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
@@ -183,6 +186,39 @@ fn check_preflight(context: &Context, request: &Request) -> Result<Option<Respon
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     Ok(Some(response))
+}
+
+fn origin_refused() -> ApiError {
+    let message =
+        "this origin may not call this server from a browser; hint: --cors-origin names those that may";
+    ApiError::new(ErrorCode::OriginRefused, message)
+}
+
+/// A page of some other site can make a browser send forms and uploads here without asking first. Browsers say where
+/// such a request comes from, so one that may change something must come from a named origin or from this server's
+/// own pages. Clients that are no browsers send no Origin.
+fn check_origin(context: &Context, request: &Request) -> Result<(), ApiError> {
+    if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
+        return Ok(());
+    }
+    let headers = request.headers();
+    let host = headers.get(header::HOST).map(AsText::text);
+    let host = request.uri().authority().map(|authority| authority.as_str()).or(host).unwrap_or_default();
+    let mut origins = headers.get_all(header::ORIGIN).iter();
+    let allowed =
+        origins.all(|origin| is_named_origin(context, origin.text()) || is_own_origin(origin.text(), host));
+    if allowed { Ok(()) } else { Err(origin_refused()) }
+}
+
+/// Whether an origin is where `host` (name and port of the Host header) leads to.
+fn is_own_origin(origin: &str, host: &str) -> bool {
+    let (authority, default_port) = match origin.split_once("://") {
+        Some(("http", authority)) => (authority, ":80"),
+        Some(("https", authority)) => (authority, ":443"),
+        _ => return false,
+    };
+    let bare = |name: &str| name.strip_suffix(default_port).unwrap_or(name).to_ascii_lowercase();
+    !authority.is_empty() && bare(authority) == bare(host)
 }
 
 // ---- key, drain ----
@@ -245,6 +281,28 @@ mod tests {
         ];
         for (host, name) in table {
             assert_eq!(host_name(host), name, "{host}");
+        }
+    }
+
+    #[test]
+    fn own_origins() {
+        let table = [
+            ("http://127.0.0.1:8080", "127.0.0.1:8080", true),
+            ("http://LocalHost", "localhost", true),
+            ("http://localhost", "localhost:80", true),
+            ("https://a.example", "a.example:443", true),
+            ("http://[::1]:8080", "[::1]:8080", true),
+            ("http://localhost:3000", "localhost:8080", false),
+            ("https://localhost", "localhost:80", false),
+            ("http://localhost.evil.example:8080", "localhost:8080", false),
+            ("https://evil.example", "localhost:8080", false),
+            ("null", "null", false),
+            ("", "", false),
+            ("http://", "", false),
+            ("file://", "", false),
+        ];
+        for (origin, host, own) in table {
+            assert_eq!(is_own_origin(origin, host), own, "{origin} {host}");
         }
     }
 

@@ -12,6 +12,7 @@ mod layers;
 mod metrics;
 mod native;
 mod openai;
+mod path;
 
 pub use accept::{Front, Lifecycle, Peer, bind, serve};
 pub use error::{ApiError, ErrorCode};
@@ -27,10 +28,12 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::Method;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, get, post};
+use error::shown;
 use keys::Keys;
 use metrics::Metrics;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::Semaphore;
 
 /// What this build calls itself in fingerprints and metrics.
 pub const BUILD: &str = env!("CARGO_PKG_VERSION");
@@ -45,6 +48,8 @@ pub struct Context {
     /// When it was loaded, Unix seconds.
     pub created: u64,
     pub settings: Settings,
+    /// Places for uploads that are being read and checked.
+    uploads: Arc<Semaphore>,
     keys: Keys,
     metrics: Metrics,
 }
@@ -62,7 +67,9 @@ impl Context {
         // From here on only their digests are kept.
         let settings = Settings { api_keys: Vec::new(), ..settings };
         let created = unix_seconds();
-        Context { engine, text, library, model, created, settings, keys, metrics: Metrics::default() }
+        let uploads = Arc::new(Semaphore::new(limits::UPLOADS_AT_ONCE_MAX));
+        let metrics = Metrics::default();
+        Context { engine, text, library, model, created, settings, uploads, keys, metrics }
     }
 
     /// The model's name and its aliases, without repeats.
@@ -165,7 +172,10 @@ pub fn router(context: Arc<Context>) -> Router {
     }
     router
         .method_not_allowed_fallback(|method: Method| async move {
-            ApiError::new(ErrorCode::MethodNotAllowed, format!("{method} is not allowed on this route"))
+            ApiError::new(
+                ErrorCode::MethodNotAllowed,
+                format!("{} is not allowed on this route", shown(&method)),
+            )
         })
         .fallback(|| async {
             ApiError::new(

@@ -126,9 +126,10 @@ impl Text {
         Ok(Encoded { ids: self.with_bos(ids), warnings: composed.warnings })
     }
 
-    /// A prompt without a template: plain text, control tokens stay text.
+    /// A prompt without a template. Control tokens written in it are meant: clients that apply a template of their own
+    /// send the whole dialogue this way.
     pub fn complete(&self, prompt: &str) -> Result<Vec<u32>, TextError> {
-        Ok(self.with_bos(self.tokenizer.encode(prompt, Specials::AsText)?))
+        Ok(self.with_bos(self.tokenizer.encode(prompt, Specials::Parse)?))
     }
 
     /// Puts BOS first where the model wants it and the template has not written it.

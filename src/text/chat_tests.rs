@@ -147,7 +147,10 @@ fn bos_comes_once() {
     let ids = text.chat(&messages(&["u:a"]), &ChatOptions::default()).unwrap().ids;
     assert_eq!(ids[..2], [2, 260]);
     assert_eq!(text.complete("a").unwrap()[0], 2);
+    assert_eq!(text.complete("<bos>a").unwrap(), text.complete("a").unwrap());
     assert_eq!(chatml().complete("a").unwrap(), [97]);
+    // A dialogue that the client wrote itself keeps its control tokens.
+    assert_eq!(chatml().complete("<|im_start|>a<|im_end|>").unwrap(), [256, 97, 257]);
     let plain = Text::new(Arc::new(piece_tokenizer()), Template::plain_dialogue("<bos>", "<eos>").unwrap());
     let encoded = plain.chat(&messages(&["s:x", "u:a", "a:b", "u:c"]), &ChatOptions::default()).unwrap();
     assert_eq!(encoded.ids[0], 2);

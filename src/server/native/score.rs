@@ -16,7 +16,7 @@ use axum::extract::{Request, State};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-const FIELDS: [&str; 14] = [
+const FIELDS: [&str; 15] = [
     "model",
     "messages",
     "prompt",
@@ -30,6 +30,7 @@ const FIELDS: [&str; 14] = [
     "continue_final_message",
     "chat_template_kwargs",
     "enable_thinking",
+    "reasoning_effort",
     "cache_prompt",
 ];
 

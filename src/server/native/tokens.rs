@@ -1,5 +1,6 @@
 //! Text to token ids and back, in the dialects of llama.cpp (`content`) and vLLM (`prompt` or `messages`).
 
+use crate::limits;
 use crate::server::Context;
 use crate::server::body::read_object;
 use crate::server::error::{ApiError, ErrorCode};
@@ -11,7 +12,7 @@ use axum::extract::{Request, State};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-const TOKENIZE_FIELDS: [&str; 14] = [
+const TOKENIZE_FIELDS: [&str; 15] = [
     "content",
     "prompt",
     "messages",
@@ -25,6 +26,7 @@ const TOKENIZE_FIELDS: [&str; 14] = [
     "continue_final_message",
     "chat_template_kwargs",
     "enable_thinking",
+    "reasoning_effort",
     "tools",
 ];
 
@@ -61,6 +63,13 @@ pub async fn tokenize(
 
     let text = context.text.clone();
     let ids = blocking(move || encode(&text, source, specials)).await?;
+    if ids.len() > limits::PIECES_MAX {
+        for (field, asked) in [("with_pieces", with_pieces), ("return_token_strs", with_strings)] {
+            if asked {
+                return Err(too_many_pieces(field, ids.len()));
+            }
+        }
+    }
     let tokenizer = &context.text.tokenizer;
     let tokens: Value = match with_pieces {
         true => ids.iter().map(|id| json!({"id": id, "piece": piece(tokenizer, *id)})).collect(),
@@ -73,6 +82,12 @@ pub async fn tokenize(
         answer["token_strs"] = ids.iter().map(|id| tokenizer.token_text(*id)).collect();
     }
     Ok(Json(answer))
+}
+
+fn too_many_pieces(field: &str, tokens: usize) -> ApiError {
+    let most = limits::PIECES_MAX;
+    let message = format!("the text has {tokens} tokens; at most {most} are answered with their texts");
+    ApiError::at(ErrorCode::InvalidValue, field, message)
 }
 
 fn read_source(fields: &mut Fields) -> Result<Source, ApiError> {
@@ -160,6 +175,7 @@ pub async fn apply_template(
         "continue_final_message",
         "chat_template_kwargs",
         "enable_thinking",
+        "reasoning_effort",
         "model",
     ])?;
     let text = context.text.clone();

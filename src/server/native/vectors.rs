@@ -5,17 +5,19 @@ use crate::server::Context;
 use crate::server::body::{media_type, read_map};
 use crate::server::error::{ApiError, ErrorCode};
 use crate::server::fields::{Fields, wrong_kind};
+use crate::server::path::Segment;
 use crate::steering::formats::{Assumed, Format};
 use crate::steering::{Contrast, SteeringError, Trait, VectorInfo};
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{FromRequest, Multipart, Path, Query, Request, State};
+use axum::extract::{FromRequest, Multipart, Query, Request, State};
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
 
 const UPLOAD_FIELDS: [&str; 5] = ["name", "directions", "pairs", "replace", "any_weights"];
 
@@ -48,7 +50,7 @@ pub async fn list_vectors(State(context): State<Arc<Context>>) -> Result<Json<Va
 /// `GET /v1/vectors/{name}`.
 pub async fn show_vector(
     State(context): State<Arc<Context>>,
-    Path(name): Path<String>,
+    Segment(name): Segment,
 ) -> Result<Json<VectorInfo>, ApiError> {
     let library = context.library.clone();
     Ok(Json(on_disk(move || library.show(&name)).await?))
@@ -57,7 +59,7 @@ pub async fn show_vector(
 /// `DELETE /v1/vectors/{name}`.
 pub async fn delete_vector(
     State(context): State<Arc<Context>>,
-    Path(name): Path<String>,
+    Segment(name): Segment,
 ) -> Result<Json<Value>, ApiError> {
     let library = context.library.clone();
     let removed = name.clone();
@@ -68,7 +70,7 @@ pub async fn delete_vector(
 /// `GET /v1/vectors/{name}/file?format=`: safetensors unless another format is asked for.
 pub async fn export_vector(
     State(context): State<Arc<Context>>,
-    Path(name): Path<String>,
+    Segment(name): Segment,
     Query(query): Query<BTreeMap<String, String>>,
 ) -> Result<Response<Body>, ApiError> {
     let format = match query.get("format") {
@@ -91,11 +93,19 @@ pub async fn upload_vector(
     State(context): State<Arc<Context>>,
     request: Request,
 ) -> Result<Response<Body>, ApiError> {
+    let turn = turn(&context).await?;
     if media_type(request.headers()).as_deref() == Some("multipart/form-data") {
         let upload = read_multipart(request).await?;
-        return store(&context, upload).await;
+        return store(&context, upload, turn).await;
     }
-    let (_, map) = read_map(request, limits::UPLOAD_BYTES_MAX).await?;
+    let (_, map) =
+        read_map(request, limits::JSON_UPLOAD_BYTES_MAX).await.map_err(|error| match error.code {
+            ErrorCode::BodyTooLarge => {
+                let message = error.message + "; hint: send larger vectors as a file by multipart/form-data";
+                ApiError::new(ErrorCode::BodyTooLarge, message)
+            }
+            _ => error,
+        })?;
     let mut fields = Fields::new(map);
     let name = match fields.string("name")? {
         Some(name) => name,
@@ -109,7 +119,7 @@ pub async fn upload_vector(
     match (directions, pairs) {
         (Some(directions), None) => {
             let file = json!({"directions": directions}).to_string().into_bytes();
-            store(&context, Upload { name, file, replace, any_weights }).await
+            store(&context, Upload { name, file, replace, any_weights }, turn).await
         }
         (None, Some(pairs)) => extract(&context, name, read_pairs(pairs)?, replace).await,
         _ => Err(ApiError::at(
@@ -129,11 +139,29 @@ struct Upload {
     any_weights: bool,
 }
 
-async fn store(context: &Context, upload: Upload) -> Result<Response<Body>, ApiError> {
+/// Waits for one of the few places for uploads, which bound the memory that bodies take.
+async fn turn(context: &Context) -> Result<OwnedSemaphorePermit, ApiError> {
+    let limit = Duration::from_secs(limits::BODY_READ_SECONDS_MAX);
+    match tokio::time::timeout(limit, context.uploads.clone().acquire_owned()).await {
+        Ok(Ok(turn)) => Ok(turn),
+        Ok(Err(closed)) => Err(ApiError::internal(closed)),
+        Err(_) => Err(ApiError::new(ErrorCode::Busy, "other uploads are in progress").retry_after(10)),
+    }
+}
+
+/// The turn ends with the work, also when the client is gone before.
+async fn store(
+    context: &Context,
+    upload: Upload,
+    turn: OwnedSemaphorePermit,
+) -> Result<Response<Body>, ApiError> {
     let library = context.library.clone();
     let Upload { name, file, replace, any_weights } = upload;
-    let (info, assumed): (VectorInfo, Assumed) =
-        on_disk(move || library.upload(&name, file, replace, any_weights)).await?;
+    let (info, assumed): (VectorInfo, Assumed) = on_disk(move || {
+        let _turn = turn;
+        library.upload(&name, file, replace, any_weights)
+    })
+    .await?;
     let mut answer = serde_json::to_value(info).map_err(ApiError::internal)?;
     answer["assumed"] = json!(assumed);
     Ok((StatusCode::CREATED, Json(answer)).into_response())
@@ -233,7 +261,7 @@ pub async fn list_traits(State(context): State<Arc<Context>>) -> Json<Value> {
 /// `GET /v1/traits/{name}`: one with its contrast sets; either pole names it.
 pub async fn show_trait(
     State(context): State<Arc<Context>>,
-    Path(name): Path<String>,
+    Segment(name): Segment,
 ) -> Result<Json<Value>, ApiError> {
     let traits = context.library.traits();
     let Some(found) = traits.iter().find(|found| found.name == name || found.opposite == name) else {

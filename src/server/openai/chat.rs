@@ -37,11 +37,6 @@ impl ChatRequest {
     pub fn validate(mut self, context: &Context) -> Result<ValidChat, ApiError> {
         let fields = &mut self.fields;
         let mut options = Options::read(fields, &context.text.tokenizer)?;
-        if options.tokens_max == Some(0) {
-            return Err(
-                fields.refuse("max_tokens", "0 is out of range; allowed 1 and more, or -1 for no limit")
-            );
-        }
         let named = Named::read(fields, &self.headers, context)?;
         let logprobs = read_logprobs(fields)?;
         let messages = messages::read(fields, &mut options.warnings)?;

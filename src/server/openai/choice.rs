@@ -48,7 +48,8 @@ impl Piece {
 #[derive(Clone)]
 pub struct ChoiceRules {
     pub tokenizer: Arc<Tokenizer>,
-    pub stop_strings: Vec<String>,
+    /// Shared by all choices of a request.
+    pub stop_strings: Arc<[String]>,
     pub stop_tokens: Arc<[u32]>,
     /// Completions list the end token among the log-probabilities, chats do not.
     pub lists_end_token: bool,
@@ -71,7 +72,7 @@ impl Choice {
     pub fn new(rules: &ChoiceRules) -> Choice {
         Choice {
             decoder: StreamDecoder::new(rules.tokenizer.clone()),
-            stops: StopStrings::new(rules.stop_strings.clone()),
+            stops: StopStrings::new(rules.stop_strings.to_vec()),
             rules: rules.clone(),
             waiting: VecDeque::new(),
             decoded_chars: 0,

@@ -47,10 +47,6 @@ impl CompletionRequest {
         let tokenizer = &context.text.tokenizer;
         let options = Options::read(fields, tokenizer)?;
         let echo = fields.bool("echo")?.unwrap_or(false);
-        if options.tokens_max == Some(0) && !echo {
-            return Err(fields
-                .refuse("max_tokens", "0 needs `echo: true`; else allowed 1 and more, or -1 for no limit"));
-        }
         let best_of = fields.integer("best_of", 1..=limits::CHOICES_MAX as i64)?;
         if best_of.is_some_and(|best| best != i64::from(options.choices)) {
             return Err(super::options::unsupported("best_of", "only the value of `n` is supported"));

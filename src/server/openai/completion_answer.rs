@@ -16,6 +16,8 @@ pub struct Encoded {
     pub ids: Vec<u32>,
     /// What `echo` shows.
     pub text: String,
+    /// Whether control tokens are part of that text: in a prompt that came as text.
+    pub shows_specials: bool,
 }
 
 /// What a completion's writer needs besides the generation.
@@ -164,12 +166,20 @@ impl CompletionAnswer {
         let mut logprobs = Logprobs::default();
         if self.logprobs.is_some() {
             let tokenizer = &self.context.text.tokenizer;
-            let mut decoder = StreamDecoder::new(tokenizer.clone());
+            let mut decoder = match encoded.shows_specials {
+                true => StreamDecoder::with_specials(tokenizer.clone()),
+                false => StreamDecoder::new(tokenizer.clone()),
+            };
             let mut offset = 0;
             for (position, id) in encoded.ids.iter().enumerate() {
                 let given = position.checked_sub(1).and_then(|position| prompt.get(position));
                 logprobs.push(tokenizer, *id, given, offset);
-                offset += decoder.push(*id).chars().count();
+                // A BOS that the client did not write is not part of the text.
+                let is_added = position == 0
+                    && tokenizer.is_special(*id)
+                    && !encoded.text.starts_with(&tokenizer.token_text(*id));
+                let shown = decoder.push(*id).chars().count();
+                offset += if is_added { 0 } else { shown };
             }
         }
         (encoded.text.clone(), logprobs, None)

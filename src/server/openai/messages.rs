@@ -120,7 +120,8 @@ const RESERVED: [&str; 11] = [
     "raise_exception",
 ];
 
-/// Variables for the chat template, from `chat_template_kwargs` and the shorthand `enable_thinking`.
+/// Variables for the chat template, from `chat_template_kwargs` and the shorthands `enable_thinking` and
+/// `reasoning_effort`. Those that the template does not read get a warning from it.
 pub fn template_variables(fields: &mut Fields) -> Result<Map<String, Value>, ApiError> {
     let name = "chat_template_kwargs";
     let mut variables = match fields.take(name) {
@@ -138,6 +139,9 @@ pub fn template_variables(fields: &mut Fields) -> Result<Map<String, Value>, Api
     }
     if let Some(thinking) = fields.bool("enable_thinking")? {
         variables.entry("enable_thinking").or_insert(Value::Bool(thinking));
+    }
+    if let Some(effort) = fields.string("reasoning_effort")?.filter(|effort| !effort.is_empty()) {
+        variables.entry("reasoning_effort").or_insert(Value::String(effort));
     }
     Ok(variables)
 }

@@ -3,8 +3,9 @@
 use crate::server::Context;
 use crate::server::error::{ApiError, ErrorCode};
 use crate::server::fields::{listed, nearest};
+use crate::server::path::Segment;
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ pub async fn models(State(context): State<Arc<Context>>) -> Json<Value> {
 /// One of them. The path may carry the id raw or percent-encoded.
 pub async fn model(
     State(context): State<Arc<Context>>,
-    Path(id): Path<String>,
+    Segment(id): Segment,
 ) -> Result<Json<Value>, ApiError> {
     let names = context.names();
     if names.contains(&id.as_str()) {

@@ -2,10 +2,11 @@
 
 use crate::engine::Sampling;
 use crate::limits;
-use crate::server::error::{ApiError, ErrorCode};
+use crate::server::error::{ApiError, ErrorCode, shown};
 use crate::server::fields::{Fields, wrong_kind};
 use crate::text::{Specials, Tokenizer};
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 
 /// Everything about drawing tokens and ending, checked. Numbers are in the ranges that the engine states.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,7 +38,7 @@ impl Options {
             tokens_max: read_tokens_max(fields)?,
             choices: fields.integer("n", 1..=limits::CHOICES_MAX as i64)?.unwrap_or(1) as u32,
             stop_strings: read_stop(fields)?,
-            stop_tokens: read_token_ids(fields, "stop_token_ids", tokenizer)?,
+            stop_tokens: read_stop_tokens(fields, tokenizer)?,
             sampling: read_sampling(fields, tokenizer)?,
             ignore_eos,
             use_cache: fields.bool("cache_prompt")?.unwrap_or(true),
@@ -56,7 +57,7 @@ impl Options {
     }
 }
 
-/// -1, null and "" mean *until the context ends*; 0 is judged by the route.
+/// -1, null and "" mean *until the context ends*; 0 asks for the prompt's evaluation only.
 fn read_tokens_max(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
     const NAMES: [&str; 6] = [
         "max_tokens",
@@ -129,7 +130,7 @@ fn one_seed(fields: &Fields, name: &str, value: &Value) -> Result<Option<u64>, A
     match value.as_f64() {
         Some(number) if number < 0.0 && number.fract() == 0.0 => Ok(None),
         Some(number) if number.fract() == 0.0 && number < 9e15 => Ok(Some(number as u64)),
-        Some(_) => Err(fields.refuse(name, format!("{value} is no seed; {allowed}"))),
+        Some(_) => Err(fields.refuse(name, format!("{} is no seed; {allowed}", shown(value)))),
         None => Err(wrong_kind(&fields.path(name), value, "a whole number")),
     }
 }
@@ -170,9 +171,15 @@ fn read_stop(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
 }
 
 /// An array of token ids of the vocabulary.
-pub fn read_token_ids(fields: &mut Fields, name: &str, tokenizer: &Tokenizer) -> Result<Vec<u32>, ApiError> {
+fn read_stop_tokens(fields: &mut Fields, tokenizer: &Tokenizer) -> Result<Vec<u32>, ApiError> {
+    let name = "stop_token_ids";
     match fields.take(name) {
         None => Ok(Vec::new()),
+        Some(Value::Array(items)) if items.len() > limits::STOP_TOKENS_MAX => {
+            let message =
+                format!("{} stop tokens are too many; at most {}", items.len(), limits::STOP_TOKENS_MAX);
+            Err(fields.refuse(name, message))
+        }
         Some(Value::Array(items)) => token_ids(&items, &fields.path(name), tokenizer),
         Some(other) => Err(wrong_kind(&fields.path(name), &other, "an array of token ids")),
     }
@@ -184,7 +191,7 @@ pub fn token_ids(items: &[Value], path: &str, tokenizer: &Tokenizer) -> Result<V
         token_id(item, tokenizer).ok_or_else(|| {
             let size = tokenizer.vocab_size();
             let message =
-                format!("{item} is no token id; the vocabulary has 0 to {}", size.saturating_sub(1));
+                format!("{} is no token id; the vocabulary has 0 to {}", shown(item), size.saturating_sub(1));
             ApiError { param: Some(path.into()), ..bad_entry(path, index, message) }
         })
     };
@@ -201,7 +208,7 @@ fn bad_entry(path: &str, index: usize, message: String) -> ApiError {
 }
 
 /// An object `{"id": bias}`, or pairs `[id or text, bias or false]` as llama.cpp has them; `false` bans. Of a text,
-/// every token is meant.
+/// every token is meant. Of two entries for one token the later one counts.
 fn read_logit_bias(fields: &mut Fields, tokenizer: &Tokenizer) -> Result<Vec<(u32, f32)>, ApiError> {
     let name = "logit_bias";
     let entries: Vec<(Value, Value)> = match fields.take(name) {
@@ -216,21 +223,24 @@ fn read_logit_bias(fields: &mut Fields, tokenizer: &Tokenizer) -> Result<Vec<(u3
         }
         Some(other) => return Err(wrong_kind(&fields.path(name), &other, "an object or an array of pairs")),
     };
+    let too_many = |count: usize, what: &str| {
+        let message = format!("{count} {what} are too many; at most {}", limits::LOGIT_BIAS_MAX);
+        Err(fields.refuse(name, message))
+    };
     if entries.len() > limits::LOGIT_BIAS_MAX {
-        let message = format!("{} entries are too many; at most {}", entries.len(), limits::LOGIT_BIAS_MAX);
-        return Err(fields.refuse(name, message));
+        return too_many(entries.len(), "entries");
     }
-    let mut biases = Vec::new();
+    let mut biases = BTreeMap::new();
     for (token, bias) in entries {
         let value = match &bias {
             Value::Bool(false) => Some(f32::NEG_INFINITY),
             other => other.as_f64().filter(|bias| (-100.0..=100.0).contains(bias)).map(|bias| bias as f32),
         };
         let Some(value) = value else {
-            return Err(fields.refuse(name, format!("{bias} is no bias; allowed -100 to 100")));
+            return Err(fields.refuse(name, format!("{} is no bias; allowed -100 to 100", shown(&bias))));
         };
         let ids = match &token {
-            Value::String(text) => tokenizer.encode(text, Specials::Parse).map_err(ApiError::from)?,
+            Value::String(text) => biased_text(fields, text, tokenizer)?,
             other => vec![token_id(other, tokenizer).ok_or_else(|| {
                 let size = tokenizer.vocab_size();
                 fields.refuse(
@@ -240,8 +250,20 @@ fn read_logit_bias(fields: &mut Fields, tokenizer: &Tokenizer) -> Result<Vec<(u3
             })?],
         };
         biases.extend(ids.into_iter().map(|id| (id, value)));
+        if biases.len() > limits::LOGIT_BIAS_MAX {
+            return too_many(biases.len(), "tokens");
+        }
     }
-    Ok(biases)
+    Ok(biases.into_iter().collect())
+}
+
+fn biased_text(fields: &Fields, text: &str, tokenizer: &Tokenizer) -> Result<Vec<u32>, ApiError> {
+    if text.len() > limits::LOGIT_BIAS_TEXT_BYTES_MAX {
+        let (given, most) = (text.len(), limits::LOGIT_BIAS_TEXT_BYTES_MAX);
+        let message = format!("a text of {given} bytes is too long; at most {most}");
+        return Err(fields.refuse("logit_bias", message));
+    }
+    Ok(tokenizer.encode(text, Specials::Parse)?)
 }
 
 fn bias_pair(fields: &Fields, pair: Value) -> Result<(Value, Value), ApiError> {
@@ -262,8 +284,8 @@ fn read_stream_usage(fields: &mut Fields) -> Result<bool, ApiError> {
 /// Fields that are known and meaningful, but whose meaning is not built yet: never silently ignored.
 fn refuse_unsupported(fields: &mut Fields) -> Result<(), ApiError> {
     if let Some(value) = fields.take("response_format") {
-        let kind = value.get("type").and_then(Value::as_str).unwrap_or_default();
-        if kind != "text" {
+        let kind = value.get("type").and_then(Value::as_str);
+        if kind != Some("text") && value.as_str() != Some("") {
             return Err(unsupported("response_format", "only `{\"type\":\"text\"}` is supported so far"));
         }
     }

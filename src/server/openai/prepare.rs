@@ -6,6 +6,7 @@ use super::completion_answer::Encoded;
 use super::options::Options;
 use crate::digest::Digest;
 use crate::engine::{Generate, Request, Sampling, Want};
+use crate::limits;
 use crate::persona::Condition;
 use crate::server::Context;
 use crate::server::error::{ApiError, ErrorCode};
@@ -58,8 +59,12 @@ pub async fn encode_prompts(context: &Context, prompts: Vec<Prompt>) -> Result<V
     let mut encoded = Vec::with_capacity(prompts.len());
     for prompt in prompts {
         encoded.push(match prompt {
-            Prompt::Text(text) => Encoded { ids: encode_text(context, text.clone()).await?, text },
-            Prompt::Ids(ids) => Encoded { text: context.text.tokenizer.decode(&ids, true), ids },
+            Prompt::Text(text) => {
+                Encoded { ids: encode_text(context, text.clone()).await?, text, shows_specials: true }
+            }
+            Prompt::Ids(ids) => {
+                Encoded { text: context.text.tokenizer.decode(&ids, true), ids, shows_specials: false }
+            }
         });
     }
     Ok(encoded)
@@ -88,6 +93,14 @@ pub fn check_room(context: &Context, prompt_tokens: usize, wanted: u32) -> Resul
     })
 }
 
+/// Tokens that one choice may have: what was asked for, as far as operator and context allow.
+fn tokens_max(context: &Context, options: &Options, prompt_tokens: usize) -> Result<u32, ApiError> {
+    let wanted = options.tokens_max;
+    let room = check_room(context, prompt_tokens, if wanted == Some(0) { 0 } else { 1 })?;
+    let cap = context.settings.max_output_tokens.unwrap_or(u32::MAX);
+    Ok(wanted.unwrap_or(u32::MAX).min(cap).min(room))
+}
+
 /// What the engine shall do with each choice of one prompt.
 pub fn generate(
     context: &Context,
@@ -96,10 +109,7 @@ pub fn generate(
     logprobs: Option<u32>,
     prompt_logprobs: Option<u32>,
 ) -> Result<impl Fn(Sampling) -> Want + use<>, ApiError> {
-    let wanted = options.tokens_max;
-    let room = check_room(context, prompt_tokens, if wanted == Some(0) { 0 } else { 1 })?;
-    let cap = context.settings.max_output_tokens.unwrap_or(u32::MAX);
-    let tokens_max = wanted.unwrap_or(u32::MAX).min(cap).min(room);
+    let tokens_max = tokens_max(context, options, prompt_tokens)?;
     let stop_tokens = stop_tokens(context, options);
     Ok(move |sampling| {
         let stop_tokens = stop_tokens.clone();
@@ -135,14 +145,61 @@ pub fn completion_requests(
     echo: bool,
 ) -> Result<Vec<Request>, ApiError> {
     let top = logprobs.map(|top| top.max(1));
+    let at_prompt = |error: ApiError| ApiError { param: error.param.map(|_| "prompt".into()), ..error };
+    if let Some(top) = top {
+        let mut tokens = 0;
+        for prompt in prompts {
+            let own = if echo { prompt.ids.len() as u64 } else { 0 };
+            tokens += own + u64::from(tokens_max(context, options, prompt.ids.len()).map_err(at_prompt)?);
+        }
+        check_entries(tokens * u64::from(options.choices), top)?;
+    }
     let mut requests = Vec::new();
     for prompt in prompts {
         let prompt_top = top.filter(|_| echo);
-        let generate = generate(context, options, prompt.ids.len(), top, prompt_top)
-            .map_err(|error| ApiError { param: error.param.map(|_| "prompt".into()), ..error })?;
+        let generate = generate(context, options, prompt.ids.len(), top, prompt_top).map_err(at_prompt)?;
         for choice in 0..options.choices {
             requests.push(condition.request(prompt.ids.clone(), generate(condition.sampling_of(choice))));
         }
     }
     Ok(requests)
+}
+
+/// Refuses an answer of more log-probabilities than the server wants to hold: for each of `tokens` its own and those of
+/// `top` others.
+fn check_entries(tokens: u64, top: u32) -> Result<(), ApiError> {
+    let entries = tokens.saturating_mul(u64::from(top) + 1);
+    if entries <= limits::COMPLETION_TOP_ENTRIES_MAX {
+        return Ok(());
+    }
+    let most = limits::COMPLETION_TOP_ENTRIES_MAX;
+    let message = format!(
+        "up to {tokens} tokens with {top} others each may need {entries} log-probabilities, more than the limit of \
+         {most}; lower `logprobs`, `max_tokens`, `n` or the number of prompts"
+    );
+    Err(ApiError::at(ErrorCode::InvalidValue, "logprobs", message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn log_probabilities_of_one_answer_are_bounded() {
+        let table = [
+            // lm-evaluation-harness: a batch of 16 prompts of 8k tokens, one token each.
+            (16 * (8192 + 1), 1, true),
+            // Every token a body of ids can hold.
+            (150_000, 1, true),
+            (8192, 100, true),
+            (8 * 8192, 100, false),
+            (128 * 8 * 4096, 1, false),
+            (u64::MAX, 100, false),
+        ];
+        for (tokens, top, allowed) in table {
+            let result = check_entries(tokens, top);
+            assert_eq!(result.is_ok(), allowed, "{tokens} {top}");
+            assert!(allowed || result.is_err_and(|error| error.param.as_deref() == Some("logprobs")));
+        }
+    }
 }
