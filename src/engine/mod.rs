@@ -13,7 +13,7 @@ use crate::limits;
 use crate::model::Model;
 use sequence::Sequence;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,6 @@ pub struct Engine {
     info: Arc<EngineInfo>,
     stats: Arc<EngineStats>,
     incoming: mpsc::Sender<Sequence>,
-    draining: Arc<AtomicBool>,
     queue: u64,
 }
 
@@ -127,15 +126,12 @@ impl Engine {
         std::thread::Builder::new()
             .name("engine".into())
             .spawn(move || worker::Worker::new(model, options, worker_stats, receiver).run())?;
-        Ok(Engine { info: Arc::new(info), stats, incoming: sender, draining: Arc::default(), queue })
+        Ok(Engine { info: Arc::new(info), stats, incoming: sender, queue })
     }
 
     /// Checks a request and puts it into the queue. Refusals come at once.
     pub fn submit(&self, request: Request) -> Result<Events, SubmitError> {
         self.check(&request)?;
-        if self.draining.load(Relaxed) {
-            return Err(SubmitError::Stopped);
-        }
         let guard = InsideGuard::new(&self.stats, request.priority);
         let room = match request.priority {
             Priority::Serving => self.queue,
@@ -201,14 +197,9 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes no more requests; running and waiting ones go on.
-    pub fn drain(&self) {
-        self.draining.store(true, Relaxed);
-    }
-
     /// Whether a new serving request would be taken (`/ready`).
     pub fn accepts(&self) -> bool {
-        !self.draining.load(Relaxed) && self.stats.inside.load(Relaxed) < self.queue
+        self.stats.inside.load(Relaxed) < self.queue
     }
 }
 

@@ -145,10 +145,15 @@ fn mix(mut x: u64) -> u64 {
 
 /// Log-probability of `id` and of the `top` most probable tokens (descending, ties in ascending id).
 pub(super) fn logprob(cpu: &Cpu, logits: &[f32], id: TokenId, top: u32) -> TokenLogprob {
-    let (_, log_sum) = kernels::max_and_log_sum_exp(cpu, logits);
+    let log_sum = log_sum_exp(cpu, logits);
     let of = |logit: f32| logit - log_sum;
     let top = top_logits(logits, top as usize).into_iter().map(|(id, logit)| (id, of(logit))).collect();
     TokenLogprob { id, logprob: of(logits[id as usize]), top }
+}
+
+/// ln(sum exp(logit)): what a logit has too much to be a log-probability.
+pub(super) fn log_sum_exp(cpu: &Cpu, logits: &[f32]) -> f32 {
+    kernels::max_and_log_sum_exp(cpu, logits).1
 }
 
 fn top_logits(logits: &[f32], top: usize) -> Vec<(TokenId, f32)> {

@@ -193,10 +193,10 @@ impl Sequence {
     }
 
     /// Key of page `index`, whose rows are all known, given the key before it (rule 8: tokens, soft rows, the edits in
-    /// force on each row; the root holds tenant and arithmetic).
-    fn page_key(&self, root: &Digest, index: usize, before: Option<&Digest>) -> Digest {
+    /// force on each row, the salt). Arithmetic and weights need no place in it: an engine has one model.
+    fn page_key(&self, index: usize, before: Option<&Digest>) -> Digest {
         let mut digester = Digester::new("demeanor.kv-page/1");
-        digester.part(&before.unwrap_or(root).0).part(&self.request.cache_salt.0);
+        digester.part(&before.copied().unwrap_or_default().0).part(&self.request.cache_salt.0);
         let edits = &self.request.edits;
         let prompt_edits = edits.digest_in_force(Phase::Prompt);
         for position in index * PAGE_POSITIONS..(index + 1) * PAGE_POSITIONS {
@@ -217,20 +217,20 @@ impl Sequence {
     }
 
     /// Keys of the full pages that a cache hit may cover: at least one row is left to compute.
-    pub fn keys_for_lookup(&self, root: &Digest) -> Vec<Digest> {
+    pub fn keys_for_lookup(&self) -> Vec<Digest> {
         let mut keys: Vec<Digest> = Vec::new();
         for index in 0..(self.known_rows() - 1) / PAGE_POSITIONS {
-            keys.push(self.page_key(root, index, keys.last()));
+            keys.push(self.page_key(index, keys.last()));
         }
         keys
     }
 
     /// Pages that became full, with their keys; each is returned once.
-    pub fn newly_full(&mut self, root: &Digest) -> Vec<(PageId, Digest)> {
+    pub fn newly_full(&mut self) -> Vec<(PageId, Digest)> {
         let mut full = Vec::new();
         while (self.keys.len() + 1) * PAGE_POSITIONS <= self.keeps_rows_until() {
             let index = self.keys.len();
-            let key = self.page_key(root, index, self.keys.last());
+            let key = self.page_key(index, self.keys.last());
             self.keys.push(key);
             full.push((self.pages[index], key));
         }
@@ -263,10 +263,7 @@ impl Sequence {
                 let draws = last_known && generate.tokens_max > self.generated;
                 Wants { logits: draws || (of_prompt && !last_prompt && index.is_some()), capture: false }
             }
-            Want::Score(_) => Wants {
-                logits: position + 1 >= self.prompt_rows() && !last_score_row(self, position),
-                capture: false,
-            },
+            Want::Score(_) => Wants { logits: position + 1 >= self.prompt_rows(), capture: false },
             Want::Capture(capture) => {
                 Wants { logits: false, capture: index.is_some_and(|index| index >= capture.from as usize) }
             }
@@ -332,15 +329,14 @@ impl Sequence {
                 }
             }
             Want::Score(continuations) => {
+                let log_sum = sampler::log_sum_exp(cpu, logits);
+                let logprob = |id: &TokenId| logits[*id as usize] - log_sum;
                 let at = position + 1 - self.prompt_rows();
                 if at == 0 {
-                    for continuation in continuations.iter() {
-                        let first =
-                            continuation.first().map(|id| sampler::logprob(cpu, logits, *id, 0).logprob);
-                        self.score.done.push(first.into_iter().collect());
-                    }
-                } else if let Some(id) = continuations[self.score.at].get(at) {
-                    self.score.done[self.score.at].push(sampler::logprob(cpu, logits, *id, 0).logprob);
+                    let first = |ids: &Vec<TokenId>| ids.first().map(logprob).into_iter().collect();
+                    self.score.done.extend(continuations.iter().map(first));
+                } else {
+                    self.score.done[self.score.at].extend(continuations[self.score.at].get(at).map(logprob));
                 }
             }
             Want::Capture(_) => {}
@@ -357,7 +353,7 @@ impl Sequence {
         self.generated += 1;
         self.history.push(id);
         self.tokens.push(id);
-        let reason = self.reason_to_end(generate_of(&self.request), id);
+        let reason = self.reason_to_end(generate, id);
         let _ = self.events.send(Event::Token { id, logprob });
         if let Some(reason) = reason {
             self.finish(reason);
@@ -418,7 +414,7 @@ impl Sequence {
                 self.tokens.truncate(prompt);
                 // The last token of a continuation is only predicted, never fed.
                 self.tokens.extend_from_slice(&continuation[..continuation.len() - 1]);
-                self.computed = self.request.prompt.len() + self.request.soft.len();
+                self.computed = self.prompt_rows();
             }
             Some(_) => {}
         }
@@ -450,21 +446,6 @@ impl Sequence {
     pub fn usage(&self) -> Usage {
         Usage { generated_tokens: self.generated, ..self.usage }
     }
-}
-
-fn generate_of(request: &Request) -> &Generate {
-    match &request.want {
-        Want::Generate(generate) => generate,
-        _ => unreachable!("only a generating request draws"),
-    }
-}
-
-/// The last row that would be fed for the continuation at hand predicts nothing that is asked for only when the
-/// continuation is empty.
-fn last_score_row(sequence: &Sequence, position: usize) -> bool {
-    let Want::Score(continuations) = &sequence.request.want else { return false };
-    let at = position + 1 - sequence.prompt_rows();
-    at > 0 && continuations.get(sequence.score.at).is_none_or(|continuation| at >= continuation.len())
 }
 
 impl CaptureState {

@@ -4,14 +4,13 @@ use super::pages::Pages;
 use super::request::{Priority, SequenceError};
 use super::sequence::Sequence;
 use super::{EngineOptions, EngineStats};
-use crate::digest::{Digest, Digester};
 use crate::limits::PAGE_POSITIONS;
 use crate::model::{Model, Row, Rows, Slot, StepOutput};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::sync::mpsc::{Receiver, RecvError, TryRecvError};
 use std::time::{Duration, Instant};
 
 /// Rows of prefill in one step at most, whatever the time budget says: bounds the buffers of a step.
@@ -24,8 +23,6 @@ const IDLE_BUDGET_FACTOR: f64 = 4.0;
 const STEP_LOGITS_MAX: usize = 16 << 20;
 /// Jobs that run at once, beside the serving slots.
 const RUNNING_JOBS_MAX: usize = 8;
-/// Idle engine threads look for abandoned requests this often; a new request wakes them at once.
-const IDLE_WAIT: Duration = Duration::from_secs(3600);
 
 /// State of the engine thread.
 pub(super) struct Worker {
@@ -36,8 +33,6 @@ pub(super) struct Worker {
     incoming: Receiver<Sequence>,
     waiting: VecDeque<Sequence>,
     running: Vec<Sequence>,
-    /// Root of all prefix-cache keys: the arithmetic and weights.
-    cache_root: Digest,
     output: StepOutput,
     /// Estimated seconds per row of prefill, from the steps so far.
     seconds_per_row: f64,
@@ -67,7 +62,6 @@ impl Worker {
             incoming,
             waiting: VecDeque::new(),
             running: Vec::new(),
-            cache_root: Digester::new("demeanor.kv-root/1").finish(),
             output: StepOutput::default(),
             seconds_per_row: 0.5e-3,
         }
@@ -83,7 +77,6 @@ impl Worker {
                 self.recover();
             }
             self.retire();
-            self.publish();
         }
     }
 
@@ -93,10 +86,9 @@ impl Worker {
             match self.incoming.try_recv() {
                 Ok(sequence) => self.waiting.push_back(sequence),
                 Err(TryRecvError::Empty) if self.running.is_empty() && self.waiting.is_empty() => {
-                    match self.incoming.recv_timeout(IDLE_WAIT) {
+                    match self.incoming.recv() {
                         Ok(sequence) => self.waiting.push_back(sequence),
-                        Err(RecvTimeoutError::Timeout) => {}
-                        Err(RecvTimeoutError::Disconnected) => return false,
+                        Err(RecvError) => return false,
                     }
                 }
                 Err(TryRecvError::Empty) => return true,
@@ -153,7 +145,7 @@ impl Worker {
         if !sequence.reads_cache() {
             return;
         }
-        let keys = sequence.keys_for_lookup(&self.cache_root);
+        let keys = sequence.keys_for_lookup();
         let pages: Vec<u32> = keys.iter().map_while(|key| self.pages.hold(key)).collect();
         let found = keys[..pages.len()].to_vec();
         sequence.adopt(pages, found);
@@ -279,11 +271,7 @@ impl Worker {
                 continue;
             }
             match self.victim(index, preempted) {
-                Some(victim) => {
-                    let pages = self.running[victim].forget_pages();
-                    pages.into_iter().for_each(|page| self.pages.release(page));
-                    preempted.push(victim);
-                }
+                Some(victim) => self.preempt(victim, preempted),
                 None => {
                     let others = self
                         .running
@@ -291,9 +279,7 @@ impl Worker {
                         .enumerate()
                         .filter(|(i, _)| *i != index && !preempted.contains(i));
                     let alone = others.map(|(_, other)| other.pages.len()).sum::<usize>() == 0;
-                    let pages = self.running[index].forget_pages();
-                    pages.into_iter().for_each(|page| self.pages.release(page));
-                    preempted.push(index);
+                    self.preempt(index, preempted);
                     if alone {
                         let total = self.pages.total() as u32;
                         self.running[index]
@@ -303,6 +289,13 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Takes a running sequence's pages back.
+    fn preempt(&mut self, index: usize, preempted: &mut Vec<usize>) {
+        let pages = self.running[index].forget_pages();
+        pages.into_iter().for_each(|page| self.pages.release(page));
+        preempted.push(index);
     }
 
     fn hand_out(&mut self, rows: &[Row], shares: &[Share]) {
@@ -315,7 +308,7 @@ impl Worker {
             rest = others;
             let sequence = &mut self.running[share.sequence];
             sequence.advance(self.model.cpu(), own, &mut logits, &mut captures);
-            for (page, key) in sequence.newly_full(&self.cache_root) {
+            for (page, key) in sequence.newly_full() {
                 self.pages.keep(page, key);
             }
         }
