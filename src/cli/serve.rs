@@ -4,6 +4,7 @@ use super::{CliError, Outcome};
 use crate::app::{self, Context, Front};
 use crate::config::{Activations, Settings};
 use crate::limits;
+use crate::weights;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -56,7 +57,7 @@ pub struct ServeArgs {
 #[derive(clap::Args, Clone, Debug)]
 pub struct ModelArgs {
     /// Catalogue name, path of a GGUF file, or hf:REPO/FILE
-    #[arg(long, short = 'm', default_value = DEFAULT_MODEL, env = "DEMEANOR_MODEL")]
+    #[arg(long, short = 'm', default_value = weights::default_model(), env = "DEMEANOR_MODEL")]
     pub model: String,
     /// Compute threads; default: the cores of this machine
     #[arg(long, short = 't', env = "DEMEANOR_THREADS")]
@@ -84,13 +85,10 @@ pub struct ModelArgs {
     pub data_dir: Option<PathBuf>,
 }
 
-/// Model that is loaded when none is named.
-const DEFAULT_MODEL: &str = "smollm2-135m-instruct";
-
 impl ModelArgs {
     /// Whether no flag asks for a model of its own.
     pub fn is_default(&self) -> bool {
-        self.model == DEFAULT_MODEL
+        self.model == weights::default_model()
             && self.threads.is_none()
             && self.isa.is_none()
             && self.activations == "int8"

@@ -32,21 +32,6 @@ pub fn rms_norm_in_place(cpu: &Cpu, x: &mut [f32], rows: usize, d: usize, weight
     });
 }
 
-/// [`rms_norm`] of each head of `[rows, heads * d_head]`; `weight` is `[d_head]`.
-#[allow(clippy::too_many_arguments)]
-pub fn rms_norm_heads(
-    cpu: &Cpu,
-    x: &[f32],
-    rows: usize,
-    heads: usize,
-    d_head: usize,
-    weight: &[f32],
-    eps: f32,
-    out: &mut [f32],
-) {
-    rms_norm(cpu, x, rows * heads, d_head, weight, eps, out);
-}
-
 /// Calls `work(first row, rows)` for ranges that cover all rows.
 fn for_row_ranges(cpu: &Cpu, rows: usize, d: usize, work: impl Fn(usize, usize) + Sync) {
     let per_task = (TASK_VALUES / d.max(1)).max(1);

@@ -39,8 +39,7 @@ pub use activations::Activations;
 pub use attention::{AttentionRow, AttentionShape, attention};
 pub use dequantize::dequantize;
 pub use elementwise::{
-    add_assign, add_row, axpy, gelu_tanh_mul, rms_norm, rms_norm_heads, rms_norm_in_place, scale, silu_mul,
-    softcap,
+    add_assign, add_row, axpy, gelu_tanh_mul, rms_norm, rms_norm_in_place, scale, silu_mul, softcap,
 };
 pub use isa::Isa;
 pub use kv::{D_HEAD_MAX, KvFormat, KvLayer};

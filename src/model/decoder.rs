@@ -51,10 +51,7 @@ impl Model {
     /// Packs the weights and proves that every block's hook moves the stream.
     pub fn load(file: &ModelFile, options: &ModelOptions) -> Result<Model, ModelError> {
         let (config, weights) = load::load(file, options)?;
-        let kv_format = match options.precision {
-            Precision::Int8 => KvFormat::F16,
-            Precision::F32 => KvFormat::F32,
-        };
+        let kv_format = kv_format(options.precision);
         let pages = options.pages.max(2);
         let new_layer = |_| KvLayer::new(pages, config.n_kv_heads, config.d_head, kv_format);
         let mut model = Model {
@@ -91,8 +88,7 @@ impl Model {
 
     /// Bytes of KV for one page of positions, all blocks together.
     pub fn page_bytes(config: &ModelConfig, precision: Precision) -> usize {
-        let element = if precision == Precision::F32 { 4 } else { 2 };
-        2 * config.n_blocks * config.d_keys() * PAGE_POSITIONS * element
+        config.n_blocks * KvLayer::bytes_per_page(config.n_kv_heads, config.d_head, kv_format(precision))
     }
 
     /// Clears a page for a new owner.
@@ -250,6 +246,14 @@ impl Model {
         s.activations.set(cpu, &s.chosen, n, d);
         logits.resize(n * config.vocab_size, 0.0);
         kernels::product(cpu, &self.weights.head, &s.activations, logits, config.vocab_size);
+    }
+}
+
+/// Keys and values are as exact as the mode.
+fn kv_format(precision: Precision) -> KvFormat {
+    match precision {
+        Precision::Int8 => KvFormat::F16,
+        Precision::F32 => KvFormat::F32,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Takes typed values out of a JSON object, with errors that name the field, what was given and what is allowed.
 
 use super::error::{ApiError, ErrorCode, shown};
-use super::json::kind;
+use crate::steering::{edit_distance, json_kind as kind};
 use serde_json::{Map, Value};
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -160,25 +160,12 @@ fn whole(path: &str, value: &Value, low: &i64, high: &i64) -> Result<i64, ApiErr
 
 /// The nearest of `known` to `given` by edit distance, at most three, for "not found" messages.
 pub fn nearest<'a>(given: &str, known: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
-    let given: Vec<char> = given.chars().take(64).collect();
-    let mut ranked: Vec<(usize, &str)> = known.map(|name| (edit_distance(&given, name), name)).collect();
+    let letters = |name: &str| name.chars().take(64).collect::<Vec<char>>();
+    let given = letters(given);
+    let mut ranked: Vec<(usize, &str)> =
+        known.map(|name| (edit_distance(&given, &letters(name)), name)).collect();
     ranked.sort();
     ranked.into_iter().take(3).map(|(_, name)| name).collect()
-}
-
-fn edit_distance(a: &[char], b: &str) -> usize {
-    let b: Vec<char> = b.chars().take(64).collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.iter().enumerate() {
-        let mut diagonal = i;
-        row[0] = i + 1;
-        for (j, to) in b.iter().enumerate() {
-            let cost = diagonal + usize::from(from != to);
-            diagonal = row[j + 1];
-            row[j + 1] = cost.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::error::{ApiError, ErrorCode, shown};
 use crate::limits::JSON_DEPTH_MAX;
+use crate::steering::json_kind;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use std::cell::RefCell;
@@ -13,7 +14,7 @@ pub fn object(bytes: &[u8]) -> Result<Map<String, Value>, ApiError> {
         Value::Object(map) => Ok(map),
         other => Err(ApiError::new(
             ErrorCode::InvalidJson,
-            format!("the body must be a JSON object, not {}", kind(&other)),
+            format!("the body must be a JSON object, not {}", json_kind(&other)),
         )),
     }
 }
@@ -33,18 +34,6 @@ fn value(bytes: &[u8]) -> Result<Value, ApiError> {
         .deserialize(&mut reader)
         .and_then(|value| reader.end().map(|()| value))
         .map_err(|error| place.explain(&error))
-}
-
-/// What a JSON value is, for messages.
-pub fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
-    }
 }
 
 /// Where the reader is, kept so that a failure can name the field.

@@ -27,7 +27,7 @@ pub fn is_name_byte(byte: u8) -> bool {
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     let mut found: Vec<(usize, &str)> = known
         .into_iter()
-        .map(|candidate| (edit_distance(name, candidate), candidate))
+        .map(|candidate| (edit_distance(name.as_bytes(), candidate.as_bytes()), candidate))
         .filter(|(distance, candidate)| 2 * distance <= name.len().max(candidate.len()))
         .collect();
     found.sort();
@@ -35,14 +35,14 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<
     found.into_iter().take(3).map(|(_, candidate)| candidate.to_owned()).collect()
 }
 
-/// Levenshtein distance in bytes.
-fn edit_distance(a: &str, b: &str) -> usize {
+/// Levenshtein distance, over bytes or characters as the caller likes.
+pub fn edit_distance<T: PartialEq>(a: &[T], b: &[T]) -> usize {
     let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, byte_a) in a.bytes().enumerate() {
+    for (i, of_a) in a.iter().enumerate() {
         let mut diagonal = i;
         row[0] = i + 1;
-        for (j, byte_b) in b.bytes().enumerate() {
-            let substituted = diagonal + usize::from(byte_a != byte_b);
+        for (j, of_b) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(of_a != of_b);
             diagonal = row[j + 1];
             row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
         }
@@ -69,8 +69,8 @@ mod tests {
         for (a, b, distance) in
             [("", "abc", 3), ("warm", "warm", 0), ("wram", "warm", 2), ("cold", "bold", 1)]
         {
-            assert_eq!(edit_distance(a, b), distance, "{a} {b}");
-            assert_eq!(edit_distance(b, a), distance, "{b} {a}");
+            assert_eq!(edit_distance(a.as_bytes(), b.as_bytes()), distance, "{a} {b}");
+            assert_eq!(edit_distance(b.as_bytes(), a.as_bytes()), distance, "{b} {a}");
         }
     }
 

@@ -21,5 +21,5 @@ pub use catalog::{Catalog, Entry};
 pub use error::{FileFault, WeightsError};
 pub use gguf::{GgufWriter, Metadata, ModelFile, TensorView, Value};
 pub use hub::Hub;
-pub use pull::{Fetcher, Progress, expected_digest, locate, pull};
+pub use pull::{Fetcher, Progress, default_model, expected_digest, locate, pull};
 pub use registry::Registry;

@@ -11,6 +11,7 @@ use crate::digest::Digest;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// What a pull tells while it works.
 pub trait Progress {
@@ -30,6 +31,12 @@ impl Progress for () {
     fn total(&mut self, _bytes: u64) {}
     fn advance(&mut self, _bytes: u64) {}
     fn done(&mut self) {}
+}
+
+/// Name of the model that is meant when none is given: what the shipped catalogue says.
+pub fn default_model() -> &'static str {
+    static NAME: OnceLock<String> = OnceLock::new();
+    NAME.get_or_init(|| Catalog::shipped().map_or_else(|_| String::new(), |catalog| catalog.default))
 }
 
 /// The file of a model if it is on disk, with the user's settings. No network.
