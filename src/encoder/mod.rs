@@ -1,0 +1,1 @@
+//! The sentence encoder: texts to vectors (BERT family, on candle).
