@@ -119,6 +119,8 @@ pub const STORE_HISTORY_ITEMS_MAX: u64 = 50_000;
 pub const STORE_REPORTS_KEPT: i64 = 32;
 /// Finished jobs that can still be asked for.
 pub const STORE_JOBS_KEPT: i64 = 256;
+/// Jobs that wait for their turn; each takes seconds to hours.
+pub const JOBS_WAITING_MAX: usize = 32;
 
 // ---- model files ----
 pub const GGUF_TENSORS_MAX: u64 = 65_536;

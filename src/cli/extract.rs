@@ -60,7 +60,7 @@ pub fn extract(args: &ExtractArgs) -> Outcome {
         (name, Some(progress))
     };
     if let Some(progress) = progress {
-        wait(progress)?;
+        wait(progress.state)?;
     }
     if let Some(out) = &args.out {
         let file = library.export(&name, format).map_err(failed)?;

@@ -109,7 +109,10 @@ pub fn check_traits(
     let mut traits = Vec::new();
     for one in &chosen {
         let training = one.training();
-        let report = |message: &str| progress(&format!("{}: {message}", one.name));
+        let report = |_: u64, message: &str| {
+            progress(&format!("{}: {message}", one.name));
+            Ok(())
+        };
         let differences = Differences::measure(&meter, &training, &report)?;
         report("calibrating");
         let vector = extraction::calibrated(&meter, &one.name, &training, &differences, &norms)?;
