@@ -96,6 +96,32 @@ pub const CONTRAST_TEXT_BYTES_MAX: usize = 4096;
 /// Stored vectors of one model; listing them stays quick.
 pub const VECTORS_MAX: usize = 1024;
 
+// ---- users ----
+/// Users of one data folder.
+pub const USERS_MAX: u64 = 1_000_000;
+/// Users or items on one page of a listing.
+pub const USERS_PAGE_MAX: usize = 1000;
+pub const HISTORY_PAGE_MAX: usize = 1000;
+/// Body of one addition to a history. A larger history comes in parts: each part is one transaction.
+pub const HISTORY_BODY_BYTES_MAX: usize = 4 << 20;
+/// Items of one addition; the transaction takes well under a second.
+pub const HISTORY_ITEMS_AT_ONCE_MAX: usize = 10_000;
+/// Text or input of one item: a long letter. The encoder sees its beginning.
+pub const HISTORY_TEXT_BYTES_MAX: usize = 64 << 10;
+/// Session or source of an item.
+pub const HISTORY_LABEL_BYTES_MAX: usize = 256;
+/// Characters of an item's input that the encoder sees before the text; the encoder reads some thousand in all.
+pub const HISTORY_INPUT_CHARS_EMBEDDED: usize = 300;
+/// Items and bytes of text of one user; 50,000 embeddings take 75 MB while a soft prompt is made.
+pub const HISTORY_ITEMS_MAX: u64 = 50_000;
+pub const HISTORY_BYTES_MAX: u64 = 64 << 20;
+/// Items that an addition embeds before it answers: some hundred milliseconds. More are embedded in the background.
+pub const HISTORY_EMBEDDED_INLINE_MAX: usize = 64;
+/// Texts of one call of the encoder in the background; requests in between wait no longer than that.
+pub const EMBEDDING_BATCH: usize = 16;
+/// Soft prompts of users kept in memory: 4 rows of 4096 take 64 KiB.
+pub const USER_PROMPTS_IN_MEMORY_MAX: usize = 1024;
+
 // ---- model files ----
 pub const GGUF_TENSORS_MAX: u64 = 65_536;
 pub const GGUF_METADATA_ENTRIES_MAX: u64 = 65_536;

@@ -25,6 +25,7 @@ mod store;
 mod traits;
 mod vector;
 
+pub use crate::text::json_kind;
 pub use blocks::BlockSet;
 pub use dose::Norms;
 pub use error::SteeringError;
@@ -35,6 +36,6 @@ pub use maker::State;
 pub use names::{edit_distance, is_valid_name};
 pub use plan::{Applied, AppliedVector};
 pub use report::{CheckOptions, Effect, TraitReport, TraitsReport, check_traits};
-pub use request::{Intervention, RequestRules, Source, SteeringRequest, Unit, json_kind};
+pub use request::{Intervention, RequestRules, Source, SteeringRequest, Unit};
 pub use traits::{Contrast, Trait};
 pub use vector::{Calibration, ModelShape, Origin, Provenance, Vector};

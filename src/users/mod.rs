@@ -1,12 +1,14 @@
 //! What the server holds of a person: history, its embedding, and the soft prompt made from it.
 
 mod error;
+mod history;
 mod identity;
 mod prompt;
 mod service;
 mod time;
 
 pub use error::UsersError;
+pub use history::{ITEM_FIELDS, Item, Kind, NewItem, embedding_text};
 pub use identity::UserId;
 pub use prompt::{NamedPrompt, UserPrompt};
 pub use service::Users;
