@@ -97,8 +97,6 @@ pub const CONTRAST_TEXT_BYTES_MAX: usize = 4096;
 pub const VECTORS_MAX: usize = 1024;
 
 // ---- users ----
-/// Users of one data folder.
-pub const USERS_MAX: u64 = 1_000_000;
 /// Users or items on one page of a listing.
 pub const USERS_PAGE_MAX: usize = 1000;
 pub const HISTORY_PAGE_MAX: usize = 1000;
@@ -112,15 +110,18 @@ pub const HISTORY_TEXT_BYTES_MAX: usize = 64 << 10;
 pub const HISTORY_LABEL_BYTES_MAX: usize = 256;
 /// Characters of an item's input that the encoder sees before the text; the encoder reads some thousand in all.
 pub const HISTORY_INPUT_CHARS_EMBEDDED: usize = 300;
-/// Items and bytes of text of one user; 50,000 embeddings take 75 MB while a soft prompt is made.
-pub const HISTORY_ITEMS_MAX: u64 = 50_000;
+/// Bytes of the texts of one user: an export holds them all in memory.
 pub const HISTORY_BYTES_MAX: u64 = 64 << 20;
 /// Items that an addition embeds before it answers: some hundred milliseconds. More are embedded in the background.
 pub const HISTORY_EMBEDDED_INLINE_MAX: usize = 64;
+/// Items read from the store at once to be embedded, and the wait after a failure.
+pub const EMBEDDING_ITEMS_READ: usize = 1024;
+pub const EMBEDDING_RETRY_SECONDS: u64 = 60;
 /// Texts of one call of the encoder in the background; requests in between wait no longer than that.
 pub const EMBEDDING_BATCH: usize = 16;
-/// Soft prompts of users kept in memory: 4 rows of 4096 take 64 KiB.
-pub const USER_PROMPTS_IN_MEMORY_MAX: usize = 1024;
+/// Soft prompts of users kept in memory: 4 rows of 576 take 9 KiB, so all of a small server's users; of projectors that
+/// look at the request the embeddings of the items, 1.5 KiB each.
+pub const USER_PROMPTS_IN_MEMORY_BYTES_MAX: usize = 128 << 20;
 
 // ---- model files ----
 pub const GGUF_TENSORS_MAX: u64 = 65_536;
