@@ -96,6 +96,18 @@ pub const CONTRAST_TEXT_BYTES_MAX: usize = 4096;
 /// Stored vectors of one model; listing them stays quick.
 pub const VECTORS_MAX: usize = 1024;
 
+// ---- projectors ----
+/// Largest projector file: one layer of 8 rows of d_model 4096 from an embedding of 1024, in half floats, twice.
+pub const PROJECTOR_BYTES_MAX: usize = 128 << 20;
+/// Header of a projector file: eight tensors and seventeen labels take some 2 KiB.
+pub const PROJECTOR_HEADER_BYTES_MAX: u64 = 64 << 10;
+/// Tensors of a projector file: two layers with bias, query, constant and two means.
+pub const PROJECTOR_TENSORS_MAX: usize = 8;
+/// Width of a projector's hidden layer.
+pub const PROJECTOR_HIDDEN_MAX: usize = 4096;
+/// Width of a sentence embedding; common encoders have 384 to 4096.
+pub const EMBEDDING_WIDTH_MAX: usize = 8192;
+
 // ---- model files ----
 pub const GGUF_TENSORS_MAX: u64 = 65_536;
 pub const GGUF_METADATA_ENTRIES_MAX: u64 = 65_536;

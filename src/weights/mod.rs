@@ -1,6 +1,7 @@
 //! Where weights come from and our own readers of weight files.
 //!
 //! `gguf` reads and writes GGUF files: memory-mapped, everything checked against the file's length before it is used.
+//! `safetensors` does the same for small files of tensors (vectors, soft prompts, projectors).
 //! `pull` turns the name of a model into a file on disk: `names` and `catalog` say what a name means, `cache` where files
 //! lie, `hub` and `registry` are the two kinds of sources, `pins` remembers checksums that the catalogue does not know.
 //! Nothing here knows what the tensors mean: architectures, ranges of their sizes and tokenizers belong to `model` and
@@ -15,6 +16,7 @@ mod names;
 mod pins;
 mod pull;
 mod registry;
+pub mod safetensors;
 
 pub use cache::Cache;
 pub use catalog::{Catalog, Entry};
