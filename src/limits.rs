@@ -136,6 +136,27 @@ pub const BLOCKS_MAX: u32 = 1024;
 pub const WIDTH_MAX: u32 = 1 << 17;
 pub const VOCABULARY_MAX: u32 = 1 << 21;
 
+// ---- sentence encoder ----
+/// Texts of one embeddings request: some 10 seconds of work for two cores when all are long.
+pub const EMBEDDING_TEXTS_MAX: usize = 256;
+/// Bytes of one text that are read; 256 tokens of ordinary text end far before.
+pub const ENCODER_TEXT_BYTES_MAX: usize = 32 << 10;
+/// Header of an encoder's safetensors file: 24 layers take 50 KiB.
+pub const ENCODER_HEADER_BYTES_MAX: u64 = 8 << 20;
+/// Tensors of an encoder's file: 24 layers have some 400.
+pub const ENCODER_TENSORS_MAX: usize = 4096;
+/// Bytes of an encoder's weights: large BERTs in f32 have 1.4 GB.
+pub const ENCODER_FILE_BYTES_MAX: u64 = 2 << 30;
+/// Bytes of its tokenizer and of its other JSON files.
+pub const ENCODER_TOKENIZER_BYTES_MAX: u64 = 16 << 20;
+pub const ENCODER_CONFIG_BYTES_MAX: u64 = 64 << 10;
+/// Layers, widths and positions of the BERT family in use stay far below these.
+pub const ENCODER_LAYERS_MAX: usize = 64;
+pub const ENCODER_WIDTH_MAX: usize = 8192;
+pub const ENCODER_POSITIONS_MAX: usize = 8192;
+/// A load that failed is tried again by the first request after so long.
+pub const ENCODER_RETRY_SECONDS: u64 = 30;
+
 // ---- templates ----
 /// Instructions a chat template may run; an ordinary one needs a few thousand.
 pub const TEMPLATE_FUEL: u64 = 500_000;

@@ -6,23 +6,18 @@ use crate::limits;
 use crate::steering::error::SteeringError;
 use crate::steering::request::shortened;
 use crate::steering::vector::Vector;
-use crate::weights::safetensors::{
-    self, Bounds, NewTensor, Safetensors, SafetensorsFault, StoredTensor, StoredType,
-};
+use crate::weights::safetensors::{self, Bounds, Safetensors, SafetensorsFault, StoredTensor};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-const BOUNDS: Bounds = Bounds {
-    what: "a vector",
-    header_bytes_max: limits::VECTOR_HEADER_BYTES_MAX,
-    tensors_max: limits::VECTOR_TENSORS_MAX,
-};
+const BOUNDS: Bounds =
+    Bounds { header_bytes: limits::VECTOR_HEADER_BYTES_MAX, tensors: limits::VECTOR_TENSORS_MAX };
 
 pub fn read(bytes: &[u8], name: &str, sha256: Digest) -> Result<Imported, SteeringError> {
     let file = Safetensors::read(bytes, BOUNDS).map_err(refused)?;
     let mut directions = BTreeMap::new();
-    for tensor in &file.tensors {
-        directions.insert(block_of(&tensor.name)?, values(tensor)?);
+    for (tensor, stored) in &file.tensors {
+        directions.insert(block_of(tensor)?, values(tensor, stored)?);
     }
     let mut vector = Vector::new(name, directions, "file")?;
     let label = |key: &str| file.metadata.get(key).map(String::as_str);
@@ -33,11 +28,11 @@ pub fn read(bytes: &[u8], name: &str, sha256: Digest) -> Result<Imported, Steeri
 /// Writes F32 tensors in ascending blocks; equal vectors give equal bytes.
 pub fn write(vector: &Vector) -> Vec<u8> {
     let metadata = labels::write(vector).into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-    let names: Vec<String> = vector.directions().keys().map(|block| format!("resid.{block}")).collect();
-    let shape = vector.directions().values().map(|values| [values.len()]).collect::<Vec<_>>();
-    let tensors: Vec<NewTensor<'_>> = (names.iter().zip(&shape).zip(vector.directions().values()))
-        .map(|((name, shape), values)| NewTensor { name, shape, values, stored: StoredType::F32 })
+    let tensors: Vec<(String, [usize; 1], &[f32])> = (vector.directions().iter())
+        .map(|(block, values)| (format!("resid.{block}"), [values.len()], &values[..]))
         .collect();
+    let tensors: Vec<(&str, &[usize], &[f32])> =
+        tensors.iter().map(|(name, shape, values)| (&name[..], &shape[..], *values)).collect();
     safetensors::write(&metadata, &tensors)
 }
 
@@ -60,17 +55,18 @@ fn block_of(tensor: &str) -> Result<u32, SteeringError> {
         .ok_or_else(|| bad(&format!("tensor `{shown}`: no block from 0 to {}", limits::BLOCKS_MAX - 1), 8))
 }
 
-fn values(tensor: &StoredTensor<'_>) -> Result<Arc<[f32]>, SteeringError> {
-    let shown = shortened(&tensor.name);
-    if !tensor.is_float() {
-        let message = format!("`{shown}` is {}; expected F32, F16 or BF16", shortened(&tensor.dtype));
+fn values(tensor: &str, stored: &StoredTensor<'_>) -> Result<Arc<[f32]>, SteeringError> {
+    let shown = shortened(tensor);
+    if !["F32", "F16", "BF16"].contains(&stored.dtype.as_str()) {
+        let message = format!("`{shown}` is {}; expected F32, F16 or BF16", shortened(&stored.dtype));
         return Err(SteeringError::unfit("file", message));
     }
-    let [_] = tensor.shape[..] else {
-        let message = format!("`{shown}` has shape {:?}; expected one dimension, [d_model]", tensor.shape);
+    let [_] = stored.shape[..] else {
+        let message = format!("`{shown}` has shape {:?}; expected one dimension, [d_model]", stored.shape);
         return Err(SteeringError::unfit("file", message));
     };
-    Ok(tensor.floats().map_err(refused)?.into())
+    let values = stored.floats().map_err(|rule| bad(&format!("`{shown}` {rule}"), 8))?;
+    Ok(values.into())
 }
 
 fn refused(fault: SafetensorsFault) -> SteeringError {
@@ -152,8 +148,8 @@ mod tests {
             (one("F32", "[1,1]", &[0; 4]), "expected one dimension"),
             (one("F32", "[]", &[0; 4]), "expected one dimension"),
             (one("F32", "[0]", &[]), "no direction"),
-            (one("F32", "[2]", &[0; 4]), "do not take 4 bytes"),
-            (one("F32", "[4611686018427387905]", &[0; 4]), "do not take 4 bytes"),
+            (one("F32", "[2]", &[0; 4]), "does not take 4 bytes"),
+            (one("F32", "[4611686018427387905]", &[0; 4]), "does not take 4 bytes"),
             (one("F32", "[1]", &[0; 4]), "zero norm"),
             (one("F32", "[1]", &f32::NAN.to_le_bytes()), "not finite"),
             (one("F16", "[1]", &f16::INFINITY.to_le_bytes()), "not finite"),

@@ -10,11 +10,8 @@ use std::sync::Arc;
 
 const SCHEMA: &str = "demeanor.projector/1";
 
-const BOUNDS: Bounds = Bounds {
-    what: "a projector",
-    header_bytes_max: limits::PROJECTOR_HEADER_BYTES_MAX,
-    tensors_max: limits::PROJECTOR_TENSORS_MAX,
-};
+const BOUNDS: Bounds =
+    Bounds { header_bytes: limits::PROJECTOR_HEADER_BYTES_MAX, tensors: limits::PROJECTOR_TENSORS_MAX };
 
 /// One linear layer: y = W x + b.
 #[derive(Clone, Debug, PartialEq)]
@@ -126,7 +123,7 @@ fn write(parts: &Parts, stored: StoredType) -> Vec<u8> {
     let tensors: Vec<NewTensor<'_>> = (tensors.iter())
         .map(|(name, shape, values, stored)| NewTensor { name, shape, values, stored: *stored })
         .collect();
-    safetensors::write(&metadata, &tensors)
+    safetensors::write_tensors(&metadata, &tensors)
 }
 
 fn parse(bytes: &[u8]) -> Result<Parts, UsersError> {
@@ -186,11 +183,11 @@ struct Tensors<'a> {
 
 impl Tensors<'_> {
     fn take(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, UsersError> {
-        let tensor = self.file.tensor(name).ok_or_else(|| bad(format!("tensor `{name}` is missing")))?;
+        let tensor = self.file.tensors.get(name).ok_or_else(|| bad(format!("tensor `{name}` is missing")))?;
         if !tensor.shape.iter().copied().eq(shape.iter().map(|size| *size as u64)) {
             return Err(bad(format!("tensor `{name}` has shape {:?}; expected {shape:?}", tensor.shape)));
         }
-        let values = tensor.floats().map_err(|fault| bad(fault.to_string()))?;
+        let values = tensor.floats().map_err(|rule| bad(format!("tensor `{name}` {rule}")))?;
         if let Some(at) = values.iter().position(|value| !value.is_finite()) {
             return Err(bad(format!("tensor `{name}` has a value that is not finite, at {at}")));
         }
@@ -200,8 +197,8 @@ impl Tensors<'_> {
 
     /// `layers.0` alone, or with `layers.1` behind it.
     fn layers(&mut self, inputs: usize, outputs: usize) -> Result<Vec<Layer>, UsersError> {
-        let two = self.file.tensor("layers.1.weight").is_some();
-        let hidden = self.file.tensor("layers.0.bias").and_then(|bias| bias.shape.first().copied());
+        let two = self.file.tensors.contains_key("layers.1.weight");
+        let hidden = self.file.tensors.get("layers.0.bias").and_then(|bias| bias.shape.first().copied());
         let hidden = hidden.unwrap_or(0) as usize;
         if two && !(1..=limits::PROJECTOR_HIDDEN_MAX).contains(&hidden) {
             let max = limits::PROJECTOR_HIDDEN_MAX;

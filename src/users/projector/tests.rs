@@ -146,7 +146,7 @@ fn bad_files_are_refused() {
     for (part, bytes) in [
         ("shorter than 8 bytes", Vec::new()),
         ("the file has", bytes[..bytes.len() - 1].to_vec()),
-        ("at most 65536 for a projector", vec![0xff; 64]),
+        ("at most 65536", vec![0xff; 64]),
     ] {
         let error = Projector::read(&bytes).unwrap_err().to_string();
         assert!(error.contains(part), "expected {part}: {error}");
