@@ -86,7 +86,7 @@ pub fn load(settings: &Settings, path: &Path) -> Result<Arc<Context>, AppError> 
     let options = LibraryOptions { data_dir: &settings.data_dir, max_dose: settings.max_dose };
     let library = Library::start(engine.clone(), text.clone(), options)
         .map_err(|error| AppError::Config(error.to_string()))?;
-    let users = Users::nobody();
+    let users = todo!();
     Ok(Arc::new(Context::new(engine, text, library, users, model_name(&settings.model), settings.clone())))
 }
 

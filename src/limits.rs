@@ -122,6 +122,7 @@ pub const EMBEDDING_BATCH: usize = 16;
 /// Soft prompts of users kept in memory: 4 rows of 576 take 9 KiB, so all of a small server's users; of projectors that
 /// look at the request the embeddings of the items, 1.5 KiB each.
 pub const USER_PROMPTS_IN_MEMORY_BYTES_MAX: usize = 128 << 20;
+
 // ---- store ----
 /// Writes that wait for the store's thread; further ones wait outside.
 pub const STORE_WRITES_WAITING_MAX: usize = 1024;
@@ -145,6 +146,17 @@ pub const STORE_HISTORY_ITEMS_MAX: u64 = 50_000;
 pub const STORE_REPORTS_KEPT: i64 = 32;
 /// Finished jobs that can still be asked for.
 pub const STORE_JOBS_KEPT: i64 = 256;
+// ---- projectors ----
+/// Largest projector file: one layer of 8 rows of d_model 4096 from an embedding of 1024, in half floats, twice.
+pub const PROJECTOR_BYTES_MAX: usize = 128 << 20;
+/// Header of a projector file: eight tensors and seventeen labels take some 2 KiB.
+pub const PROJECTOR_HEADER_BYTES_MAX: u64 = 64 << 10;
+/// Tensors of a projector file: two layers with bias, query, constant and two means.
+pub const PROJECTOR_TENSORS_MAX: usize = 8;
+/// Width of a projector's hidden layer.
+pub const PROJECTOR_HIDDEN_MAX: usize = 4096;
+/// Width of a sentence embedding; common encoders have 384 to 4096.
+pub const EMBEDDING_WIDTH_MAX: usize = 8192;
 
 // ---- model files ----
 pub const GGUF_TENSORS_MAX: u64 = 65_536;

@@ -26,10 +26,9 @@ const ABOUT: &str = "user.json: who this is and what the other files are. histor
 pub(super) fn archive(inner: &Inner, id: &UserId, user: &UserRow) -> Result<Vec<u8>, UsersError> {
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let (history, items) = history(inner, id)?;
-    let prompts: Vec<SoftPromptRow> =
-        (inner.store.soft_prompts(&inner.tenant, &id.owner())?.into_iter())
-            .filter(|prompt| prompt.owner == id.owner())
-            .collect();
+    let prompts: Vec<SoftPromptRow> = (inner.store.soft_prompts(&inner.tenant, &id.owner())?.into_iter())
+        .filter(|prompt| prompt.owner == id.owner())
+        .collect();
     let encoders = inner.store.encoders_of(&inner.tenant, id.as_str())?;
     let about = json!({
         "schema": "demeanor.user/1",
@@ -57,8 +56,7 @@ pub(super) fn archive(inner: &Inner, id: &UserId, user: &UserRow) -> Result<Vec<
 fn history(inner: &Inner, id: &UserId) -> Result<(Vec<u8>, usize), UsersError> {
     let (mut lines, mut count, mut after) = (Vec::new(), 0, 0);
     loop {
-        let rows =
-            inner.store.history(&inner.tenant, id.as_str(), after, limits::HISTORY_PAGE_MAX)?;
+        let rows = inner.store.history(&inner.tenant, id.as_str(), after, limits::HISTORY_PAGE_MAX)?;
         let Some(last) = rows.last() else { return Ok((lines, count)) };
         after = last.id;
         for row in rows {
@@ -78,7 +76,11 @@ fn embeddings(inner: &Inner, id: &UserId, encoders: &[String]) -> Result<Vec<u8>
         let numbers: Vec<String> = rows.iter().map(|(item, _)| item.to_string()).collect();
         metadata.insert(format!("items.{encoder}"), numbers.join(","));
         let width = rows.first().map_or(0, |(_, data)| data.len() / 4);
-        tensors.push((encoder, [rows.len(), width], rows.iter().flat_map(|(_, data)| floats(data)).collect()));
+        tensors.push((
+            encoder,
+            [rows.len(), width],
+            rows.iter().flat_map(|(_, data)| floats(data)).collect(),
+        ));
     }
     let views: Vec<(&str, &[usize], &[f32])> =
         tensors.iter().map(|(name, shape, values)| (*name, &shape[..], &values[..])).collect();

@@ -18,7 +18,10 @@ pub(super) struct Kept {
 
 #[derive(Clone)]
 pub(super) enum KeptForm {
-    Rows { rows: SoftRows, effect: bool },
+    Rows {
+        rows: SoftRows,
+        effect: bool,
+    },
     /// For projectors that look at the request.
     Items(Arc<Vec<KeptItem>>),
 }

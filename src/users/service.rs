@@ -223,7 +223,8 @@ impl Users {
     pub fn delete_item(&self, id: &str, item: &str) -> Result<Receipt, UsersError> {
         let inner = &*self.inner;
         let (id, _) = inner.find(id)?;
-        let unknown = || UsersError::UnknownItem { id: id.to_string(), item: item.chars().take(32).collect() };
+        let unknown =
+            || UsersError::UnknownItem { id: id.to_string(), item: item.chars().take(32).collect() };
         let number = item.parse().map_err(|_| unknown())?;
         let _turn = inner.turn(&id);
         let before = inner.embedded(&id)?;

@@ -1,12 +1,12 @@
 //! The soft prompt of a user at serving time: from memory, else from the store, else made from the embedded history.
 
+use super::UsersError;
 use super::identity::UserId;
 use super::memory::{Kept, KeptForm, KeptItem};
 use super::projector::{Form, Projector, UserRows, WeightedEmbedding};
 use super::prompt::UserPrompt;
 use super::recency::Recency;
 use super::service::{Inner, now, timestamp};
-use super::UsersError;
 use crate::digest::Digest;
 use crate::encoder::EncoderState;
 use crate::model::SoftRows;
@@ -207,7 +207,9 @@ impl Inner {
             }
             EncoderState::Ready(_) => Err("the loaded encoder is not the one of the projector".into()),
             EncoderState::Failed(reason) => Err(format!("the sentence encoder is not available: {reason}")),
-            EncoderState::Absent | EncoderState::Loading => Err("the sentence encoder is still loading".into()),
+            EncoderState::Absent | EncoderState::Loading => {
+                Err("the sentence encoder is still loading".into())
+            }
         }
     }
 
@@ -252,11 +254,8 @@ fn weighted(
     items.iter().map(one).collect()
 }
 
-fn views(items: &[KeptItem]) -> Vec<WeightedEmbedding<'_>> {
-    let view = |item| {
-        let KeptItem { embedding, weight } = item;
-        WeightedEmbedding { embedding, weight: *weight }
-    };
+fn views<'a>(items: &'a [KeptItem]) -> Vec<WeightedEmbedding<'a>> {
+    let view = |item: &'a KeptItem| WeightedEmbedding { embedding: &item.embedding, weight: item.weight };
     items.iter().map(view).collect()
 }
 
