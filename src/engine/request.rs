@@ -16,6 +16,9 @@ pub struct Request {
     pub edits: Arc<Edits>,
     pub want: Want,
     pub priority: Priority,
+    /// Whose data the rows from `soft_at` on are, zero for nobody's: [`super::Engine::forget`] ends and wipes what carries
+    /// it. It names one life of a user: who is made again under an old id is another owner.
+    pub owner: Digest,
     /// Separates the prefix caches of tenants; part of the root of every key.
     pub cache_salt: Digest,
     /// Whether the prefix cache may be read and written for this request.
@@ -181,6 +184,17 @@ pub enum SequenceError {
     EngineFailed,
     #[error("the server is shutting down")]
     ShuttingDown,
+    #[error("the user of this request was deleted")]
+    OwnerDeleted,
+}
+
+/// What [`super::Engine::forget`] ended and wiped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Running and waiting sequences.
+    pub sequences: usize,
+    /// Pages of the KV cache.
+    pub pages: usize,
 }
 
 /// Why a request was not taken.

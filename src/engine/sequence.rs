@@ -185,6 +185,19 @@ impl Sequence {
         }
     }
 
+    /// Whose data row `position` is: rows from `soft_at` on are the owner's.
+    fn owner_of_row(&self, position: usize) -> Digest {
+        match position < self.request.soft_at as usize {
+            true => Digest::default(),
+            false => self.request.owner,
+        }
+    }
+
+    /// Whose data page `index` holds: one row of an owner makes it theirs.
+    pub fn owner_of_page(&self, index: usize) -> Digest {
+        self.owner_of_row((index + 1) * PAGE_POSITIONS - 1)
+    }
+
     fn phase(&self, position: usize) -> Phase {
         match position.checked_sub(self.prompt_rows() - 1) {
             Some(index) => Phase::Response(index as u32),
@@ -197,6 +210,8 @@ impl Sequence {
     fn page_key(&self, index: usize, before: Option<&Digest>) -> Digest {
         let mut digester = Digester::new("demeanor.kv-page/1");
         digester.part(&before.copied().unwrap_or_default().0).part(&self.request.cache_salt.0);
+        // A page with an owner's rows is never another's, so that all of them can be found and cleared.
+        digester.part(&self.owner_of_page(index).0);
         let edits = &self.request.edits;
         let prompt_edits = edits.digest_in_force(Phase::Prompt);
         for position in index * PAGE_POSITIONS..(index + 1) * PAGE_POSITIONS {

@@ -249,6 +249,7 @@ fn request(prompt: Vec<TokenId>, edits: Arc<Edits>, want: Want) -> Request {
         edits,
         want,
         priority: Priority::Job,
+        owner: Digest::default(),
         cache_salt: Digest::of(b"demeanor.measurement"),
         use_cache: true,
     }
