@@ -10,6 +10,7 @@ use crate::server;
 pub use crate::server::{Context, Front};
 use crate::steering::{Library, LibraryOptions};
 use crate::text::Text;
+use crate::users::Users;
 use crate::weights::{self, ModelFile, WeightsError};
 use std::future::Future;
 use std::net::SocketAddr;
@@ -85,7 +86,8 @@ pub fn load(settings: &Settings, path: &Path) -> Result<Arc<Context>, AppError> 
     let options = LibraryOptions { data_dir: &settings.data_dir, max_dose: settings.max_dose };
     let library = Library::start(engine.clone(), text.clone(), options)
         .map_err(|error| AppError::Config(error.to_string()))?;
-    Ok(Arc::new(Context::new(engine, text, library, model_name(&settings.model), settings.clone())))
+    let users = Users::nobody();
+    Ok(Arc::new(Context::new(engine, text, library, users, model_name(&settings.model), settings.clone())))
 }
 
 /// The name that answers carry: the catalogue's, or the file's without its extension.

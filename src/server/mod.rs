@@ -23,6 +23,7 @@ use crate::limits;
 use crate::persona::Serving;
 use crate::steering::Library;
 use crate::text::Text;
+use crate::users::Users;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::Method;
@@ -43,6 +44,7 @@ pub struct Context {
     pub engine: Engine,
     pub text: Arc<Text>,
     pub library: Library,
+    pub users: Users,
     /// Name of the loaded model.
     pub model: String,
     /// When it was loaded, Unix seconds.
@@ -60,6 +62,7 @@ impl Context {
         engine: Engine,
         text: Arc<Text>,
         library: Library,
+        users: Users,
         model: String,
         settings: Settings,
     ) -> Context {
@@ -69,7 +72,7 @@ impl Context {
         let created = unix_seconds();
         let uploads = Arc::new(Semaphore::new(limits::UPLOADS_AT_ONCE_MAX));
         let metrics = Metrics::default();
-        Context { engine, text, library, model, created, settings, uploads, keys, metrics }
+        Context { engine, text, library, users, model, created, settings, uploads, keys, metrics }
     }
 
     /// The model's name and its aliases, without repeats.
