@@ -45,6 +45,8 @@ pub struct Settings {
     pub kv_bytes: usize,
     /// Most tokens of one answer; `None`: until the context ends.
     pub max_output_tokens: Option<u32>,
+    /// Header in which a trusted proxy says who asks; then `user` of a body says nothing.
+    pub user_header: Option<String>,
     /// Origins that browsers may call from.
     pub cors_origins: Vec<String>,
     /// Host names that requests may carry besides loopback names and `host`.

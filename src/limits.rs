@@ -77,8 +77,6 @@ pub const EXPRESSION_BYTES_MAX: usize = 1024;
 /// System text of a persona: a character card with its scenario and examples.
 pub const PERSONA_SYSTEM_BYTES_MAX: usize = 64 << 10;
 pub const PERSONA_DESCRIPTION_BYTES_MAX: usize = 4 << 10;
-/// Stored personas; the newest version of each is kept in memory, at most 68 MiB in all.
-pub const PERSONAS_MAX: usize = 1000;
 /// Personas of one page of a listing, when nothing else is asked for.
 pub const PERSONAS_PAGE: usize = 100;
 /// Names that `GET /v1/models` lists for personas unless asked for more: clients show them in a menu.

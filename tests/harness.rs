@@ -82,6 +82,7 @@ impl Setup {
             allow_inline_vectors: true,
             kv_bytes: 512 << 20,
             max_output_tokens: None,
+            user_header: None,
             cors_origins: Vec::new(),
             allowed_hosts: Vec::new(),
             queue: 64,

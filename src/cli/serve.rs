@@ -45,6 +45,9 @@ pub struct ServeArgs {
     /// Refuse directions that a request carries inline
     #[arg(long, env = "DEMEANOR_NO_INLINE_VECTORS")]
     pub no_inline_vectors: bool,
+    /// Header in which a trusted proxy says who asks; `user` in a body then says nothing
+    #[arg(long, env = "DEMEANOR_USER_HEADER", value_name = "NAME")]
+    pub user_header: Option<String>,
     /// Origin whose pages may call this server from a browser (repeatable)
     #[arg(long, env = "DEMEANOR_CORS_ORIGIN", value_delimiter = ',')]
     pub cors_origin: Vec<String>,
@@ -128,6 +131,7 @@ impl ModelArgs {
             allow_inline_vectors: true,
             kv_bytes: self.kv_mib.clamp(1, 1 << 20) << 20,
             max_output_tokens: None,
+            user_header: None,
             cors_origins: Vec::new(),
             allowed_hosts: Vec::new(),
             queue: limits::QUEUE_MAX,
@@ -160,6 +164,10 @@ impl ServeArgs {
         if !(0.0..=3600.0).contains(&self.extract_wait) {
             return Err(CliError::config("--extract-wait must be 0 to 3600 seconds"));
         }
+        let is_header = |name: &String| axum::http::HeaderName::from_bytes(name.as_bytes()).is_ok();
+        if let Some(name) = self.user_header.as_ref().filter(|name| !is_header(name)) {
+            return Err(CliError::config(format!("--user-header `{name}` is no name of a header")));
+        }
         Ok(Settings {
             aliases: self.alias.clone(),
             host: self.host.clone(),
@@ -169,6 +177,7 @@ impl ServeArgs {
             extract_wait_seconds: self.extract_wait,
             allow_inline_vectors: !self.no_inline_vectors,
             max_output_tokens: self.max_output_tokens,
+            user_header: self.user_header.clone(),
             cors_origins: self.cors_origin.clone(),
             allowed_hosts: self.allowed_host.clone(),
             queue: self.queue,

@@ -18,8 +18,8 @@ pub enum PersonaError {
     /// The caller's idea of what is stored is out of date.
     #[error("`if-match`: persona `{name}` is at {}; read it again", state(.version))]
     Changed { name: String, version: Option<u32> },
-    #[error("`name`: {max} personas are stored, no more are kept; delete one first")]
-    TooMany { max: usize },
+    #[error("`name`: {max} {what} are stored, no more are kept; delete some first")]
+    TooMany { what: &'static str, max: u64 },
     #[error("`{param}`: {given} bytes are too long; at most {max}")]
     TooLong { param: &'static str, given: usize, max: usize },
     /// A request can have one soft prompt.
@@ -31,6 +31,8 @@ pub enum PersonaError {
     /// A stored row that this build cannot read.
     #[error("the stored persona `{name}` (version {version}) cannot be read: {message}")]
     Stored { name: String, version: u32, message: String },
+    #[error("the disk of the data folder is full; nothing was changed")]
+    DiskFull,
     /// The disk failed; nothing the client can mend.
     #[error("{0}")]
     Store(String),
@@ -46,7 +48,7 @@ impl PersonaError {
             PersonaError::Exists { .. } | PersonaError::TooMany { .. } => Some("name"),
             PersonaError::Changed { .. } => Some("if-match"),
             PersonaError::TwoSoftPrompts { second, .. } => Some(second),
-            PersonaError::Stored { .. } | PersonaError::Store(_) => None,
+            PersonaError::Stored { .. } | PersonaError::DiskFull | PersonaError::Store(_) => None,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::spec::{Persona, PersonaSpec, check_name};
 use super::PersonaError;
-use crate::limits;
+use crate::digest::Digest;
 use crate::steering::nearest_names;
 use crate::store::{PersonaRow, Store, StoreError, Tenant};
 use std::collections::BTreeMap;
@@ -75,7 +75,7 @@ impl Personas {
         if newest.version == version {
             return Ok(newest);
         }
-        match self.shared.store.persona_version(&Tenant::local(), name, version)? {
+        match self.shared.store.persona_version(&Tenant::local(), name, i64::from(version))? {
             Some(row) => read(row).map(Arc::new),
             None => {
                 Err(PersonaError::UnknownVersion { name: name.to_owned(), version, newest: newest.version })
@@ -94,19 +94,31 @@ impl Personas {
         (page, rest.next().is_some())
     }
 
+    /// Whether a persona of this name can be made: before its content is looked at, which may take a while.
+    pub fn check_new(&self, name: &str) -> Result<(), PersonaError> {
+        check_name("name", name)?;
+        match lock(&self.shared.newest).get(name) {
+            Some(known) => Err(PersonaError::Exists { name: name.to_owned(), version: known.version }),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a new version can be stored.
+    pub fn check(&self, name: &str, expected: &Expected) -> Result<(), PersonaError> {
+        check_name("name", name)?;
+        expected.check(name, lock(&self.shared.newest).get(name))
+    }
+
     /// Stores a persona that must not exist yet. `digest` is its persona digest, kept beside it.
     pub fn create(
         &self,
         name: &str,
         spec: PersonaSpec,
-        digest: &str,
-        created: i64,
+        digest: Digest,
     ) -> Result<Arc<Persona>, PersonaError> {
         let _writing = lock(&self.shared.writing);
-        if let Some(known) = lock(&self.shared.newest).get(name) {
-            return Err(PersonaError::Exists { name: name.to_owned(), version: known.version });
-        }
-        self.write(name, spec, digest, created)
+        self.check_new(name)?;
+        self.write(name, spec, digest)
     }
 
     /// Stores a new version, the first one where there is none. True: it is the first one.
@@ -115,40 +127,34 @@ impl Personas {
         name: &str,
         spec: PersonaSpec,
         expected: &Expected,
-        digest: &str,
-        created: i64,
+        digest: Digest,
     ) -> Result<(Arc<Persona>, bool), PersonaError> {
         let _writing = lock(&self.shared.writing);
-        let current = lock(&self.shared.newest).get(name).cloned();
-        expected.check(name, current.as_ref())?;
-        self.write(name, spec, digest, created).map(|persona| (persona, current.is_none()))
+        self.check(name, expected)?;
+        let is_first = !lock(&self.shared.newest).contains_key(name);
+        self.write(name, spec, digest).map(|persona| (persona, is_first))
     }
 
     fn write(
         &self,
         name: &str,
         spec: PersonaSpec,
-        digest: &str,
-        created: i64,
+        digest: Digest,
     ) -> Result<Arc<Persona>, PersonaError> {
-        check_name("name", name)?;
         spec.check()?;
-        let count = {
-            let newest = lock(&self.shared.newest);
-            newest.len() + usize::from(!newest.contains_key(name))
-        };
-        if count > limits::PERSONAS_MAX {
-            return Err(PersonaError::TooMany { max: limits::PERSONAS_MAX });
-        }
+        // Version and time are the store's to give.
         let row = PersonaRow {
             name: name.to_owned(),
             version: 0,
             spec: spec.to_value(),
-            digest: digest.to_owned(),
-            created,
+            digest: digest.to_string(),
+            created: 0,
         };
-        let version = self.shared.store.put_persona(&Tenant::local(), row)?;
-        let persona = Arc::new(Persona { name: name.to_owned(), version, created, spec });
+        let tenant = Tenant::local();
+        let version = self.shared.store.put_persona(&tenant, row)?;
+        let row = self.shared.store.persona_version(&tenant, name, version)?;
+        let row = row.ok_or_else(|| PersonaError::Store(format!("`{name}` was written and is gone")))?;
+        let persona = Arc::new(read(row)?);
         lock(&self.shared.newest).insert(name.to_owned(), persona.clone());
         Ok(persona)
     }
@@ -174,17 +180,22 @@ impl Personas {
 }
 
 fn read(row: PersonaRow) -> Result<Persona, PersonaError> {
+    let version = u32::try_from(row.version).unwrap_or(u32::MAX);
     let spec = PersonaSpec::from_value(&row.spec).map_err(|message| PersonaError::Stored {
         name: row.name.clone(),
-        version: row.version,
+        version,
         message,
     })?;
-    Ok(Persona { name: row.name, version: row.version, created: row.created, spec })
+    Ok(Persona { name: row.name, version, created: row.created, spec })
 }
 
 impl From<StoreError> for PersonaError {
     fn from(error: StoreError) -> PersonaError {
-        PersonaError::Store(error.to_string())
+        match error {
+            StoreError::Full { .. } => PersonaError::DiskFull,
+            StoreError::TooMany { what, max, .. } => PersonaError::TooMany { what, max },
+            other => PersonaError::Store(other.to_string()),
+        }
     }
 }
 
