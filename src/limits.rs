@@ -103,6 +103,30 @@ pub const CONTRAST_TEXT_BYTES_MAX: usize = 4096;
 /// Stored vectors of one model; listing them stays quick.
 pub const VECTORS_MAX: usize = 1024;
 
+// ---- store ----
+/// Writes that wait for the store's thread; further ones wait outside.
+pub const STORE_WRITES_WAITING_MAX: usize = 1024;
+/// Writes of one transaction: a sync of the disk is shared, and a group is undone within milliseconds.
+pub const STORE_GROUP_MAX: usize = 256;
+/// Connections that read; each holds a cache of 2 MB.
+pub const STORE_READERS: usize = 4;
+/// How long a connection waits for another process, a backup for instance.
+pub const STORE_BUSY_MS_MAX: u64 = 5000;
+/// The log's file is cut back to this when it was emptied.
+pub const STORE_LOG_BYTES_MAX: i64 = 64 << 20;
+/// One blob: four times the largest vector file.
+pub const BLOB_BYTES_MAX: u64 = 4 * UPLOAD_BYTES_MAX as u64;
+pub const STORE_PERSONAS_MAX: u64 = 1000;
+/// Versions of one persona; each change makes one and none is forgotten.
+pub const STORE_PERSONA_VERSIONS_MAX: u64 = 10_000;
+pub const STORE_USERS_MAX: u64 = 100_000;
+/// Items of one history: their embeddings take 77 MB, and aggregating them some milliseconds.
+pub const STORE_HISTORY_ITEMS_MAX: u64 = 50_000;
+/// Reports of one kind and subject; the newest are kept.
+pub const STORE_REPORTS_KEPT: i64 = 32;
+/// Finished jobs that can still be asked for.
+pub const STORE_JOBS_KEPT: i64 = 256;
+
 // ---- model files ----
 pub const GGUF_TENSORS_MAX: u64 = 65_536;
 pub const GGUF_METADATA_ENTRIES_MAX: u64 = 65_536;
