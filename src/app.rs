@@ -6,9 +6,11 @@ use crate::engine::{Engine, EngineInfo, EngineOptions};
 use crate::kernels::{Isa, Precision};
 use crate::limits::PAGE_POSITIONS;
 use crate::model::{Model, ModelConfig, ModelOptions};
+use crate::persona::Personas;
 use crate::server;
 pub use crate::server::{Context, Front};
 use crate::steering::{Library, LibraryOptions};
+use crate::store::Store;
 use crate::text::Text;
 use crate::users::Users;
 use crate::weights::{self, ModelFile, WeightsError};
@@ -87,7 +89,10 @@ pub fn load(settings: &Settings, path: &Path) -> Result<Arc<Context>, AppError> 
     let library = Library::start(engine.clone(), text.clone(), options)
         .map_err(|error| AppError::Config(error.to_string()))?;
     let users = Users::nobody();
-    Ok(Arc::new(Context::new(engine, text, library, users, model_name(&settings.model), settings.clone())))
+    let store = Store::open(&settings.data_dir).map_err(|error| AppError::Config(error.to_string()))?;
+    let personas = Personas::open(store).map_err(|error| AppError::Failed(error.to_string()))?;
+    let model = model_name(&settings.model);
+    Ok(Arc::new(Context::new(engine, text, library, users, personas, model, settings.clone())))
 }
 
 /// The name that answers carry: the catalogue's, or the file's without its extension.

@@ -39,11 +39,6 @@ impl Client {
         (!names.is_empty()).then_some(names)
     }
 
-    /// Where it is.
-    pub fn base(&self) -> &str {
-        &self.base
-    }
-
     /// One request with an answer in one piece; the bytes of a 2xx, else the server's refusal as an error. `body` is a
     /// content type with bytes.
     pub fn call(

@@ -272,11 +272,8 @@ fn print(persona: &Value, as_json: bool) {
 
 /// Reads what there is, changes what is asked for, and stores it unless somebody was faster.
 fn set(client: &Client, name: &str, changes: &Changes, as_json: bool) -> Outcome {
-    let known = client.json("GET", "/v1/personas?limit=1", None, &[]).and_then(|_| {
-        let page = client.json("GET", &path(name), None, &[]);
-        // A persona that is not there is made; whatever else is wrong shows when it is stored.
-        Ok(page.ok())
-    })?;
+    // A persona that is not there is made; whatever else is wrong shows when it is stored.
+    let known = client.json("GET", &path(name), None, &[]).ok();
     let before = known.as_ref().map(spec_of).unwrap_or_default();
     let spec = Value::Object(changes.apply(before)?);
     let tag = known.map(|persona| format!("\"{}\"", persona["version"]));
@@ -293,12 +290,13 @@ fn spec_of(persona: &Value) -> Map<String, Value> {
 
 impl Changes {
     fn apply(&self, mut spec: Map<String, Value>) -> Result<Map<String, Value>, CliError> {
-        let system = match &self.system_file {
-            Some(file) => Some(std::fs::read_to_string(file).map_err(|error| {
-                CliError::bad_file(format!("cannot read `{}`: {error}", file.display()))
-            })?),
-            None => self.system.clone(),
-        };
+        let system =
+            match &self.system_file {
+                Some(file) => Some(std::fs::read_to_string(file).map_err(|error| {
+                    CliError::bad_file(format!("cannot read `{}`: {error}", file.display()))
+                })?),
+                None => self.system.clone(),
+            };
         let texts = [
             ("system", &system),
             ("steering", &self.steering),
@@ -364,9 +362,11 @@ fn vectors(client: &Client, steering: &Value) -> Result<Map<String, Value>, CliE
         .flatten()
         .collect();
     let is_trait = |name: &str| {
-        poles.contains(&name) || poles.iter().any(|pole| name.strip_prefix(pole).is_some_and(|rest| {
-            rest.strip_prefix('.').is_some_and(|rest| poles.contains(&rest))
-        }))
+        poles.contains(&name)
+            || poles.iter().any(|pole| {
+                name.strip_prefix(pole)
+                    .is_some_and(|rest| rest.strip_prefix('.').is_some_and(|rest| poles.contains(&rest)))
+            })
     };
     let mut found = Map::new();
     for intervention in &plan.interventions {
@@ -374,7 +374,8 @@ fn vectors(client: &Client, steering: &Value) -> Result<Map<String, Value>, CliE
             && !is_trait(name)
             && !found.contains_key(name)
         {
-            let file = client.call("GET", &format!("/v1/vectors/{name}/file?format=safetensors"), None, &[])?;
+            let file =
+                client.call("GET", &format!("/v1/vectors/{name}/file?format=safetensors"), None, &[])?;
             found.insert(name.clone(), json!(STANDARD.encode(file)));
         }
     }
@@ -427,10 +428,12 @@ fn upload(client: &Client, name: &str, file: Vec<u8>, replace: bool) -> Outcome 
     const BOUNDARY: &str = "demeanor-8d2f4c61a7";
     let mut body = Vec::new();
     for (field, value) in [("name", name), ("replace", if replace { "true" } else { "false" })] {
-        let part = format!("--{BOUNDARY}\r\ncontent-disposition: form-data; name=\"{field}\"\r\n\r\n{value}\r\n");
+        let part =
+            format!("--{BOUNDARY}\r\ncontent-disposition: form-data; name=\"{field}\"\r\n\r\n{value}\r\n");
         body.extend(part.into_bytes());
     }
-    let head = format!("--{BOUNDARY}\r\ncontent-disposition: form-data; name=\"file\"; filename=\"vector\"\r\n\r\n");
+    let head =
+        format!("--{BOUNDARY}\r\ncontent-disposition: form-data; name=\"file\"; filename=\"vector\"\r\n\r\n");
     body.extend(head.into_bytes());
     body.extend(file);
     body.extend(format!("\r\n--{BOUNDARY}--\r\n").into_bytes());

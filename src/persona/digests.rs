@@ -28,7 +28,11 @@ pub enum PersonaSoft<'a> {
 
 pub fn persona_digest(parts: &PersonaParts) -> Digest {
     let mut digester = Digester::new("demeanor.persona/1");
-    digester.part(&parts.weights.0).part(&parts.template.0).part(parts.system.as_bytes()).part(&parts.edits.0);
+    digester
+        .part(&parts.weights.0)
+        .part(&parts.template.0)
+        .part(parts.system.as_bytes())
+        .part(&parts.edits.0);
     match parts.soft {
         PersonaSoft::None => digester.part(b"none").part(b""),
         PersonaSoft::Rows(rows) => digester.part(b"rows").part(&rows.0),

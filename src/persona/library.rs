@@ -1,7 +1,7 @@
 //! The personas of a server by name: the newest version of each in memory, all versions in the store.
 
-use super::spec::{Persona, PersonaSpec, check_name};
 use super::PersonaError;
+use super::spec::{Persona, PersonaSpec, check_name};
 use crate::digest::Digest;
 use crate::steering::nearest_names;
 use crate::store::{PersonaRow, Store, StoreError, Tenant};
@@ -56,7 +56,9 @@ impl Personas {
                 Err(error) => tracing::error!(%error, "a persona was left out"),
             }
         }
-        Ok(Personas { shared: Arc::new(Shared { store, newest: Mutex::new(newest), writing: Mutex::default() }) })
+        Ok(Personas {
+            shared: Arc::new(Shared { store, newest: Mutex::new(newest), writing: Mutex::default() }),
+        })
     }
 
     /// The newest version. `param` is the field that names it, for the refusal.
@@ -135,12 +137,7 @@ impl Personas {
         self.write(name, spec, digest).map(|persona| (persona, is_first))
     }
 
-    fn write(
-        &self,
-        name: &str,
-        spec: PersonaSpec,
-        digest: Digest,
-    ) -> Result<Arc<Persona>, PersonaError> {
+    fn write(&self, name: &str, spec: PersonaSpec, digest: Digest) -> Result<Arc<Persona>, PersonaError> {
         spec.check()?;
         // Version and time are the store's to give.
         let row = PersonaRow {

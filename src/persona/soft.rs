@@ -79,7 +79,10 @@ mod tests {
             (vec![user("user", "u1"), named("persona", "poet")], Err(["`u1`", "`poet`"])),
             (vec![user("user", "u1"), user("persona", "u2")], Err(["`u1`", "`u2`"])),
             // A name and a user of the same letters are two things.
-            (vec![named("soft_prompt", "u1"), user("user", "u1")], Err(["the soft prompt `u1`", "user `u1`"])),
+            (
+                vec![named("soft_prompt", "u1"), user("user", "u1")],
+                Err(["the soft prompt `u1`", "user `u1`"]),
+            ),
         ];
         for (offers, expected) in table {
             let shown = format!("{offers:?}");

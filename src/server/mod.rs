@@ -18,9 +18,9 @@ pub use accept::{Front, Lifecycle, Peer, bind, serve};
 pub use error::{ApiError, ErrorCode};
 
 use crate::config::Settings;
+use crate::digest::Digest;
 use crate::engine::Engine;
 use crate::limits;
-use crate::digest::Digest;
 use crate::persona::{Personas, Serving};
 use crate::steering::Library;
 use crate::text::Text;
@@ -176,7 +176,9 @@ impl Route {
             Route::Models => get(openai::models),
             Route::Model => get(openai::model),
             Route::Personas => get(native::list_personas).post(native::create_persona),
-            Route::Persona => get(native::show_persona).put(native::put_persona).delete(native::delete_persona),
+            Route::Persona => {
+                get(native::show_persona).put(native::put_persona).delete(native::delete_persona)
+            }
             Route::Score => post(native::score),
             Route::Vectors => get(native::list_vectors).post(native::upload_vector),
             Route::Vector => get(native::show_vector).delete(native::delete_vector),

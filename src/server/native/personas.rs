@@ -165,7 +165,8 @@ fn if_match(headers: &HeaderMap) -> Result<Expected, ApiError> {
             let inside = tag.strip_prefix("W/").unwrap_or(tag);
             let inside = inside.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
             let Some(inside) = inside else {
-                let message = format!("`{}` is no entity tag; send `\"1\"` for version 1, or `*`", shown(tag));
+                let message =
+                    format!("`{}` is no entity tag; send `\"1\"` for version 1, or `*`", shown(tag));
                 return Err(ApiError::at(ErrorCode::InvalidValue, "if-match", message));
             };
             // A tag of somebody else's making matches nothing, and a weak one never does.
@@ -188,7 +189,8 @@ fn check_query(query: &BTreeMap<String, String>, known: &[&str]) -> Result<(), A
 fn whole(name: &str, text: &str, allowed: std::ops::RangeInclusive<u32>) -> Result<u32, ApiError> {
     text.parse().ok().filter(|number| allowed.contains(number)).ok_or_else(|| {
         let (low, high) = (allowed.start(), allowed.end());
-        let message = format!("`{}` is out of range; allowed are whole numbers from {low} to {high}", shown(text));
+        let message =
+            format!("`{}` is out of range; allowed are whole numbers from {low} to {high}", shown(text));
         ApiError::at(ErrorCode::InvalidValue, name, message)
     })
 }

@@ -77,8 +77,7 @@ pub async fn score(
     let (choices, ids) = encode_choices(&context.text, choices).await?;
     let longest = ids.iter().map(Vec::len).max().unwrap_or(0);
     let size = PromptSize { tokens: prompt.len() + longest, soft_rows: resolved.soft_rows() };
-    check_room(&context, size, 0)
-        .map_err(|error| ApiError { param: Some(path.into()), ..error })?;
+    check_room(&context, size, 0).map_err(|error| ApiError { param: Some(path.into()), ..error })?;
 
     let (logprobs, usage) = run(&context, &condition, prompt, ids.clone()).await?;
     let list: Vec<Value> = choices

@@ -141,7 +141,8 @@ fn read_users(
     headers: &HeaderMap,
     trusted: Option<&str>,
 ) -> Result<Vec<(&'static str, String)>, ApiError> {
-    let in_body = [("user", fields.string("user")?), ("safety_identifier", fields.string("safety_identifier")?)];
+    let in_body =
+        [("user", fields.string("user")?), ("safety_identifier", fields.string("safety_identifier")?)];
     let given = match trusted {
         Some(name) => vec![("the user header", header(headers, name)?)],
         None => in_body.to_vec(),

@@ -2,8 +2,8 @@
 
 use crate::engine::Sampling;
 use crate::limits;
-use crate::server::error::{ApiError, ErrorCode, shown};
 use crate::persona::SamplingDefaults;
+use crate::server::error::{ApiError, ErrorCode, shown};
 use crate::server::fields::{Fields, listed, wrong_kind};
 use crate::text::{Specials, Tokenizer};
 use serde_json::{Map, Value};
@@ -143,8 +143,7 @@ fn read_drawn(fields: &mut Fields) -> Result<Drawn, ApiError> {
         min_p: fields.number("min_p", 0.0..=1.0)?,
         typical_p: fields
             .aliased(&["typical_p", "typical"], |fields, name| fields.number(name, above_zero..=1.0))?,
-        repetition_penalty: fields
-            .aliased(&repetition, |fields, name| fields.number(name, 0.01..=100.0))?,
+        repetition_penalty: fields.aliased(&repetition, |fields, name| fields.number(name, 0.01..=100.0))?,
         presence_penalty: penalty(fields, "presence_penalty")?,
         frequency_penalty: penalty(fields, "frequency_penalty")?,
     })

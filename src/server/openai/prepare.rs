@@ -73,7 +73,12 @@ pub async fn encode_prompts(context: &Context, prompts: Vec<Prompt>) -> Result<V
 }
 
 /// The condition of a chat or completion.
-pub fn condition(context: &Context, options: &Options, resolved: &Resolved, template: &ChatOptions) -> Condition {
+pub fn condition(
+    context: &Context,
+    options: &Options,
+    resolved: &Resolved,
+    template: &ChatOptions,
+) -> Condition {
     let mut condition = resolved.condition(context, options.sampling.clone());
     condition.use_cache = options.use_cache;
     if let Some(salt) = &options.cache_salt {
@@ -98,8 +103,12 @@ fn ends_digest(options: &Options) -> Digest {
     let most = options.tokens_max.map(|most| most.to_le_bytes());
     digester.part(most.as_ref().map_or(&[][..], |most| &most[..])).part(&[u8::from(options.ignore_eos)]);
     digester.part(&(options.stop_strings.len() as u64).to_le_bytes());
-    options.stop_strings.iter().for_each(|stop| drop(digester.part(stop.as_bytes())));
-    options.stop_tokens.iter().for_each(|token| drop(digester.part(&token.to_le_bytes())));
+    for stop in &options.stop_strings {
+        digester.part(stop.as_bytes());
+    }
+    for token in &options.stop_tokens {
+        digester.part(&token.to_le_bytes());
+    }
     digester.finish()
 }
 

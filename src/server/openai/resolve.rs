@@ -116,7 +116,8 @@ async fn look_up(
     let (soft_prompt, user) = (spec.soft_prompt.clone(), spec.user.clone());
     let work = move || {
         let query = query.as_deref();
-        let mut softs = Softs { persona: persona_offer(&users, soft_prompt, user, query)?, ..Softs::default() };
+        let mut softs =
+            Softs { persona: persona_offer(&users, soft_prompt, user, query)?, ..Softs::default() };
         if is_off {
             return Ok(softs);
         }
@@ -156,12 +157,8 @@ fn persona_offer(
 fn named_offer(users: &Users, carrier: &'static str, name: String) -> Result<Offer, ApiError> {
     match users.named(&name).map_err(ApiError::internal)? {
         Some(found) => {
-            let rows = OfferedRows {
-                rows: found.rows,
-                label: found.label,
-                owner: Digest::default(),
-                effect: true,
-            };
+            let rows =
+                OfferedRows { rows: found.rows, label: found.label, owner: Digest::default(), effect: true };
             Ok(Offer { carrier, source: Source::Named(name), rows: Some(rows) })
         }
         None => {
