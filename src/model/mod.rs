@@ -8,6 +8,8 @@ mod load;
 mod rope;
 mod rows;
 mod self_test;
+#[cfg(test)]
+pub mod tiny;
 
 pub use config::{BlockConfig, Gating, ModelConfig, RotaryConfig, RotaryPairs};
 pub use decoder::Model;
