@@ -74,6 +74,13 @@ pub const COMPLETION_TOP_ENTRIES_MAX: u64 = 1_000_000;
 pub const INTERVENTIONS_MAX: usize = 8;
 /// Characters of a steering expression.
 pub const EXPRESSION_BYTES_MAX: usize = 1024;
+/// System text of a persona: a character card with its scenario and examples.
+pub const PERSONA_SYSTEM_BYTES_MAX: usize = 64 << 10;
+pub const PERSONA_DESCRIPTION_BYTES_MAX: usize = 4 << 10;
+/// Personas of one page of a listing, when nothing else is asked for.
+pub const PERSONAS_PAGE: usize = 100;
+/// Names that `GET /v1/models` lists for personas unless asked for more: clients show them in a menu.
+pub const PERSONA_MODELS_LISTED: usize = 200;
 /// Rows of a soft prompt.
 pub const SOFT_ROWS_MAX: usize = 64;
 

@@ -1,10 +1,13 @@
 //! Runs many sequences on one model: queue, scheduler, KV pages, prefix cache, sampler, worker thread. Knows token ids
 //! and [`Edits`](crate::model::Edits); knows no text, names, users or HTTP.
 
+mod keys;
 mod pages;
 mod request;
 mod sampler;
 mod sequence;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 pub use request::*;
@@ -177,6 +180,12 @@ impl Engine {
         self.ask(move |worker| worker.pages_of(owner)).blocking_recv().unwrap_or_default()
     }
 
+    /// Pages of the KV cache that have a byte other than zero: what a scan of the memory finds. Blocks, and holds the
+    /// engine up meanwhile; for tests and audits.
+    pub fn nonzero_pages(&self) -> usize {
+        self.ask(|worker| worker.nonzero_pages()).blocking_recv().unwrap_or_default()
+    }
+
     fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&mut worker::Worker) -> T + Send + 'static,
@@ -227,6 +236,10 @@ impl Engine {
                 tokens: tokens.min(u64::from(u32::MAX)) as u32,
                 context: info.context,
             });
+        }
+        if !request.soft.is_empty() && request.soft.width() != info.d_model as usize {
+            let (given, wanted) = (request.soft.width(), info.d_model);
+            return Err(SubmitError::Shape(format!("soft rows of width {given}; the model has {wanted}")));
         }
         let blocks = request.edits.blocks.len();
         if blocks != 0 && blocks != info.n_blocks as usize {

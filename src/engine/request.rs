@@ -128,7 +128,8 @@ pub struct TokenLogprob {
 
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// The prompt went through. `prompt` is empty unless asked for; entry i is prompt token i + 1 given those before.
+    /// The prompt went through. `prompt` is empty unless asked for; entry i is prompt token i + 1 given all before it, soft
+    /// rows included.
     Prefilled {
         cached: u32,
         prompt: Vec<TokenLogprob>,
@@ -140,7 +141,8 @@ pub enum Event {
     },
     /// For each continuation, the log-probability of each of its tokens.
     Scored(Vec<Vec<f32>>),
-    /// One row (`Mean`) or one per counted prompt token (`Each`); each is `[resid.len(), d_model]`.
+    /// One row (`Mean`) or one per counted prompt token (`Each`); each is `[resid.len(), d_model]`, then
+    /// `[heads.len(), d_head]`.
     Captured(Vec<Vec<f32>>),
     Done {
         reason: FinishReason,

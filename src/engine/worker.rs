@@ -2,7 +2,7 @@
 
 use super::pages::Pages;
 use super::request::{Forgotten, Priority, SequenceError};
-use super::sequence::Sequence;
+use super::sequence::{self, Sequence};
 use super::{EngineOptions, EngineStats, Incoming};
 use crate::digest::Digest;
 use crate::limits::{FORGOTTEN_OWNERS_MAX, PAGE_POSITIONS};
@@ -140,6 +140,11 @@ impl Worker {
         self.pages.of(&owner).len()
     }
 
+    /// See [`super::Engine::nonzero_pages`].
+    pub fn nonzero_pages(&self) -> usize {
+        (0..self.pages.total() as u32).filter(|page| !self.model.page_is_zero(*page)).count()
+    }
+
     fn drop_abandoned(&mut self) {
         let before = self.waiting.len();
         self.waiting.retain(|sequence| !sequence.abandoned());
@@ -180,16 +185,14 @@ impl Worker {
         }
     }
 
-    /// Takes over the longest run of full pages that the prefix cache has for this sequence.
+    /// Lets a sequence begin where the prefix cache ends.
     fn read_cache(&mut self, sequence: &mut Sequence) {
         let asked = sequence.known_rows() as u64;
         if !sequence.reads_cache() {
             return;
         }
-        let keys = sequence.keys_for_lookup();
-        let pages: Vec<u32> = keys.iter().map_while(|key| self.pages.hold(key)).collect();
-        let found = keys[..pages.len()].to_vec();
-        sequence.adopt(pages, found);
+        let model = &mut self.model;
+        sequence.adopt(&mut self.pages, |from, to, rows| model.copy_page(from, to, rows));
         self.stats.prefix_cache_queries_tokens_total.fetch_add(asked, Relaxed);
         self.stats.prefix_cache_hits_tokens_total.fetch_add(u64::from(sequence.cached_tokens()), Relaxed);
     }
@@ -335,7 +338,7 @@ impl Worker {
     /// Takes a running sequence's pages back.
     fn preempt(&mut self, index: usize, preempted: &mut Vec<usize>) {
         let pages = self.running[index].forget_pages();
-        pages.into_iter().for_each(|page| self.pages.release(page));
+        sequence::release(pages, &mut self.pages);
         preempted.push(index);
     }
 
@@ -349,9 +352,7 @@ impl Worker {
             rest = others;
             let sequence = &mut self.running[share.sequence];
             sequence.advance(self.model.cpu(), own, &mut logits, &mut captures);
-            for (page, key) in sequence.newly_full() {
-                self.pages.keep(page, key);
-            }
+            sequence.keep_full_pages(&mut self.pages);
         }
     }
 
@@ -379,10 +380,9 @@ impl Worker {
     /// Lets finished sequences go.
     fn retire(&mut self) {
         for sequence in self.running.extract_if(.., |sequence| sequence.finished) {
-            let usage = sequence.usage();
+            let usage = sequence.leave(&mut self.pages);
             self.stats.prompt_tokens_total.fetch_add(u64::from(usage.prompt_tokens), Relaxed);
             self.stats.generation_tokens_total.fetch_add(u64::from(usage.generated_tokens), Relaxed);
-            sequence.pages.iter().for_each(|page| self.pages.release(*page));
         }
         self.publish();
     }
@@ -398,8 +398,7 @@ impl Worker {
         for mut sequence in self.running.drain(..) {
             sequence.fail(SequenceError::EngineFailed);
         }
-        let pages = self.pages.total() as u32;
-        (0..pages).filter(|page| self.pages.is_owned(*page)).for_each(|page| self.model.reset_page(page));
+        self.pages.owned().into_iter().for_each(|page| self.model.reset_page(page));
         self.pages = Pages::new(self.model.pages());
         self.output = StepOutput::default();
     }

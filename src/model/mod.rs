@@ -9,6 +9,8 @@ mod load;
 mod rope;
 mod rows;
 mod self_test;
+#[cfg(test)]
+pub mod tiny;
 
 pub use candle::DenseModel;
 pub use config::{BlockConfig, Gating, ModelConfig, RotaryConfig, RotaryPairs};

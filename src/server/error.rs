@@ -2,6 +2,7 @@
 
 use crate::engine::{SequenceError, SubmitError};
 use crate::limits;
+use crate::persona::PersonaError;
 use crate::steering::SteeringError;
 use crate::text::TextError;
 use axum::body::Body;
@@ -37,6 +38,7 @@ pub enum ErrorCode {
     MethodNotAllowed,
     BodyTimeout,
     Conflict,
+    PreconditionFailed,
     BodyTooLarge,
     UnsupportedMediaType,
     WrongHost,
@@ -50,6 +52,7 @@ pub enum ErrorCode {
     VectorNotReady,
     ShuttingDown,
     SequenceFailed,
+    DiskFull,
     Internal,
 }
 
@@ -98,6 +101,9 @@ impl ErrorCode {
                 (StatusCode::REQUEST_TIMEOUT, "invalid_request_error", "body_timeout", Some(false))
             }
             Conflict => (StatusCode::CONFLICT, "invalid_request_error", "conflict", Some(false)),
+            PreconditionFailed => {
+                (StatusCode::PRECONDITION_FAILED, "invalid_request_error", "precondition_failed", None)
+            }
             BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", "body_too_large", None),
             UnsupportedMediaType => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", "unsupported_media_type", None)
@@ -127,6 +133,7 @@ impl ErrorCode {
             SequenceFailed => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "server_error", "sequence_failed", Some(false))
             }
+            DiskFull => (StatusCode::INSUFFICIENT_STORAGE, "server_error", "disk_full", Some(false)),
             Internal => (StatusCode::INTERNAL_SERVER_ERROR, "server_error", "internal_error", Some(false)),
         };
         Meaning { status, kind, code, retry }
@@ -252,6 +259,22 @@ impl From<SteeringError> for ApiError {
             Some(seconds) => plain.retry_after(seconds),
             None => plain,
         }
+    }
+}
+
+impl From<PersonaError> for ApiError {
+    fn from(error: PersonaError) -> ApiError {
+        use PersonaError as E;
+        let code = match &error {
+            E::BadName { .. } | E::TooLong { .. } | E::TwoSoftPrompts { .. } => ErrorCode::InvalidValue,
+            E::Unknown { .. } | E::UnknownVersion { .. } => ErrorCode::PersonaNotFound,
+            E::Exists { .. } | E::TooMany { .. } => ErrorCode::Conflict,
+            E::Changed { .. } => ErrorCode::PreconditionFailed,
+            E::DiskFull => ErrorCode::DiskFull,
+            E::Stored { .. } | E::Store(_) => return ApiError::internal(error),
+        };
+        let param = error.param().map(str::to_string);
+        ApiError { param, ..ApiError::new(code, error.to_string()) }
     }
 }
 

@@ -99,6 +99,24 @@ impl SteeringRequest {
         }
     }
 
+    /// These interventions and then `other`'s: a persona's plan and what a request adds. At most
+    /// [`limits::INTERVENTIONS_MAX`] together.
+    pub fn and(&self, other: &SteeringRequest) -> Result<SteeringRequest, SteeringError> {
+        let interventions: Vec<Intervention> =
+            self.interventions.iter().chain(&other.interventions).cloned().collect();
+        if let Some(last) = other.interventions.last().or(self.interventions.last()) {
+            let param = last.param.split('[').next().unwrap_or("steering");
+            count_within(interventions.len(), param)?;
+        }
+        Ok(SteeringRequest { interventions })
+    }
+
+    /// The same request as if it had come in the field `param`: what errors name.
+    pub fn named(mut self, param: &str) -> SteeringRequest {
+        self.interventions.iter_mut().for_each(|intervention| intervention.param = param.to_owned());
+        self
+    }
+
     /// The canonical form, which may be sent back as it is: null, an expression, or where an expression cannot say it,
     /// the list form. Inline directions are named by their digest.
     pub fn canonical(&self) -> Value {

@@ -16,6 +16,7 @@ mod prompt;
 mod recency;
 mod service;
 mod serving;
+mod shipped;
 mod time;
 
 pub use error::UsersError;
@@ -25,4 +26,5 @@ pub use projector::{Form, Projector, UserRows, WeightedEmbedding};
 pub use prompt::{NamedPrompt, UserPrompt};
 pub use recency::Recency;
 pub use service::{AddedItems, Receipt, UserState, Users, UsersOptions, now};
+pub use shipped::shipped_projector;
 pub use time::Timestamp;
