@@ -47,7 +47,10 @@ impl JobState {
 
     /// A state that this build does not know is over.
     fn parse(text: &str) -> JobState {
-        JobState::NAMES.iter().find(|(_, name)| *name == text).map_or(JobState::Interrupted, |(state, _)| *state)
+        JobState::NAMES
+            .iter()
+            .find(|(_, name)| *name == text)
+            .map_or(JobState::Interrupted, |(state, _)| *state)
     }
 
     pub fn is_final(self) -> bool {
@@ -184,9 +187,9 @@ impl Jobs {
             live: Mutex::default(),
         });
         let worker = shared.clone();
-        std::thread::Builder::new().name("jobs".to_owned()).spawn(move || worker.work()).map_err(|error| {
-            StoreError::Failed { action: "start a thread".to_owned(), detail: error.to_string() }
-        })?;
+        std::thread::Builder::new().name("jobs".to_owned()).spawn(move || worker.work()).map_err(
+            |error| StoreError::Failed { action: "start a thread".to_owned(), detail: error.to_string() },
+        )?;
         Ok(Jobs { handle: Arc::new(Handle { shared }) })
     }
 
@@ -235,7 +238,8 @@ impl Jobs {
         total: Option<u64>,
     ) -> Result<TrackedJob, JobsError> {
         let shared = &self.handle.shared;
-        let row = shared.store.create_job(&Tenant::local(), kind, subject, total.map(|total| total as i64))?;
+        let row =
+            shared.store.create_job(&Tenant::local(), kind, subject, total.map(|total| total as i64))?;
         let number = row.id;
         let (info, _) = watch::channel(JobInfo::of(row));
         let live = Arc::new(Live {

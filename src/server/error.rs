@@ -3,6 +3,7 @@
 use crate::engine::{SequenceError, SubmitError};
 use crate::jobs::JobsError;
 use crate::limits;
+use crate::persona::PersonaError;
 use crate::steering::SteeringError;
 use crate::text::TextError;
 use axum::body::Body;
@@ -35,9 +36,11 @@ pub enum ErrorCode {
     TraitNotFound,
     SoftPromptNotFound,
     JobNotFound,
+    UserDeleted,
     MethodNotAllowed,
     BodyTimeout,
     Conflict,
+    PreconditionFailed,
     BodyTooLarge,
     UnsupportedMediaType,
     WrongHost,
@@ -51,7 +54,7 @@ pub enum ErrorCode {
     VectorNotReady,
     ShuttingDown,
     SequenceFailed,
-    InsufficientStorage,
+    DiskFull,
     Internal,
 }
 
@@ -93,6 +96,7 @@ impl ErrorCode {
                 (StatusCode::NOT_FOUND, "invalid_request_error", "soft_prompt_not_found", None)
             }
             JobNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "job_not_found", None),
+            UserDeleted => (StatusCode::GONE, "invalid_request_error", "user_deleted", Some(false)),
             MethodNotAllowed => {
                 (StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", "method_not_allowed", None)
             }
@@ -100,6 +104,9 @@ impl ErrorCode {
                 (StatusCode::REQUEST_TIMEOUT, "invalid_request_error", "body_timeout", Some(false))
             }
             Conflict => (StatusCode::CONFLICT, "invalid_request_error", "conflict", Some(false)),
+            PreconditionFailed => {
+                (StatusCode::PRECONDITION_FAILED, "invalid_request_error", "precondition_failed", None)
+            }
             BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", "body_too_large", None),
             UnsupportedMediaType => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", "unsupported_media_type", None)
@@ -129,9 +136,7 @@ impl ErrorCode {
             SequenceFailed => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "server_error", "sequence_failed", Some(false))
             }
-            InsufficientStorage => {
-                (StatusCode::INSUFFICIENT_STORAGE, "server_error", "insufficient_storage", Some(false))
-            }
+            DiskFull => (StatusCode::INSUFFICIENT_STORAGE, "server_error", "disk_full", Some(false)),
             Internal => (StatusCode::INTERNAL_SERVER_ERROR, "server_error", "internal_error", Some(false)),
         };
         Meaning { status, kind, code, retry }
@@ -186,7 +191,7 @@ impl ApiError {
         match (is_full, is_bound) {
             (true, _) => {
                 tracing::error!(cause = %cause, "nothing can be stored");
-                ApiError::new(ErrorCode::InsufficientStorage, "the server's disk is full, nothing was stored")
+                ApiError::new(ErrorCode::DiskFull, "the server's disk is full, nothing was stored")
             }
             (_, true) => ApiError::new(ErrorCode::Conflict, cause.to_string()),
             _ => ApiError::internal(cause),
@@ -282,6 +287,22 @@ impl From<JobsError> for ApiError {
     }
 }
 
+impl From<PersonaError> for ApiError {
+    fn from(error: PersonaError) -> ApiError {
+        use PersonaError as E;
+        let code = match &error {
+            E::BadName { .. } | E::TooLong { .. } | E::TwoSoftPrompts { .. } => ErrorCode::InvalidValue,
+            E::Unknown { .. } | E::UnknownVersion { .. } => ErrorCode::PersonaNotFound,
+            E::Exists { .. } | E::TooMany { .. } => ErrorCode::Conflict,
+            E::Changed { .. } => ErrorCode::PreconditionFailed,
+            E::DiskFull => ErrorCode::DiskFull,
+            E::Stored { .. } | E::Store(_) => return ApiError::internal(error),
+        };
+        let param = error.param().map(str::to_string);
+        ApiError { param, ..ApiError::new(code, error.to_string()) }
+    }
+}
+
 impl From<TextError> for ApiError {
     fn from(error: TextError) -> ApiError {
         use TextError as E;
@@ -329,6 +350,7 @@ impl From<SequenceError> for ApiError {
             SequenceError::CacheTooSmall { .. } => ErrorCode::ContextLengthExceeded,
             SequenceError::ShuttingDown => ErrorCode::ShuttingDown,
             SequenceError::EngineFailed => ErrorCode::SequenceFailed,
+            SequenceError::OwnerDeleted => ErrorCode::UserDeleted,
         };
         ApiError::new(code, error.to_string())
     }

@@ -18,11 +18,14 @@ pub use accept::{Front, Lifecycle, Peer, bind, serve};
 pub use error::{ApiError, ErrorCode};
 
 use crate::config::Settings;
+use crate::digest::Digest;
 use crate::engine::Engine;
+use crate::jobs::Jobs;
 use crate::limits;
-use crate::persona::Serving;
+use crate::persona::{Personas, Serving};
 use crate::steering::Library;
 use crate::text::Text;
+use crate::users::Users;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::Method;
@@ -43,11 +46,16 @@ pub struct Context {
     pub engine: Engine,
     pub text: Arc<Text>,
     pub library: Library,
+    pub users: Users,
+    pub personas: Personas,
+    pub jobs: Jobs,
     /// Name of the loaded model.
     pub model: String,
     /// When it was loaded, Unix seconds.
     pub created: u64,
     pub settings: Settings,
+    /// Digest of the chat template's source.
+    template: Digest,
     /// Places for uploads that are being read and checked.
     uploads: Arc<Semaphore>,
     keys: Keys,
@@ -60,6 +68,9 @@ impl Context {
         engine: Engine,
         text: Arc<Text>,
         library: Library,
+        users: Users,
+        personas: Personas,
+        jobs: Jobs,
         model: String,
         settings: Settings,
     ) -> Context {
@@ -69,7 +80,22 @@ impl Context {
         let created = unix_seconds();
         let uploads = Arc::new(Semaphore::new(limits::UPLOADS_AT_ONCE_MAX));
         let metrics = Metrics::default();
-        Context { engine, text, library, model, created, settings, uploads, keys, metrics }
+        let template = Digest::of(text.template().source().as_bytes());
+        Context {
+            engine,
+            text,
+            library,
+            users,
+            personas,
+            jobs,
+            model,
+            created,
+            settings,
+            template,
+            uploads,
+            keys,
+            metrics,
+        }
     }
 
     /// The model's name and its aliases, without repeats.
@@ -86,7 +112,12 @@ impl Context {
     /// What answers, for fingerprints.
     fn serving(&self) -> Serving<'_> {
         let info = self.engine.info();
-        Serving { build: BUILD, arithmetic: &info.arithmetic, weights: info.weights_digest }
+        Serving {
+            build: BUILD,
+            arithmetic: &info.arithmetic,
+            weights: info.weights_digest,
+            template: self.template,
+        }
     }
 
     /// Sequences of one request that run at once.
@@ -96,11 +127,13 @@ impl Context {
 }
 
 /// The route table. Every route also answers without `/v1`.
-const ROUTES: [(&str, Route); 17] = [
+const ROUTES: [(&str, Route); 19] = [
     ("/v1/chat/completions", Route::Chat),
     ("/v1/completions", Route::Completions),
     ("/v1/models", Route::Models),
     ("/v1/models/{*id}", Route::Model),
+    ("/v1/personas", Route::Personas),
+    ("/v1/personas/{name}", Route::Persona),
     ("/v1/score", Route::Score),
     ("/v1/vectors", Route::Vectors),
     ("/v1/vectors/{name}", Route::Vector),
@@ -122,6 +155,8 @@ enum Route {
     Completions,
     Models,
     Model,
+    Personas,
+    Persona,
     Score,
     Vectors,
     Vector,
@@ -144,6 +179,10 @@ impl Route {
             Route::Completions => post(openai::complete),
             Route::Models => get(openai::models),
             Route::Model => get(openai::model),
+            Route::Personas => get(native::list_personas).post(native::create_persona),
+            Route::Persona => {
+                get(native::show_persona).put(native::put_persona).delete(native::delete_persona)
+            }
             Route::Score => post(native::score),
             Route::Vectors => get(native::list_vectors).post(native::upload_vector),
             Route::Vector => get(native::show_vector).delete(native::delete_vector),

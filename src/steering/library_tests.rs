@@ -1,14 +1,14 @@
 //! The library with a stand-in for the model: what is made, when, how often, and what waits for it.
 
 use super::*;
-use crate::model::Change;
-use crate::steering::request::RequestRules;
 use crate::jobs::JobState;
-use crate::store::Store;
-use crate::store::tests::Folder;
+use crate::model::Change;
 use crate::steering::extraction::Progress;
+use crate::steering::request::RequestRules;
 use crate::steering::traits::tests::sample;
 use crate::steering::vector::Provenance;
+use crate::store::Store;
+use crate::store::tests::Folder;
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};

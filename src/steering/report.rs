@@ -109,11 +109,11 @@ pub fn check_traits(
     let mut traits = Vec::new();
     for one in &chosen {
         let training = one.training();
-        let report = |_: u64, message: &str| {
-            progress(&format!("{}: {message}", one.name));
+        let report = |message: &str| progress(&format!("{}: {message}", one.name));
+        let differences = Differences::measure(&meter, &training, &|_, message| {
+            report(message);
             Ok(())
-        };
-        let differences = Differences::measure(&meter, &training, &report)?;
+        })?;
         report("calibrating");
         let vector = extraction::calibrated(&meter, &one.name, &training, &differences, &norms)?;
         let shuffled = differences.sign_shuffled(&one.name, &norms, 1)?;

@@ -41,8 +41,7 @@ const NORMS: &str = "norms";
 impl Vectors {
     /// Opens the vectors of a model; those that version 0.1 kept as files are taken over.
     pub fn open(store: &Store, weights: Digest) -> Vectors {
-        let vectors =
-            Vectors { store: store.clone(), tenant: Tenant::local(), weights: weights.to_string() };
+        let vectors = Vectors { store: store.clone(), tenant: Tenant::local(), weights: weights.to_string() };
         let folder = store.folder().join("vectors").join(weights.short(16));
         if folder.is_dir()
             && let Err(error) = vectors.take_over(&folder)
@@ -124,7 +123,9 @@ impl Vectors {
         for entry in fs::read_dir(folder).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
             if path.file_name().is_some_and(|name| name == "norms.json") {
-                if let Some(norms) = read_bounded(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
+                if let Some(norms) =
+                    read_bounded(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok())
+                {
                     self.store.put_model_fact(&self.weights, NORMS, &norms)?;
                 }
                 continue;
@@ -242,6 +243,10 @@ mod tests {
         assert_eq!(vectors.load_norms("text", 2), Norms::new(vec![1.5, 2.5]));
         assert!(!old.exists() && old.with_extension("imported").join("broken.safetensors").exists());
         vectors.delete("warm").unwrap();
-        assert_eq!(Vectors::open(&store, weights).names().unwrap(), Vec::<String>::new(), "deleted is deleted");
+        assert_eq!(
+            Vectors::open(&store, weights).names().unwrap(),
+            Vec::<String>::new(),
+            "deleted is deleted"
+        );
     }
 }

@@ -1,10 +1,12 @@
-//! Our own routes: scores, vectors, traits, tokenizer, health, metrics. Unknown fields are refused here.
+//! Our own routes: personas, scores, vectors, traits, tokenizer, health, metrics. Unknown fields are refused here.
 
+mod personas;
 mod score;
 mod status;
 mod tokens;
 mod vectors;
 
+pub use personas::{create_persona, delete_persona, list_personas, put_persona, show_persona};
 pub use score::score;
 pub use status::{health, live, metrics, ready, root};
 pub use tokens::{apply_template, detokenize, tokenize, tokenizer_info};
