@@ -12,6 +12,8 @@
 //! | `text` | token ids and rendered chats equal `transformers` |
 //! | `readme` | the README's examples work as they stand |
 //! | `cli` | the binary: verbs, exit statuses, terminal chat, orderly end |
+//! | `jobs` | an extraction is told of, streamed, cancelled |
+//! | `kill_store` | kill -9 at random moments: nothing acknowledged is missing |
 //! | `repository` | ranks, dependencies, documents |
 //!
 //! `harness` starts servers and speaks HTTP; `run` drives an engine and reads fixtures.
@@ -23,6 +25,8 @@ mod distributions;
 mod exact;
 mod harness;
 mod http;
+mod jobs;
+mod kill_store;
 mod readme;
 mod repository;
 mod run;
