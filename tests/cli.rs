@@ -26,7 +26,9 @@ fn folder(name: &str) -> PathBuf {
 /// A data folder of its own: one process has it at a time.
 fn data_folder() -> PathBuf {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
-    folder("cli-data").join(NUMBER.fetch_add(1, Ordering::Relaxed).to_string())
+    let data = folder("cli-data").join(NUMBER.fetch_add(1, Ordering::Relaxed).to_string());
+    let _ = std::fs::remove_dir_all(&data);
+    data
 }
 
 fn model() -> String {
@@ -48,7 +50,13 @@ fn failures_have_their_exit_status_and_say_what_to_do() {
     let broken = folder("cli").join("broken.gguf");
     std::fs::write(&broken, b"GGUF\x03\0\0\0 and then nothing of use").expect("writable");
     let broken = broken.display().to_string();
-    let rows: [(&[&str], i32, &str); 10] = [
+    let (newer, letters) = (data_folder(), data_folder());
+    drop(demeanor::store::Store::open(&newer).expect("a new store"));
+    set_schema(&newer.join("state.db"), 99);
+    std::fs::create_dir_all(&letters).expect("writable");
+    std::fs::write(letters.join("state.db"), "a letter to somebody, and no database").expect("writable");
+    let (newer, letters) = (newer.display().to_string(), letters.display().to_string());
+    let rows: [(&[&str], i32, &str); 13] = [
         (&["serve", "--port", "notaport"], 2, "--port"),
         (&["frobnicate"], 2, "frobnicate"),
         (&["serve", "--port", "0", "-m", &broken], 65, "broken.gguf"),
@@ -58,6 +66,9 @@ fn failures_have_their_exit_status_and_say_what_to_do() {
         (&["serve", "--max-batch", "0"], 78, "--max-batch"),
         (&["serve", "--port", "0", "-m", &model(), "--isa", "avx9000"], 78, "--isa"),
         (&["store", "check", "--data-dir", "/nowhere"], 1, "--data-dir"),
+        (&["vectors", "list", "-m", &model(), "--data-dir", "/dev/null"], 78, "--data-dir"),
+        (&["vectors", "list", "-m", &model(), "--data-dir", &newer], 78, "schema 99"),
+        (&["store", "check", "--data-dir", &letters], 78, "no store of demeanor"),
         (&["vectors", "import", &broken, "--name", "x", "-m", &model()], 65, "broken.gguf"),
     ];
     for (arguments, status, part) in rows {
@@ -67,6 +78,13 @@ fn failures_have_their_exit_status_and_say_what_to_do() {
         assert!(text.contains(part), "{arguments:?}: {text}");
         assert!(!text.contains("panicked"), "{arguments:?}: {text}");
     }
+}
+
+/// Writes another schema number into a database: four bytes at a fixed place of its first page.
+fn set_schema(database: &Path, number: u32) {
+    let mut bytes = std::fs::read(database).expect("a database");
+    bytes[60..64].copy_from_slice(&number.to_be_bytes());
+    std::fs::write(database, bytes).expect("writable");
 }
 
 #[test]

