@@ -96,7 +96,10 @@ impl Config {
             return Err(bad(model, format!("`hidden_size` {width} is no multiple of {heads} heads")));
         }
         if !(0.0..=0.1).contains(&json.layer_norm_eps) {
-            return Err(bad(model, format!("`layer_norm_eps` is {}; allowed are 0 to 0.1", json.layer_norm_eps)));
+            return Err(bad(
+                model,
+                format!("`layer_norm_eps` is {}; allowed are 0 to 0.1", json.layer_norm_eps),
+            ));
         }
         if !(2..=json.max_position_embeddings).contains(&sizes.max_seq_length) {
             let (given, max) = (sizes.max_seq_length, json.max_position_embeddings);

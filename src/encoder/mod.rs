@@ -134,7 +134,9 @@ fn load_bert((path, bytes): &(PathBuf, Vec<u8>), config: &Config) -> Result<Bert
         let tensor = file.tensors.get(name).ok_or_else(|| bad(format!("tensor `{name}` is missing")))?;
         let given: Vec<usize> = tensor.shape.iter().map(|size| *size as usize).collect();
         if given != shape {
-            return Err(bad(format!("tensor `{name}` has shape {given:?}; the configuration says {shape:?}")));
+            return Err(bad(format!(
+                "tensor `{name}` has shape {given:?}; the configuration says {shape:?}"
+            )));
         }
         let values = tensor.floats().map_err(|problem| bad(format!("tensor `{name}` {problem}")))?;
         match values.iter().all(|value| value.is_finite()) {

@@ -46,7 +46,8 @@ pub struct StoredTensor<'a> {
 
 impl<'a> Safetensors<'a> {
     pub fn read(bytes: &'a [u8], bounds: Bounds) -> Result<Safetensors<'a>, SafetensorsFault> {
-        let (length, rest) = bytes.split_first_chunk::<8>().ok_or_else(|| fault("shorter than 8 bytes", 0))?;
+        let (length, rest) =
+            bytes.split_first_chunk::<8>().ok_or_else(|| fault("shorter than 8 bytes", 0))?;
         let length = u64::from_le_bytes(*length);
         if length > bounds.header_bytes {
             let rule = format!("a header of {length} bytes; at most {} are allowed", bounds.header_bytes);
