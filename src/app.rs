@@ -2,6 +2,7 @@
 //! The listener, the shutdown signal and the port are arguments, so tests start it on port 0.
 
 use crate::config::{Activations, Settings};
+use crate::encoder::{EncoderHandle, Source};
 use crate::engine::{Engine, EngineInfo, EngineOptions};
 use crate::kernels::{Isa, Precision};
 use crate::limits::PAGE_POSITIONS;
@@ -85,7 +86,11 @@ pub fn load(settings: &Settings, path: &Path) -> Result<Arc<Context>, AppError> 
     let options = LibraryOptions { data_dir: &settings.data_dir, max_dose: settings.max_dose };
     let library = Library::start(engine.clone(), text.clone(), options)
         .map_err(|error| AppError::Config(error.to_string()))?;
-    Ok(Arc::new(Context::new(engine, text, library, model_name(&settings.model), settings.clone())))
+    let encoder = EncoderHandle::new(match &settings.encoder {
+        Some(folder) => Source::Folder(folder.clone()),
+        None => Source::Catalogue,
+    });
+    Ok(Arc::new(Context::new(engine, text, library, encoder, model_name(&settings.model), settings.clone())))
 }
 
 /// The name that answers carry: the catalogue's, or the file's without its extension.

@@ -39,6 +39,8 @@ pub struct Settings {
     pub extract_wait_seconds: f32,
     /// Where vectors are kept; XDG data folder by default.
     pub data_dir: PathBuf,
+    /// Folder of the sentence encoder; `None`: the catalogue's, fetched when it is first needed.
+    pub encoder: Option<PathBuf>,
     /// Whether requests may carry directions inline.
     pub allow_inline_vectors: bool,
     /// Memory of the KV cache in bytes.

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use demeanor::encoder::Encoder;
 use half::f16;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
@@ -91,4 +91,46 @@ fn digest_and_name() {
     assert_eq!((encoder.name(), encoder.width()), ("all-minilm-l6-v2", 384));
     let again = Encoder::load(&harness::encoder_folder()).expect("the encoder loads");
     assert_eq!(encoder.digest(), again.digest());
+}
+
+/// Asks until the encoder is loaded; the answers before that are 503 with advice.
+fn ask(server: &harness::Server, body: &Value) -> Value {
+    let begin = Instant::now();
+    loop {
+        let response = server.post("/v1/embeddings", body);
+        if response.status != 503 {
+            return response.ok();
+        }
+        assert_eq!(response.json()["error"]["code"], "encoder_not_ready");
+        assert_eq!(response.headers["retry-after"], "5");
+        assert!(begin.elapsed().as_secs() < 120, "the encoder loads");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn the_route_gives_floats_and_base64() {
+    let server = harness::default_server();
+    let texts = ["The kettle is on.", "今日は"];
+    let floats = ask(server, &json!({"input": texts, "model": "all-minilm-l6-v2"}));
+    assert_eq!(floats["object"], "list");
+    assert_eq!(floats["model"], "all-minilm-l6-v2");
+    assert_eq!(floats["usage"]["prompt_tokens"], floats["usage"]["total_tokens"]);
+    let expected = encoder().embed_counted(&texts).expect("embedded");
+    assert_eq!(floats["usage"]["total_tokens"], expected.tokens);
+    for (index, expected) in expected.embeddings.iter().enumerate() {
+        let row = &floats["data"][index];
+        assert_eq!((&row["object"], &row["index"]), (&json!("embedding"), &json!(index)));
+        let values = row["embedding"].as_array().expect("numbers").iter();
+        let values: Vec<f32> = values.map(|value| value.as_f64().expect("a number") as f32).collect();
+        assert_eq!(values, *expected, "JSON keeps every bit");
+    }
+    let encoded = ask(server, &json!({"input": texts[0], "encoding_format": "base64", "dimensions": 384}));
+    let bytes = STANDARD.decode(encoded["data"][0]["embedding"].as_str().expect("text")).expect("base64");
+    let values: Vec<f32> =
+        bytes.chunks_exact(4).map(|word| f32::from_le_bytes(word.try_into().expect("four"))).collect();
+    assert_eq!(values, expected.embeddings[0]);
+    let refused = server.post("/v1/embeddings", &json!({"input": "a", "dimensions": 256}));
+    assert_eq!(refused.status, 400);
+    assert!(refused.text().contains("this encoder has 384"), "{}", refused.text());
 }

@@ -95,6 +95,7 @@ impl Setup {
             max_dose: 1.0,
             extract_wait_seconds: 120.0,
             data_dir: data_dir(),
+            encoder: Some(encoder_folder()),
             allow_inline_vectors: true,
             kv_bytes: 512 << 20,
             max_output_tokens: None,

@@ -83,6 +83,10 @@ pub struct ModelArgs {
     /// Folder for vectors; default: demeanor in the XDG data folder
     #[arg(long, env = "DEMEANOR_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Folder of the sentence encoder (config.json, tokenizer.json, model.safetensors and the rest, as
+    /// sentence-transformers keeps them); default: all-minilm-l6-v2, fetched when it is first needed
+    #[arg(long, env = "DEMEANOR_ENCODER")]
+    pub encoder: Option<PathBuf>,
 }
 
 impl ModelArgs {
@@ -125,6 +129,7 @@ impl ModelArgs {
             max_dose: limits::DOSE_MAX,
             extract_wait_seconds: 600.0,
             data_dir: self.data_dir.clone().unwrap_or_else(default_data_dir),
+            encoder: self.encoder.clone(),
             allow_inline_vectors: true,
             kv_bytes: self.kv_mib.clamp(1, 1 << 20) << 20,
             max_output_tokens: None,

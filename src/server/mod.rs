@@ -18,6 +18,7 @@ pub use accept::{Front, Lifecycle, Peer, bind, serve};
 pub use error::{ApiError, ErrorCode};
 
 use crate::config::Settings;
+use crate::encoder::EncoderHandle;
 use crate::engine::Engine;
 use crate::limits;
 use crate::persona::Serving;
@@ -43,6 +44,8 @@ pub struct Context {
     pub engine: Engine,
     pub text: Arc<Text>,
     pub library: Library,
+    /// Loaded when it is first needed.
+    pub encoder: EncoderHandle,
     /// Name of the loaded model.
     pub model: String,
     /// When it was loaded, Unix seconds.
@@ -50,6 +53,8 @@ pub struct Context {
     pub settings: Settings,
     /// Places for uploads that are being read and checked.
     uploads: Arc<Semaphore>,
+    /// The place of the embeddings request in work.
+    embeddings: Semaphore,
     keys: Keys,
     metrics: Metrics,
 }
@@ -60,6 +65,7 @@ impl Context {
         engine: Engine,
         text: Arc<Text>,
         library: Library,
+        encoder: EncoderHandle,
         model: String,
         settings: Settings,
     ) -> Context {
@@ -68,8 +74,21 @@ impl Context {
         let settings = Settings { api_keys: Vec::new(), ..settings };
         let created = unix_seconds();
         let uploads = Arc::new(Semaphore::new(limits::UPLOADS_AT_ONCE_MAX));
+        let embeddings = Semaphore::new(1);
         let metrics = Metrics::default();
-        Context { engine, text, library, model, created, settings, uploads, keys, metrics }
+        Context {
+            engine,
+            text,
+            library,
+            encoder,
+            embeddings,
+            model,
+            created,
+            settings,
+            uploads,
+            keys,
+            metrics,
+        }
     }
 
     /// The model's name and its aliases, without repeats.
@@ -96,9 +115,10 @@ impl Context {
 }
 
 /// The route table. Every route also answers without `/v1`.
-const ROUTES: [(&str, Route); 17] = [
+const ROUTES: [(&str, Route); 18] = [
     ("/v1/chat/completions", Route::Chat),
     ("/v1/completions", Route::Completions),
+    ("/v1/embeddings", Route::Embeddings),
     ("/v1/models", Route::Models),
     ("/v1/models/{*id}", Route::Model),
     ("/v1/score", Route::Score),
@@ -120,6 +140,7 @@ const ROUTES: [(&str, Route); 17] = [
 enum Route {
     Chat,
     Completions,
+    Embeddings,
     Models,
     Model,
     Score,
@@ -142,6 +163,7 @@ impl Route {
         match self {
             Route::Chat => post(openai::chat),
             Route::Completions => post(openai::complete),
+            Route::Embeddings => post(openai::embeddings),
             Route::Models => get(openai::models),
             Route::Model => get(openai::model),
             Route::Score => post(native::score),
