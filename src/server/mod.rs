@@ -29,7 +29,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::Method;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 use error::shown;
 use keys::Keys;
 use metrics::Metrics;
@@ -123,7 +123,7 @@ impl Context {
 }
 
 /// The route table. Every route also answers without `/v1`.
-const ROUTES: [(&str, Route); 19] = [
+const ROUTES: [(&str, Route); 24] = [
     ("/v1/chat/completions", Route::Chat),
     ("/v1/completions", Route::Completions),
     ("/v1/models", Route::Models),
@@ -131,6 +131,11 @@ const ROUTES: [(&str, Route); 19] = [
     ("/v1/personas", Route::Personas),
     ("/v1/personas/{name}", Route::Persona),
     ("/v1/score", Route::Score),
+    ("/v1/users", Route::Users),
+    ("/v1/users/{id}", Route::User),
+    ("/v1/users/{id}/history", Route::History),
+    ("/v1/users/{id}/history/{item}", Route::HistoryItem),
+    ("/v1/users/{id}/export", Route::UserExport),
     ("/v1/vectors", Route::Vectors),
     ("/v1/vectors/{name}", Route::Vector),
     ("/v1/vectors/{name}/file", Route::VectorFile),
@@ -154,6 +159,11 @@ enum Route {
     Personas,
     Persona,
     Score,
+    Users,
+    User,
+    History,
+    HistoryItem,
+    UserExport,
     Vectors,
     Vector,
     VectorFile,
@@ -180,6 +190,11 @@ impl Route {
                 get(native::show_persona).put(native::put_persona).delete(native::delete_persona)
             }
             Route::Score => post(native::score),
+            Route::Users => get(native::list_users).post(native::create_user),
+            Route::User => get(native::show_user).delete(native::delete_user),
+            Route::History => get(native::list_history).post(native::add_history),
+            Route::HistoryItem => delete(native::delete_item),
+            Route::UserExport => get(native::export_user),
             Route::Vectors => get(native::list_vectors).post(native::upload_vector),
             Route::Vector => get(native::show_vector).delete(native::delete_vector),
             Route::VectorFile => get(native::export_vector),
