@@ -7,10 +7,13 @@ use crate::engine::{Engine, EngineInfo, EngineOptions};
 use crate::kernels::{Isa, Precision};
 use crate::limits::PAGE_POSITIONS;
 use crate::model::{Model, ModelConfig, ModelOptions};
+use crate::persona::Personas;
 use crate::server;
 pub use crate::server::{Context, Front};
 use crate::steering::{Library, LibraryOptions};
+use crate::store::Store;
 use crate::text::Text;
+use crate::users::{Projector, Recency, Users, UsersError, UsersOptions, shipped_projector};
 use crate::weights::{self, ModelFile, WeightsError};
 use std::future::Future;
 use std::net::SocketAddr;
@@ -86,11 +89,37 @@ pub fn load(settings: &Settings, path: &Path) -> Result<Arc<Context>, AppError> 
     let options = LibraryOptions { data_dir: &settings.data_dir, max_dose: settings.max_dose };
     let library = Library::start(engine.clone(), text.clone(), options)
         .map_err(|error| AppError::Config(error.to_string()))?;
+    let store = Store::open(&settings.data_dir).map_err(|error| AppError::Config(error.to_string()))?;
+    let users = users(settings, &engine, &store)?;
+    let personas = Personas::open(store).map_err(|error| AppError::Failed(error.to_string()))?;
+    let model = model_name(&settings.model);
+    Ok(Arc::new(Context::new(engine, text, library, users, personas, model, settings.clone())))
+}
+
+/// The people of a data folder, with the projector that was named or the one that ships for this model.
+fn users(settings: &Settings, engine: &Engine, store: &Store) -> Result<Users, AppError> {
     let encoder = EncoderHandle::new(match &settings.encoder {
         Some(folder) => Source::Folder(folder.clone()),
         None => Source::Catalogue,
     });
-    Ok(Arc::new(Context::new(engine, text, library, encoder, model_name(&settings.model), settings.clone())))
+    let projector = match &settings.projector {
+        Some(path) => {
+            let bytes = std::fs::read(path)
+                .map_err(|error| AppError::File(format!("--projector {}: {error}", path.display())))?;
+            let bad = |error| AppError::File(format!("--projector {}: {error}", path.display()));
+            Some(Projector::read(&bytes).map_err(bad)?)
+        }
+        None => shipped_projector(engine.info().weights_digest),
+    };
+    let recency = match settings.history_half_life_days {
+        Some(days) => Recency::HalfLife { days },
+        None => Recency::Uniform,
+    };
+    let options = UsersOptions { store: store.clone(), engine: engine.clone(), encoder, projector, recency };
+    Users::start(options).map_err(|error| match error {
+        UsersError::DoesNotFit(message) => AppError::Config(format!("--projector: {message}")),
+        other => AppError::Failed(other.to_string()),
+    })
 }
 
 /// The name that answers carry: the catalogue's, or the file's without its extension.

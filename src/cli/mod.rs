@@ -3,6 +3,7 @@
 mod client;
 mod extract;
 mod ls;
+mod persona;
 mod pull;
 mod run;
 mod serve;
@@ -69,6 +70,7 @@ enum Verb {
     Ls(ls::Ls),
     Extract(extract::ExtractArgs),
     Vectors(vectors::VectorsArgs),
+    Persona(persona::PersonaArgs),
     Traits(traits::TraitsArgs),
 }
 
@@ -82,6 +84,7 @@ pub fn main() -> ExitCode {
         Verb::Ls(args) => ls::ls(args),
         Verb::Extract(args) => extract::extract(args),
         Verb::Vectors(args) => vectors::vectors(args),
+        Verb::Persona(args) => persona::persona(args),
         Verb::Traits(args) => traits::traits(args),
     };
     match outcome {

@@ -45,6 +45,9 @@ pub struct ServeArgs {
     /// Refuse directions that a request carries inline
     #[arg(long, env = "DEMEANOR_NO_INLINE_VECTORS")]
     pub no_inline_vectors: bool,
+    /// Header in which a trusted proxy says who asks; `user` in a body then says nothing
+    #[arg(long, env = "DEMEANOR_USER_HEADER", value_name = "NAME")]
+    pub user_header: Option<String>,
     /// Origin whose pages may call this server from a browser (repeatable)
     #[arg(long, env = "DEMEANOR_CORS_ORIGIN", value_delimiter = ',')]
     pub cors_origin: Vec<String>,
@@ -87,6 +90,13 @@ pub struct ModelArgs {
     /// sentence-transformers keeps them); default: all-minilm-l6-v2, fetched when it is first needed
     #[arg(long, env = "DEMEANOR_ENCODER")]
     pub encoder: Option<PathBuf>,
+    /// File that makes soft prompts of users' histories (`demeanor embed train` writes one); default: the one that
+    /// ships for the model
+    #[arg(long, env = "DEMEANOR_PROJECTOR")]
+    pub projector: Option<PathBuf>,
+    /// Days after which a history item counts half in a soft prompt; without it age does not count
+    #[arg(long, env = "DEMEANOR_HISTORY_HALF_LIFE")]
+    pub history_half_life: Option<f64>,
 }
 
 impl ModelArgs {
@@ -114,6 +124,9 @@ impl ModelArgs {
         if self.context.is_some_and(|context| context < 16) {
             return Err(CliError::config("--context must be at least 16"));
         }
+        if self.history_half_life.is_some_and(|days| !(days > 0.0 && days <= 1e6)) {
+            return Err(CliError::config("--history-half-life must be above 0 and at most 1000000 days"));
+        }
         Ok(Settings {
             model: self.model.clone(),
             aliases: Vec::new(),
@@ -130,9 +143,12 @@ impl ModelArgs {
             extract_wait_seconds: 600.0,
             data_dir: self.data_dir.clone().unwrap_or_else(default_data_dir),
             encoder: self.encoder.clone(),
+            projector: self.projector.clone(),
+            history_half_life_days: self.history_half_life,
             allow_inline_vectors: true,
             kv_bytes: self.kv_mib.clamp(1, 1 << 20) << 20,
             max_output_tokens: None,
+            user_header: None,
             cors_origins: Vec::new(),
             allowed_hosts: Vec::new(),
             queue: limits::QUEUE_MAX,
@@ -165,6 +181,10 @@ impl ServeArgs {
         if !(0.0..=3600.0).contains(&self.extract_wait) {
             return Err(CliError::config("--extract-wait must be 0 to 3600 seconds"));
         }
+        let is_header = |name: &String| axum::http::HeaderName::from_bytes(name.as_bytes()).is_ok();
+        if let Some(name) = self.user_header.as_ref().filter(|name| !is_header(name)) {
+            return Err(CliError::config(format!("--user-header `{name}` is no name of a header")));
+        }
         Ok(Settings {
             aliases: self.alias.clone(),
             host: self.host.clone(),
@@ -174,6 +194,7 @@ impl ServeArgs {
             extract_wait_seconds: self.extract_wait,
             allow_inline_vectors: !self.no_inline_vectors,
             max_output_tokens: self.max_output_tokens,
+            user_header: self.user_header.clone(),
             cors_origins: self.cors_origin.clone(),
             allowed_hosts: self.allowed_host.clone(),
             queue: self.queue,

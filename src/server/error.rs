@@ -2,8 +2,10 @@
 
 use crate::engine::{SequenceError, SubmitError};
 use crate::limits;
+use crate::persona::PersonaError;
 use crate::steering::SteeringError;
 use crate::text::TextError;
+use crate::users::UsersError;
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
@@ -30,13 +32,18 @@ pub enum ErrorCode {
     RouteNotFound,
     ModelNotFound,
     PersonaNotFound,
+    UserNotFound,
+    HistoryItemNotFound,
     VectorNotFound,
     TraitNotFound,
     SoftPromptNotFound,
+    UserDeleted,
     MethodNotAllowed,
     BodyTimeout,
     Conflict,
+    PreconditionFailed,
     BodyTooLarge,
+    HistoryFull,
     UnsupportedMediaType,
     WrongHost,
     VectorDoesNotFit,
@@ -50,6 +57,7 @@ pub enum ErrorCode {
     VectorNotReady,
     ShuttingDown,
     SequenceFailed,
+    DiskFull,
     Internal,
 }
 
@@ -85,11 +93,16 @@ impl ErrorCode {
             RouteNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "route_not_found", None),
             ModelNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "model_not_found", None),
             PersonaNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "persona_not_found", None),
+            UserNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "user_not_found", None),
+            HistoryItemNotFound => {
+                (StatusCode::NOT_FOUND, "invalid_request_error", "history_item_not_found", None)
+            }
             VectorNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "vector_not_found", None),
             TraitNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "trait_not_found", None),
             SoftPromptNotFound => {
                 (StatusCode::NOT_FOUND, "invalid_request_error", "soft_prompt_not_found", None)
             }
+            UserDeleted => (StatusCode::GONE, "invalid_request_error", "user_deleted", Some(false)),
             MethodNotAllowed => {
                 (StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", "method_not_allowed", None)
             }
@@ -97,7 +110,11 @@ impl ErrorCode {
                 (StatusCode::REQUEST_TIMEOUT, "invalid_request_error", "body_timeout", Some(false))
             }
             Conflict => (StatusCode::CONFLICT, "invalid_request_error", "conflict", Some(false)),
+            PreconditionFailed => {
+                (StatusCode::PRECONDITION_FAILED, "invalid_request_error", "precondition_failed", None)
+            }
             BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", "body_too_large", None),
+            HistoryFull => (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", "history_full", None),
             UnsupportedMediaType => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", "unsupported_media_type", None)
             }
@@ -129,6 +146,7 @@ impl ErrorCode {
             SequenceFailed => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "server_error", "sequence_failed", Some(false))
             }
+            DiskFull => (StatusCode::INSUFFICIENT_STORAGE, "server_error", "disk_full", Some(false)),
             Internal => (StatusCode::INTERNAL_SERVER_ERROR, "server_error", "internal_error", Some(false)),
         };
         Meaning { status, kind, code, retry }
@@ -257,6 +275,41 @@ impl From<SteeringError> for ApiError {
     }
 }
 
+impl From<PersonaError> for ApiError {
+    fn from(error: PersonaError) -> ApiError {
+        use PersonaError as E;
+        let code = match &error {
+            E::BadName { .. } | E::TooLong { .. } | E::TwoSoftPrompts { .. } => ErrorCode::InvalidValue,
+            E::Unknown { .. } | E::UnknownVersion { .. } => ErrorCode::PersonaNotFound,
+            E::Exists { .. } | E::TooMany { .. } => ErrorCode::Conflict,
+            E::Changed { .. } => ErrorCode::PreconditionFailed,
+            E::DiskFull => ErrorCode::DiskFull,
+            E::Stored { .. } | E::Store(_) => return ApiError::internal(error),
+        };
+        let param = error.param().map(str::to_string);
+        ApiError { param, ..ApiError::new(code, error.to_string()) }
+    }
+}
+
+impl From<UsersError> for ApiError {
+    fn from(error: UsersError) -> ApiError {
+        use UsersError as E;
+        let code = match &error {
+            E::BadId { .. } | E::Item { .. } => ErrorCode::InvalidValue,
+            E::UnknownField { .. } => ErrorCode::UnknownField,
+            E::Unknown { .. } => ErrorCode::UserNotFound,
+            E::UnknownItem { .. } => ErrorCode::HistoryItemNotFound,
+            E::Exists { .. } | E::TooManyUsers { .. } => ErrorCode::Conflict,
+            E::Full { .. } => ErrorCode::HistoryFull,
+            E::DoesNotFit(_) | E::BadFile { .. } => ErrorCode::VectorDoesNotFit,
+            E::DiskFull => ErrorCode::DiskFull,
+            E::Internal(_) => return ApiError::internal(error),
+        };
+        let param = error.param().map(str::to_string);
+        ApiError { param, ..ApiError::new(code, error.to_string()) }
+    }
+}
+
 impl From<TextError> for ApiError {
     fn from(error: TextError) -> ApiError {
         use TextError as E;
@@ -304,6 +357,7 @@ impl From<SequenceError> for ApiError {
             SequenceError::CacheTooSmall { .. } => ErrorCode::ContextLengthExceeded,
             SequenceError::ShuttingDown => ErrorCode::ShuttingDown,
             SequenceError::EngineFailed => ErrorCode::SequenceFailed,
+            SequenceError::OwnerDeleted => ErrorCode::UserDeleted,
         };
         ApiError::new(code, error.to_string())
     }

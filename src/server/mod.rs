@@ -18,17 +18,18 @@ pub use accept::{Front, Lifecycle, Peer, bind, serve};
 pub use error::{ApiError, ErrorCode};
 
 use crate::config::Settings;
-use crate::encoder::EncoderHandle;
+use crate::digest::Digest;
 use crate::engine::Engine;
 use crate::limits;
-use crate::persona::Serving;
+use crate::persona::{Personas, Serving};
 use crate::steering::Library;
 use crate::text::Text;
+use crate::users::Users;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::Method;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 use error::shown;
 use keys::Keys;
 use metrics::Metrics;
@@ -44,13 +45,15 @@ pub struct Context {
     pub engine: Engine,
     pub text: Arc<Text>,
     pub library: Library,
-    /// Loaded when it is first needed.
-    pub encoder: EncoderHandle,
+    pub users: Users,
+    pub personas: Personas,
     /// Name of the loaded model.
     pub model: String,
     /// When it was loaded, Unix seconds.
     pub created: u64,
     pub settings: Settings,
+    /// Digest of the chat template's source.
+    template: Digest,
     /// Places for uploads that are being read and checked.
     uploads: Arc<Semaphore>,
     /// The place of the embeddings request in work.
@@ -65,7 +68,8 @@ impl Context {
         engine: Engine,
         text: Arc<Text>,
         library: Library,
-        encoder: EncoderHandle,
+        users: Users,
+        personas: Personas,
         model: String,
         settings: Settings,
     ) -> Context {
@@ -76,15 +80,18 @@ impl Context {
         let uploads = Arc::new(Semaphore::new(limits::UPLOADS_AT_ONCE_MAX));
         let embeddings = Semaphore::new(1);
         let metrics = Metrics::default();
+        let template = Digest::of(text.template().source().as_bytes());
         Context {
             engine,
             text,
             library,
-            encoder,
-            embeddings,
+            users,
+            personas,
             model,
             created,
             settings,
+            template,
+            embeddings,
             uploads,
             keys,
             metrics,
@@ -105,7 +112,12 @@ impl Context {
     /// What answers, for fingerprints.
     fn serving(&self) -> Serving<'_> {
         let info = self.engine.info();
-        Serving { build: BUILD, arithmetic: &info.arithmetic, weights: info.weights_digest }
+        Serving {
+            build: BUILD,
+            arithmetic: &info.arithmetic,
+            weights: info.weights_digest,
+            template: self.template,
+        }
     }
 
     /// Sequences of one request that run at once.
@@ -115,13 +127,20 @@ impl Context {
 }
 
 /// The route table. Every route also answers without `/v1`.
-const ROUTES: [(&str, Route); 18] = [
+const ROUTES: [(&str, Route); 25] = [
     ("/v1/chat/completions", Route::Chat),
     ("/v1/completions", Route::Completions),
     ("/v1/embeddings", Route::Embeddings),
     ("/v1/models", Route::Models),
     ("/v1/models/{*id}", Route::Model),
+    ("/v1/personas", Route::Personas),
+    ("/v1/personas/{name}", Route::Persona),
     ("/v1/score", Route::Score),
+    ("/v1/users", Route::Users),
+    ("/v1/users/{id}", Route::User),
+    ("/v1/users/{id}/history", Route::History),
+    ("/v1/users/{id}/history/{item}", Route::HistoryItem),
+    ("/v1/users/{id}/export", Route::UserExport),
     ("/v1/vectors", Route::Vectors),
     ("/v1/vectors/{name}", Route::Vector),
     ("/v1/vectors/{name}/file", Route::VectorFile),
@@ -143,7 +162,14 @@ enum Route {
     Embeddings,
     Models,
     Model,
+    Personas,
+    Persona,
     Score,
+    Users,
+    User,
+    History,
+    HistoryItem,
+    UserExport,
     Vectors,
     Vector,
     VectorFile,
@@ -166,7 +192,16 @@ impl Route {
             Route::Embeddings => post(openai::embeddings),
             Route::Models => get(openai::models),
             Route::Model => get(openai::model),
+            Route::Personas => get(native::list_personas).post(native::create_persona),
+            Route::Persona => {
+                get(native::show_persona).put(native::put_persona).delete(native::delete_persona)
+            }
             Route::Score => post(native::score),
+            Route::Users => get(native::list_users).post(native::create_user),
+            Route::User => get(native::show_user).delete(native::delete_user),
+            Route::History => get(native::list_history).post(native::add_history),
+            Route::HistoryItem => delete(native::delete_item),
+            Route::UserExport => get(native::export_user),
             Route::Vectors => get(native::list_vectors).post(native::upload_vector),
             Route::Vector => get(native::show_vector).delete(native::delete_vector),
             Route::VectorFile => get(native::export_vector),

@@ -95,20 +95,53 @@ impl StoredTensor<'_> {
     }
 }
 
+/// How written values are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoredType {
+    F32,
+    F16,
+}
+
+/// One tensor to write; `values` is row-major, as many as `shape` says.
+#[derive(Clone, Copy, Debug)]
+pub struct NewTensor<'a> {
+    pub name: &'a str,
+    pub shape: &'a [usize],
+    pub values: &'a [f32],
+    pub stored: StoredType,
+}
+
 /// Writes F32 tensors in the order given; equal content gives equal bytes.
 pub fn write(metadata: &BTreeMap<String, String>, tensors: &[(&str, &[usize], &[f32])]) -> Vec<u8> {
+    let tensors: Vec<NewTensor<'_>> = (tensors.iter())
+        .map(|&(name, shape, values)| NewTensor { name, shape, values, stored: StoredType::F32 })
+        .collect();
+    write_tensors(metadata, &tensors)
+}
+
+/// The same where each tensor says how it is stored.
+pub fn write_tensors(metadata: &BTreeMap<String, String>, tensors: &[NewTensor<'_>]) -> Vec<u8> {
     let mut header = serde_json::Map::new();
     if !metadata.is_empty() {
         let labels = metadata.iter().map(|(key, value)| (key.clone(), value.clone().into()));
         header.insert("__metadata__".to_owned(), serde_json::Value::Object(labels.collect()));
     }
     let mut data = Vec::new();
-    for (name, shape, values) in tensors {
+    for tensor in tensors {
         let begin = data.len();
-        values.iter().for_each(|value| data.extend_from_slice(&value.to_le_bytes()));
+        for value in tensor.values {
+            match tensor.stored {
+                StoredType::F32 => data.extend_from_slice(&value.to_le_bytes()),
+                StoredType::F16 => data.extend_from_slice(&f16::from_f32(*value).to_le_bytes()),
+            }
+        }
+        let dtype = match tensor.stored {
+            StoredType::F32 => "F32",
+            StoredType::F16 => "F16",
+        };
         let offsets = [begin, data.len()];
-        let entry = serde_json::json!({"dtype": "F32", "shape": shape, "data_offsets": offsets});
-        header.insert((*name).to_owned(), entry);
+        let entry = serde_json::json!({"dtype": dtype, "shape": tensor.shape, "data_offsets": offsets});
+        header.insert(tensor.name.to_owned(), entry);
     }
     let mut text = serde_json::Value::Object(header).to_string();
     // Padded with spaces, so that the data is aligned to 8 bytes.
@@ -261,6 +294,15 @@ mod tests {
         // Another implementation agrees.
         let other = ::safetensors::SafeTensors::deserialize(&bytes).unwrap();
         assert_eq!(other.tensor("x").unwrap().shape(), [2, 2]);
+    }
+
+    #[test]
+    fn half_floats_are_written() {
+        let tensor = NewTensor { name: "x", shape: &[2], values: &[1.5, -0.25], stored: StoredType::F16 };
+        let bytes = write_tensors(&BTreeMap::new(), &[tensor]);
+        assert_eq!(Safetensors::read(&bytes, BOUNDS).unwrap().tensors["x"].floats().unwrap(), [1.5, -0.25]);
+        let other = ::safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        assert_eq!(other.tensor("x").unwrap().dtype(), ::safetensors::Dtype::F16);
     }
 
     #[test]
