@@ -83,6 +83,24 @@ pub const PERSONAS_PAGE: usize = 100;
 pub const PERSONA_MODELS_LISTED: usize = 200;
 /// Rows of a soft prompt.
 pub const SOFT_ROWS_MAX: usize = 64;
+/// Named soft prompts of one model; listing them stays quick.
+pub const SOFT_PROMPTS_MAX: usize = 1024;
+/// Bytes of a soft prompt's file: 64 rows of the widest model in f32, and a header.
+pub const SOFT_PROMPT_FILE_BYTES_MAX: usize = 16 << 20;
+/// Tensors that are listed before a file of more than one is refused.
+pub const SOFT_PROMPT_TENSORS_MAX: usize = 16;
+/// Bytes of an `adapter_config.json`; PEFT writes some 700.
+pub const ADAPTER_CONFIG_BYTES_MAX: usize = 64 << 10;
+/// Length of a soft row over the median length of a token's row. Trained prompts lie between; far shorter or longer rows
+/// drown in the first norm or shout down the context.
+pub const SOFT_ROW_NORM_MIN: f32 = 0.1;
+pub const SOFT_ROW_NORM_MAX: f32 = 4.0;
+/// A row this near to a control token's would be one.
+pub const CONTROL_COSINE_MAX: f32 = 0.999;
+/// Control tokens that rows are compared with; those of templates have low ids, gemma has thousands of unused ones.
+pub const CONTROL_ROWS_MAX: usize = 1024;
+/// Rows whose lengths are measured at load; their median is that of the table to a percent.
+pub const EMBEDDING_NORMS_MAX: usize = 8192;
 
 // ---- steering ----
 /// From this dose on an answer carries a warning (steering.md: 0.7 is far past collapse).
