@@ -1,6 +1,7 @@
 //! The command line: one file per verb; each parses, makes one library call and prints.
 
 mod client;
+mod embed;
 mod extract;
 mod ls;
 mod pull;
@@ -70,6 +71,7 @@ enum Verb {
     Extract(extract::ExtractArgs),
     Vectors(vectors::VectorsArgs),
     Traits(traits::TraitsArgs),
+    Embed(embed::EmbedArgs),
 }
 
 pub fn main() -> ExitCode {
@@ -83,6 +85,7 @@ pub fn main() -> ExitCode {
         Verb::Extract(args) => extract::extract(args),
         Verb::Vectors(args) => vectors::vectors(args),
         Verb::Traits(args) => traits::traits(args),
+        Verb::Embed(args) => embed::embed(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

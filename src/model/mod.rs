@@ -10,7 +10,7 @@ mod rope;
 mod rows;
 mod self_test;
 
-pub use candle::DenseModel;
+pub use candle::{DenseModel, gradients};
 pub use config::{BlockConfig, Gating, ModelConfig, RotaryConfig, RotaryPairs};
 pub use decoder::Model;
 pub use edits::{BlockEdits, Change, Edit, Edits, Phase, RowRule};

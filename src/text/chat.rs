@@ -132,6 +132,13 @@ impl Text {
         Ok(self.with_bos(self.tokenizer.encode(prompt, Specials::Parse)?))
     }
 
+    /// The token after which the rows of a soft prompt stand, in prompts that begin with it: BOS where it is one. (Some
+    /// vocabularies call the token BOS that opens each turn; rows must not stand inside a turn's opening.)
+    pub fn begin_token(&self) -> Option<u32> {
+        let is_begin = self.tokenizer.add_bos() || self.template.source().contains("bos_token");
+        self.tokenizer.bos().filter(|_| is_begin)
+    }
+
     /// Puts BOS first where the model wants it and the template has not written it.
     fn with_bos(&self, ids: Vec<u32>) -> Vec<u32> {
         match self.tokenizer.bos().filter(|_| self.tokenizer.add_bos()) {
