@@ -181,6 +181,16 @@ pub const PROJECTOR_HEADER_BYTES_MAX: u64 = 64 << 10;
 pub const PROJECTOR_TENSORS_MAX: usize = 8;
 /// Width of a projector's hidden layer.
 pub const PROJECTOR_HIDDEN_MAX: usize = 4096;
+/// Size of a file of training people: a thousand people with a hundred items and a hundred targets each take some 40 MB.
+pub const PEOPLE_BYTES_MAX: u64 = 512 << 20;
+/// Bytes of one text of training people.
+pub const PEOPLE_TEXT_BYTES_MAX: usize = 16 << 10;
+/// Distinct questions of training people; each needs a backward pass for a first-order start.
+pub const PEOPLE_ITEMS_MAX: usize = 4096;
+/// Tokens of one training sequence: a batch of sixteen must fit beside the weights.
+pub const TRAINING_TOKENS_MAX: usize = 512;
+/// Tensors of a training checkpoint: at most seven trained ones, each with two moments and its best values.
+pub const CHECKPOINT_TENSORS_MAX: usize = 64;
 /// Width of a sentence embedding; common encoders have 384 to 4096.
 pub const EMBEDDING_WIDTH_MAX: usize = 8192;
 

@@ -1,12 +1,15 @@
 //! The command line: one file per verb; each parses, makes one library call and prints.
 
 mod client;
+mod embed;
 mod extract;
 mod ls;
 mod persona;
 mod pull;
 mod run;
 mod serve;
+mod soft_prompts;
+mod target;
 mod traits;
 mod vectors;
 
@@ -72,6 +75,7 @@ enum Verb {
     Vectors(vectors::VectorsArgs),
     Persona(persona::PersonaArgs),
     Traits(traits::TraitsArgs),
+    Embed(embed::EmbedArgs),
 }
 
 pub fn main() -> ExitCode {
@@ -86,6 +90,7 @@ pub fn main() -> ExitCode {
         Verb::Vectors(args) => vectors::vectors(args),
         Verb::Persona(args) => persona::persona(args),
         Verb::Traits(args) => traits::traits(args),
+        Verb::Embed(args) => embed::embed(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -13,7 +13,7 @@ mod self_test;
 #[cfg(test)]
 pub mod tiny;
 
-pub use candle::DenseModel;
+pub use candle::{DenseModel, gradients};
 pub use config::{BlockConfig, Gating, ModelConfig, RotaryConfig, RotaryPairs};
 pub use decoder::Model;
 pub use edits::{BlockEdits, Change, Edit, Edits, Phase, RowRule};

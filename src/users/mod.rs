@@ -13,6 +13,7 @@ mod history;
 mod identity;
 mod lives;
 mod memory;
+pub mod people;
 pub mod projector;
 mod prompt;
 mod recency;
@@ -21,6 +22,7 @@ mod serving;
 mod shipped;
 mod soft_prompts;
 mod time;
+pub mod train;
 
 pub use error::UsersError;
 pub use history::{ITEM_FIELDS, Item, Kind, NewItem, embedding_text};
