@@ -123,7 +123,9 @@ pub fn load_with(settings: &Settings, path: &Path, data: &DataFolder) -> Result<
         pages: pages(settings, &config, precision, context),
     };
     let model = Model::load(&file, &options).map_err(|error| file_error(&error))?;
-    let info = info(settings, &file, &model, context, isa);
+    let controls = (0..text.tokenizer.vocab_size() as u32).filter(|id| text.tokenizer.is_special(*id));
+    let embedding = model.embedding_facts(controls);
+    let info = EngineInfo { embedding: Arc::new(embedding), ..info(settings, &file, &model, context, isa) };
     drop(file);
     let options = EngineOptions {
         max_batch: settings.max_batch,
@@ -144,7 +146,10 @@ pub fn load_with(settings: &Settings, path: &Path, data: &DataFolder) -> Result<
 
 /// The people of a data folder, with the projector that was named or the one that ships for this model.
 fn users(settings: &Settings, engine: &Engine, store: &Store) -> Result<Users, AppError> {
-    let encoder = EncoderHandle::new(Source::Catalogue);
+    let encoder = EncoderHandle::new(match &settings.encoder {
+        Some(folder) => Source::Folder(folder.clone()),
+        None => Source::Catalogue,
+    });
     let projector = match &settings.projector {
         Some(path) => {
             let bytes = std::fs::read(path)
@@ -206,6 +211,7 @@ fn info(settings: &Settings, file: &ModelFile, model: &Model, context: u32, isa:
         n_heads: config.n_heads as u32,
         d_head: config.d_head as u32,
         vocab_size: config.vocab_size as u32,
+        embedding: Arc::default(),
         context,
         trained_context: config.trained_context,
         parameters: model.parameters(),

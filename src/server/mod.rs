@@ -10,6 +10,7 @@ mod json;
 mod keys;
 mod layers;
 mod metrics;
+mod multipart;
 mod native;
 mod openai;
 mod path;
@@ -31,7 +32,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::Method;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 use error::shown;
 use keys::Keys;
 use metrics::Metrics;
@@ -59,6 +60,8 @@ pub struct Context {
     template: Digest,
     /// Places for uploads that are being read and checked.
     uploads: Arc<Semaphore>,
+    /// The place of the embeddings request in work.
+    embeddings: Semaphore,
     keys: Keys,
     metrics: Metrics,
 }
@@ -80,6 +83,7 @@ impl Context {
         let settings = Settings { api_keys: Vec::new(), ..settings };
         let created = unix_seconds();
         let uploads = Arc::new(Semaphore::new(limits::UPLOADS_AT_ONCE_MAX));
+        let embeddings = Semaphore::new(1);
         let metrics = Metrics::default();
         let template = Digest::of(text.template().source().as_bytes());
         Context {
@@ -93,6 +97,7 @@ impl Context {
             created,
             settings,
             template,
+            embeddings,
             uploads,
             keys,
             metrics,
@@ -128,14 +133,23 @@ impl Context {
 }
 
 /// The route table. Every route also answers without `/v1`.
-const ROUTES: [(&str, Route); 22] = [
+const ROUTES: &[(&str, Route)] = &[
     ("/v1/chat/completions", Route::Chat),
     ("/v1/completions", Route::Completions),
+    ("/v1/embeddings", Route::Embeddings),
     ("/v1/models", Route::Models),
     ("/v1/models/{*id}", Route::Model),
     ("/v1/personas", Route::Personas),
     ("/v1/personas/{name}", Route::Persona),
     ("/v1/score", Route::Score),
+    ("/v1/soft_prompts", Route::SoftPrompts),
+    ("/v1/soft_prompts/{name}", Route::SoftPrompt),
+    ("/v1/soft_prompts/{name}/file", Route::SoftPromptFile),
+    ("/v1/users", Route::Users),
+    ("/v1/users/{id}", Route::User),
+    ("/v1/users/{id}/history", Route::History),
+    ("/v1/users/{id}/history/{item}", Route::HistoryItem),
+    ("/v1/users/{id}/export", Route::UserExport),
     ("/v1/vectors", Route::Vectors),
     ("/v1/vectors/{name}", Route::Vector),
     ("/v1/vectors/{name}/file", Route::VectorFile),
@@ -157,11 +171,20 @@ const ROUTES: [(&str, Route); 22] = [
 enum Route {
     Chat,
     Completions,
+    Embeddings,
     Models,
     Model,
     Personas,
     Persona,
     Score,
+    SoftPrompts,
+    SoftPrompt,
+    SoftPromptFile,
+    Users,
+    User,
+    History,
+    HistoryItem,
+    UserExport,
     Vectors,
     Vector,
     VectorFile,
@@ -184,6 +207,7 @@ impl Route {
         match self {
             Route::Chat => post(openai::chat),
             Route::Completions => post(openai::complete),
+            Route::Embeddings => post(openai::embeddings),
             Route::Models => get(openai::models),
             Route::Model => get(openai::model),
             Route::Personas => get(native::list_personas).post(native::create_persona),
@@ -191,6 +215,14 @@ impl Route {
                 get(native::show_persona).put(native::put_persona).delete(native::delete_persona)
             }
             Route::Score => post(native::score),
+            Route::SoftPrompts => get(native::list_soft_prompts).post(native::upload_soft_prompt),
+            Route::SoftPrompt => get(native::show_soft_prompt).delete(native::delete_soft_prompt),
+            Route::SoftPromptFile => get(native::export_soft_prompt),
+            Route::Users => get(native::list_users).post(native::create_user),
+            Route::User => get(native::show_user).delete(native::delete_user),
+            Route::History => get(native::list_history).post(native::add_history),
+            Route::HistoryItem => delete(native::delete_item),
+            Route::UserExport => get(native::export_user),
             Route::Vectors => get(native::list_vectors).post(native::upload_vector),
             Route::Vector => get(native::show_vector).delete(native::delete_vector),
             Route::VectorFile => get(native::export_vector),
@@ -213,7 +245,7 @@ impl Route {
 /// All routes with everything that stands before them.
 pub fn router(context: Arc<Context>) -> Router {
     let mut router = Router::new().route("/", get(native::root)).route("/metrics", get(native::metrics));
-    for (path, route) in ROUTES {
+    for &(path, route) in ROUTES {
         router = router.route(path, route.handler());
         if let Some(short) = path.strip_prefix("/v1") {
             router = router.route(short, route.handler());
