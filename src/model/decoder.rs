@@ -1,19 +1,19 @@
-//! The decoder: one forward pass over the rows of a step, in the order of the papers, for every family.
+//! The decoder on our own kernels: one forward pass over the rows of a step, in the order of the papers, for every family.
 
 use super::config::{Gating, ModelConfig, RotaryPairs};
 use super::edits::{Change, Edit, Edits};
 use super::load::{self, BlockWeights, ModelWeights};
 use super::rope::Rope;
 use super::rows::{Input, PageId, Row, Rows, StepOutput};
-use super::{ModelError, ModelOptions, self_test};
+use super::{ModelError, ModelOptions};
 use crate::kernels::{
     self, Activations, AttentionRow, AttentionShape, Cpu, KvFormat, KvLayer, Precision, Rotary,
 };
 use crate::limits::PAGE_POSITIONS;
 use crate::weights::ModelFile;
 
-/// A loaded model with its KV pages. Owned by one thread; what applies to a row travels with the row.
-pub struct Model {
+/// Packed weights with their KV pages, the backend behind [`super::Model`] that serves by default.
+pub struct CpuModel {
     config: ModelConfig,
     weights: ModelWeights,
     cpu: Cpu,
@@ -47,14 +47,14 @@ struct Scratch {
     chosen: Vec<f32>,
 }
 
-impl Model {
-    /// Packs the weights and proves that every block's hook moves the stream.
-    pub fn load(file: &ModelFile, options: &ModelOptions) -> Result<Model, ModelError> {
+impl CpuModel {
+    /// Packs the weights.
+    pub fn load(file: &ModelFile, options: &ModelOptions) -> Result<CpuModel, ModelError> {
         let (config, weights) = load::load(file, options)?;
         let kv_format = kv_format(options.precision);
         let pages = options.pages.max(2);
         let new_layer = |_| KvLayer::new(pages, config.n_kv_heads, config.d_head, kv_format);
-        let mut model = Model {
+        Ok(CpuModel {
             cpu: Cpu::new(options.isa, options.threads),
             kv: (0..config.n_blocks).map(new_layer).collect(),
             pages,
@@ -62,14 +62,7 @@ impl Model {
             scratch: Scratch::new(options.precision),
             config,
             weights,
-        };
-        self_test::every_hook_moves_the_stream(&mut model)?;
-        Ok(model)
-    }
-
-    /// The configuration alone, before anything is packed.
-    pub fn read_config(file: &ModelFile) -> Result<ModelConfig, ModelError> {
-        load::read_config(file)
+        })
     }
 
     pub fn config(&self) -> &ModelConfig {
@@ -265,7 +258,7 @@ fn place(rows: &Rows, row: &Row) -> (PageId, usize) {
 
 /// Applies to each row the edits of its slot that are in force on it. Projections are read from the incoming row, then
 /// all changes are added in the order of their digests.
-fn apply_edits(
+pub(super) fn apply_edits(
     cpu: &Cpu,
     rows: &Rows,
     d: usize,
@@ -295,14 +288,14 @@ fn apply_edits(
 }
 
 /// Reads hook points of the rows that want a capture.
-struct Captures<'a> {
+pub(super) struct Captures<'a> {
     /// `(row index, blocks wanted, values so far)`
     rows: Vec<(usize, &'a [u32], Vec<f32>)>,
     d_model: usize,
 }
 
 impl<'a> Captures<'a> {
-    fn new(rows: &'a Rows<'a>, d_model: usize) -> Captures<'a> {
+    pub fn new(rows: &'a Rows<'a>, d_model: usize) -> Captures<'a> {
         let wanted = rows.rows.iter().enumerate().filter(|(_, row)| row.wants.capture);
         let rows = wanted
             .filter_map(|(index, row)| {
@@ -313,7 +306,7 @@ impl<'a> Captures<'a> {
         Captures { rows, d_model }
     }
 
-    fn read(&mut self, l: usize, stream: &[f32]) {
+    pub fn read(&mut self, l: usize, stream: &[f32]) {
         for (index, blocks, values) in &mut self.rows {
             if blocks.contains(&(l as u32)) {
                 values.extend_from_slice(&stream[*index * self.d_model..][..self.d_model]);
@@ -321,7 +314,7 @@ impl<'a> Captures<'a> {
         }
     }
 
-    fn finish(self) -> Vec<Vec<f32>> {
+    pub fn finish(self) -> Vec<Vec<f32>> {
         self.rows.into_iter().map(|(_, _, values)| values).collect()
     }
 }

@@ -10,12 +10,12 @@ use std::sync::Arc;
 pub(super) fn every_hook_moves_the_stream(model: &mut Model) -> Result<(), ModelError> {
     let n_blocks = model.config().n_blocks;
     let spec = CaptureSpec { resid: (0..n_blocks as u32).collect() };
-    let plain = run(model, &[Edits::none()], &spec).remove(0);
+    let plain = run(model, &[Edits::none()], &spec)?.remove(0);
     let d = model.config().d_model;
     let blocks: Vec<usize> = (0..n_blocks).collect();
     for group in blocks.chunks(model.pages().min(32)) {
         let edits: Vec<Edits> = group.iter().map(|l| push(model, &plain, *l)).collect();
-        for ((l, edits), steered) in group.iter().zip(&edits).zip(run(model, &edits, &spec)) {
+        for ((l, edits), steered) in group.iter().zip(&edits).zip(run(model, &edits, &spec)?) {
             let Some(Change::Add { delta }) = edits.blocks[*l].resid.first().map(|edit| &edit.change) else {
                 return Err(ModelError::DeadHook { block: *l });
             };
@@ -44,7 +44,7 @@ fn push(model: &Model, plain: &[f32], l: usize) -> Edits {
 }
 
 /// One sequence of two tokens per entry of `edits`; returns all blocks of its second row, `[n_blocks, d_model]`.
-fn run(model: &mut Model, edits: &[Edits], spec: &CaptureSpec) -> Vec<Vec<f32>> {
+fn run(model: &mut Model, edits: &[Edits], spec: &CaptureSpec) -> Result<Vec<Vec<f32>>, ModelError> {
     let none = SoftRows::none();
     let pages: Vec<[u32; 1]> = (0..edits.len() as u32).map(|page| [page]).collect();
     let slots: Vec<Slot> = (edits.iter().zip(&pages))
@@ -63,8 +63,8 @@ fn run(model: &mut Model, edits: &[Edits], spec: &CaptureSpec) -> Vec<Vec<f32>> 
         })
         .collect();
     let mut out = StepOutput::default();
-    model.step(&Rows { rows: &rows, slots: &slots }, &mut out);
-    out.captures
+    model.step(&Rows { rows: &rows, slots: &slots }, &mut out)?;
+    Ok(out.captures)
 }
 
 fn difference(a: &[f32], b: &[f32]) -> Vec<f32> {
