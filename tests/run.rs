@@ -30,6 +30,7 @@ fn request(prompt: &[TokenId], edits: &Arc<Edits>, want: Want) -> Request {
         edits: edits.clone(),
         want,
         priority: Priority::Serving,
+        owner: Default::default(),
         cache_salt: Default::default(),
         use_cache: true,
     }

@@ -67,6 +67,22 @@ impl Model {
         }
     }
 
+    /// Whether nothing stands in a page.
+    pub fn page_is_zero(&self, page: PageId) -> bool {
+        match self {
+            Model::Cpu(model) => model.page_is_zero(page),
+            Model::Candle(model) => model.page_is_zero(page),
+        }
+    }
+
+    /// Gives page `to` the first `positions` positions of page `from`; the others become zeros.
+    pub fn copy_page(&mut self, from: PageId, to: PageId, positions: usize) {
+        match self {
+            Model::Cpu(model) => model.copy_page(from, to, positions),
+            Model::Candle(model) => model.copy_page(from, to, positions),
+        }
+    }
+
     /// Number of weights.
     pub fn parameters(&self) -> u64 {
         match self {

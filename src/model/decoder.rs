@@ -4,7 +4,7 @@ use super::config::{Gating, ModelConfig, RotaryPairs};
 use super::edits::{Change, Edit, Edits};
 use super::load::{self, BlockWeights, ModelWeights};
 use super::rope::Rope;
-use super::rows::{Input, PageId, Row, Rows, StepOutput};
+use super::rows::{CaptureSpec, Input, PageId, Row, Rows, StepOutput};
 use super::{ModelError, ModelOptions};
 use crate::kernels::{
     self, Activations, AttentionRow, AttentionShape, Cpu, KvFormat, KvLayer, Precision, Rotary,
@@ -89,6 +89,16 @@ impl CpuModel {
         self.kv.iter_mut().for_each(|layer| layer.zero_page(page));
     }
 
+    /// Whether nothing stands in a page.
+    pub fn page_is_zero(&self, page: PageId) -> bool {
+        self.kv.iter().all(|layer| layer.page_is_zero(page))
+    }
+
+    /// Gives page `to` the first `positions` positions of page `from`; the others become zeros.
+    pub fn copy_page(&mut self, from: PageId, to: PageId, positions: usize) {
+        self.kv.iter_mut().for_each(|layer| layer.copy_page(from, to, positions));
+    }
+
     /// Number of weights.
     pub fn parameters(&self) -> u64 {
         let block = |b: &BlockWeights| {
@@ -118,11 +128,12 @@ impl CpuModel {
             rope.set_positions(rows.rows.iter().map(|row| row.position));
         }
         self.embed(rows);
-        let mut captures = Captures::new(rows, self.config.d_model);
+        let mut captures = Captures::new(rows, &self.config);
         for l in 0..self.config.n_blocks {
             self.attention(l, rows, &attention_rows);
+            captures.read_heads(l, &self.scratch.mixed);
             self.mlp(l, rows);
-            captures.read(l, &self.scratch.stream);
+            captures.read_resid(l, &self.scratch.stream);
         }
         out.captures = captures.finish();
         self.head(rows, &mut out.logits);
@@ -289,33 +300,56 @@ pub(super) fn apply_edits(
 
 /// Reads hook points of the rows that want a capture.
 pub(super) struct Captures<'a> {
-    /// `(row index, blocks wanted, values so far)`
-    rows: Vec<(usize, &'a [u32], Vec<f32>)>,
+    rows: Vec<CapturedRow<'a>>,
     d_model: usize,
+    d_head: usize,
+    d_queries: usize,
+}
+
+struct CapturedRow<'a> {
+    /// Index in the step.
+    index: usize,
+    spec: &'a CaptureSpec,
+    /// `[spec.resid.len(), d_model]`, then `[spec.heads.len(), d_head]`.
+    values: Vec<f32>,
 }
 
 impl<'a> Captures<'a> {
-    pub fn new(rows: &'a Rows<'a>, d_model: usize) -> Captures<'a> {
+    pub fn new(rows: &'a Rows<'a>, config: &ModelConfig) -> Captures<'a> {
+        let (d_model, d_head) = (config.d_model, config.d_head);
         let wanted = rows.rows.iter().enumerate().filter(|(_, row)| row.wants.capture);
-        let rows = wanted
-            .filter_map(|(index, row)| {
-                let spec = rows.slots[row.slot as usize].capture?;
-                Some((index, &spec.resid[..], Vec::with_capacity(spec.resid.len() * d_model)))
-            })
-            .collect();
-        Captures { rows, d_model }
+        let captured = wanted.filter_map(|(index, row)| {
+            let spec = rows.slots[row.slot as usize].capture?;
+            let len = spec.resid.len() * d_model + spec.heads.len() * d_head;
+            Some(CapturedRow { index, spec, values: vec![0.0; len] })
+        });
+        Captures { rows: captured.collect(), d_model, d_head, d_queries: config.d_queries() }
     }
 
-    pub fn read(&mut self, l: usize, stream: &[f32]) {
-        for (index, blocks, values) in &mut self.rows {
-            if blocks.contains(&(l as u32)) {
-                values.extend_from_slice(&stream[*index * self.d_model..][..self.d_model]);
+    /// `stream` is `[r, d_model]`, after block `l`.
+    pub fn read_resid(&mut self, l: usize, stream: &[f32]) {
+        let d = self.d_model;
+        for row in &mut self.rows {
+            if let Ok(place) = row.spec.resid.binary_search(&(l as u32)) {
+                row.values[place * d..][..d].copy_from_slice(&stream[row.index * d..][..d]);
+            }
+        }
+    }
+
+    /// `mixed` is `[r, n_heads * d_head]`, what the heads of block `l` give.
+    pub fn read_heads(&mut self, l: usize, mixed: &[f32]) {
+        let d = self.d_head;
+        for row in &mut self.rows {
+            let first = row.spec.resid.len() * self.d_model;
+            for (place, (_, h)) in row.spec.heads.iter().enumerate().filter(|(_, head)| head.0 == l as u32) {
+                let from = row.index * self.d_queries + *h as usize * d;
+                row.values[first + place * d..][..d].copy_from_slice(&mixed[from..][..d]);
             }
         }
     }
 
     pub fn finish(self) -> Vec<Vec<f32>> {
-        self.rows.into_iter().map(|(_, _, values)| values).collect()
+        self.rows.into_iter().map(|row| row.values).collect()
     }
 }
 

@@ -10,6 +10,8 @@ mod load;
 mod rope;
 mod rows;
 mod self_test;
+#[cfg(test)]
+pub mod tiny;
 
 pub use backend::Model;
 pub use candle::DenseModel;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 /// Runs one two-token sequence per block and compares it with a plain one.
 pub(super) fn every_hook_moves_the_stream(model: &mut Model) -> Result<(), ModelError> {
     let n_blocks = model.config().n_blocks;
-    let spec = CaptureSpec { resid: (0..n_blocks as u32).collect() };
+    let spec = CaptureSpec { resid: (0..n_blocks as u32).collect(), ..CaptureSpec::default() };
     let plain = run(model, &[Edits::none()], &spec)?.remove(0);
     let d = model.config().d_model;
     let blocks: Vec<usize> = (0..n_blocks).collect();

@@ -81,15 +81,38 @@ impl CandleModel {
     }
 
     pub fn reset_page(&mut self, page: PageId) {
-        let clear = || -> candle_core::Result<()> {
-            let zeros = Tensor::zeros((PAGE_POSITIONS, self.config().d_keys()), DType::F32, &self.device)?;
-            let place = page as usize * PAGE_POSITIONS;
-            self.kv.iter().try_for_each(|layer| {
-                layer.keys.slice_set(&zeros, 0, place)?;
-                layer.values.slice_set(&zeros, 0, place)
-            })
+        self.copy_page(page, page, 0);
+    }
+
+    /// Whether nothing stands in a page; no where the device cannot say.
+    pub fn page_is_zero(&self, page: PageId) -> bool {
+        let is_zero = |cache: &Tensor| -> candle_core::Result<bool> {
+            let values = host(&cache.narrow(0, page as usize * PAGE_POSITIONS, PAGE_POSITIONS)?)?;
+            Ok(values.iter().all(|value| value.to_bits() == 0))
         };
-        if let Err(error) = clear() {
+        self.kv
+            .iter()
+            .all(|layer| is_zero(&layer.keys).unwrap_or(false) && is_zero(&layer.values).unwrap_or(false))
+    }
+
+    /// Gives page `to` the first `positions` positions of page `from`; the others become zeros.
+    pub fn copy_page(&mut self, from: PageId, to: PageId, positions: usize) {
+        let copied = |cache: &Tensor| -> candle_core::Result<()> {
+            let zeros = (PAGE_POSITIONS - positions, self.config().d_keys());
+            let page = match positions {
+                0 => Tensor::zeros(zeros, DType::F32, &self.device)?,
+                _ => {
+                    let kept = cache.narrow(0, from as usize * PAGE_POSITIONS, positions)?.copy()?;
+                    Tensor::cat(&[kept, Tensor::zeros(zeros, DType::F32, &self.device)?], 0)?
+                }
+            };
+            cache.slice_set(&page, 0, to as usize * PAGE_POSITIONS)
+        };
+        let result = self.kv.iter().try_for_each(|layer| {
+            copied(&layer.keys)?;
+            copied(&layer.values)
+        });
+        if let Err(error) = result {
             self.failure = Some(error);
         }
     }
@@ -104,12 +127,12 @@ impl CandleModel {
         out.logits.clear();
         out.captures.clear();
         if let Some(error) = self.failure.take() {
-            return Err(failed("clearing a page")(error));
+            return Err(failed("writing a page of keys and values")(error));
         }
         if rows.rows.is_empty() {
             return Ok(());
         }
-        let mut captures = Captures::new(rows, self.config().d_model);
+        let mut captures = Captures::new(rows, self.config());
         out.logits = self.forward(rows, &mut captures).map_err(failed("forward pass"))?;
         out.captures = captures.finish();
         Ok(())
@@ -129,13 +152,16 @@ impl CandleModel {
             let window = windows.iter().position(|window| *window == block.window).unwrap_or(0);
             let mixed = self.attention(l, &stream, &angles[block.rotary], &plans, window)?;
             let mixed = in_order(&mixed, &order, &self.device)?;
+            if capturing {
+                captures.read_heads(l, &host(&mixed)?);
+            }
             let added = self.weights.blocks[l].attention_output(config, &mixed)?;
             let added = self.edited(rows, added, |edits| &edits.blocks[l].attn)?;
             stream = (stream + added)?;
             stream = (&stream + self.weights.blocks[l].mlp(config, &stream)?)?;
             stream = self.edited(rows, stream, |edits| &edits.blocks[l].resid)?;
             if capturing {
-                captures.read(l, &host(&stream)?);
+                captures.read_resid(l, &host(&stream)?);
             }
         }
         self.head(rows, &stream)
