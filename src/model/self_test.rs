@@ -20,10 +20,12 @@ pub(super) fn every_hook_moves_the_stream(model: &mut Model) -> Result<(), Model
                 return Err(ModelError::DeadHook { block: *l });
             };
             let row = |values: &[f32], l: usize| values[l * d..][..d].to_vec();
-            let moved = difference(&row(&steered, *l), &row(&plain, *l));
-            let right = norm(&difference(&moved, delta)) <= 1e-3 * norm(delta);
-            let before = *l == 0 || row(&steered, l - 1) == row(&plain, l - 1);
-            let felt = row(&steered, n_blocks - 1) != row(&plain, n_blocks - 1);
+            let moved = |l: usize| difference(&row(&steered, l), &row(&plain, l));
+            // Company may change the last bits of a row on other backends than the CPU's.
+            let rounding = 1e-3 * norm(delta);
+            let right = norm(&difference(&moved(*l), delta)) <= rounding;
+            let before = *l == 0 || norm(&moved(*l - 1)) <= rounding;
+            let felt = norm(&moved(n_blocks - 1)) > 10.0 * rounding;
             if !(right && before && felt) {
                 return Err(ModelError::DeadHook { block: *l });
             }

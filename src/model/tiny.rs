@@ -16,11 +16,16 @@ pub const VOCAB_SIZE: usize = 96;
 
 /// A model file of an architecture, `llama` or `gemma3`.
 pub fn file(architecture: &str) -> ModelFile {
+    file_of(architecture, N_BLOCKS)
+}
+
+/// The same with so many blocks; from six on gemma has a global one.
+pub fn file_of(architecture: &str, n_blocks: usize) -> ModelFile {
     let mut writer = GgufWriter::new();
     let key = |name: &str| format!("{architecture}.{name}");
     writer.string("general.architecture", architecture);
     let sizes = [
-        ("block_count", N_BLOCKS),
+        ("block_count", n_blocks),
         ("context_length", 4096),
         ("embedding_length", D_MODEL),
         ("feed_forward_length", D_FF),
@@ -44,7 +49,7 @@ pub fn file(architecture: &str) -> ModelFile {
     tensor("token_embd.weight", &[VOCAB_SIZE, D_MODEL]);
     tensor("output_norm.weight", &[D_MODEL]);
     let (queries, keys) = (N_HEADS * D_HEAD, N_KV_HEADS * D_HEAD);
-    for l in 0..N_BLOCKS {
+    for l in 0..n_blocks {
         let mut part = |name: &str, shape: &[usize]| tensor(&format!("blk.{l}.{name}.weight"), shape);
         part("attn_norm", &[D_MODEL]);
         part("ffn_norm", &[D_MODEL]);

@@ -13,6 +13,8 @@ mod dense;
 mod gradients;
 mod linear;
 mod step;
+#[cfg(test)]
+mod tests;
 mod weights;
 
 pub use dense::DenseModel;
