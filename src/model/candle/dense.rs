@@ -1,8 +1,7 @@
 //! The forward pass over whole sequences that training differentiates with respect to its input rows.
 
-use super::attention::{attention, mask};
 use super::linear::FrozenLinear;
-use super::weights::{Angles, DenseWeights, rms_norm};
+use super::weights::{Angles, DenseWeights};
 use super::{ModelError, failed};
 use crate::model::config::ModelConfig;
 use crate::model::rows::TokenId;
@@ -10,7 +9,7 @@ use crate::weights::ModelFile;
 use candle_core::{DType, Device, Tensor};
 
 /// A decoder with dense, frozen weights. Memory: four bytes a weight (SmolLM2-135M: 540 MB), and during a backward pass
-/// the intermediate rows of every block, some `50 * d_model + 12 * d_ff` floats a row and block.
+/// the intermediate rows of every block: a row of SmolLM2 takes a megabyte.
 pub struct DenseModel {
     weights: DenseWeights,
 }
@@ -23,7 +22,8 @@ impl DenseModel {
 
     /// The same in another float type; f64 for checks by finite differences.
     pub fn load_as(file: &ModelFile, device: &Device, dtype: DType) -> Result<DenseModel, ModelError> {
-        Ok(DenseModel { weights: DenseWeights::load(file, device, dtype)? })
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+        Ok(DenseModel { weights: DenseWeights::load(file, device, dtype, threads)? })
     }
 
     pub fn config(&self) -> &ModelConfig {
@@ -100,22 +100,16 @@ impl DenseModel {
     }
 
     fn forward(&self, inputs: &Tensor, b: usize, t: usize) -> candle_core::Result<Tensor> {
-        let config = self.config();
+        let (model, config) = (&self.weights, self.config());
         let positions: Vec<u32> = (0..b).flat_map(|_| 0..t as u32).collect();
         let angles: Vec<Angles> = self.weights.angles(&positions)?;
         let mut stream = inputs.reshape((b * t, config.d_model))?;
-        let sequences = |rows: &Tensor, heads: usize| rows.reshape((b, t, heads, config.d_head));
-        for (block, settings) in self.weights.blocks.iter().zip(&config.blocks) {
-            let rows = block.project(config, &stream, &angles[settings.rotary])?;
-            // A row of padding is seen by padding only, since it comes after all others.
-            let mask = mask(&positions[..t], t, settings.window, self.device())?.to_dtype(self.dtype())?;
-            let keys = sequences(&rows.keys, config.n_kv_heads)?;
-            let values = sequences(&rows.values, config.n_kv_heads)?;
-            let mixed = attention(config, &sequences(&rows.queries, config.n_heads)?, &keys, &values, &mask)?;
-            let mixed = mixed.reshape((b * t, config.d_queries()))?;
-            stream = (stream + block.attention_output(config, &mixed)?)?;
-            stream = (&stream + block.mlp(config, &stream)?)?;
+        for (block, settings) in model.blocks.iter().zip(&config.blocks) {
+            let mixed =
+                block.causal_attention(model, *settings, &stream, &angles[settings.rotary], (b, t))?;
+            stream = (stream + block.attention_output(model, &mixed)?)?;
+            stream = (&stream + block.mlp(model, &stream)?)?;
         }
-        rms_norm(&stream, &self.weights.output_norm, config.norm_epsilon)?.reshape((b, t, config.d_model))
+        model.ops.rms_norm(&stream, &model.output_norm, config.norm_epsilon)?.reshape((b, t, config.d_model))
     }
 }

@@ -1,7 +1,7 @@
 //! The second backend of the engine: rows of a step on candle tensors, with a paged KV cache on the same device.
 
 use super::attention::{attention, mask};
-use super::weights::{Angles, DenseWeights, rms_norm};
+use super::weights::{Angles, DenseWeights};
 use super::{ModelError, failed};
 use crate::config;
 use crate::kernels::Cpu;
@@ -56,7 +56,7 @@ impl CandleModel {
                 Device::new_cuda(index).map_err(failed("opening the CUDA device"))?
             }
         };
-        let weights = DenseWeights::load(file, &device, DType::F32)?;
+        let weights = DenseWeights::load(file, &device, DType::F32, options.threads)?;
         let config = &weights.config;
         let pages = options.pages.max(2);
         let zeros = || Tensor::zeros((pages * PAGE_POSITIONS, config.d_keys()), DType::F32, &device);
@@ -155,10 +155,10 @@ impl CandleModel {
             if capturing {
                 captures.read_heads(l, &host(&mixed)?);
             }
-            let added = self.weights.blocks[l].attention_output(config, &mixed)?;
+            let added = self.weights.blocks[l].attention_output(&self.weights, &mixed)?;
             let added = self.edited(rows, added, |edits| &edits.blocks[l].attn)?;
             stream = (stream + added)?;
-            stream = (&stream + self.weights.blocks[l].mlp(config, &stream)?)?;
+            stream = (&stream + self.weights.blocks[l].mlp(&self.weights, &stream)?)?;
             stream = self.edited(rows, stream, |edits| &edits.blocks[l].resid)?;
             if capturing {
                 captures.read_resid(l, &host(&stream)?);
@@ -206,7 +206,7 @@ impl CandleModel {
     ) -> candle_core::Result<Tensor> {
         let config = self.config();
         let (n, d_keys) = (stream.dim(0)?, config.d_keys());
-        let projected = self.weights.blocks[l].project(config, stream, angles)?;
+        let projected = self.weights.blocks[l].heads(&self.weights, stream, angles)?;
         let (keys, values) = (projected.keys.reshape((n, d_keys))?, projected.values.reshape((n, d_keys))?);
         let kv = &self.kv[l];
         let mut mixed = Vec::with_capacity(plans.len());
@@ -272,7 +272,8 @@ impl CandleModel {
             return Ok(Vec::new());
         }
         let chosen = pick(stream, &wanted, &self.device)?;
-        let normed = rms_norm(&chosen, &self.weights.output_norm, self.config().norm_epsilon)?;
+        let epsilon = self.config().norm_epsilon;
+        let normed = self.weights.ops.rms_norm(&chosen, &self.weights.output_norm, epsilon)?;
         host(&self.weights.head.apply(&normed)?)
     }
 
