@@ -8,6 +8,7 @@
 //! | `sharing` | sequences of one batch do not touch each other: bytes equal solo runs |
 //! | `http` | the HTTP surface: shapes, streams, disconnects, names, keys, recorded client requests |
 //! | `bad_requests` | every bad request of a table gets its status and message |
+//! | `personas` | stored personas: versions, digests, what adds up, restarts |
 //! | `text` | token ids and rendered chats equal `transformers` |
 //! | `readme` | the README's examples work as they stand |
 //! | `cli` | the binary: verbs, exit statuses, terminal chat, orderly end |
@@ -21,6 +22,7 @@ mod distributions;
 mod exact;
 mod harness;
 mod http;
+mod personas;
 mod readme;
 mod repository;
 mod run;
