@@ -39,6 +39,10 @@ pub struct Settings {
     pub extract_wait_seconds: f32,
     /// Where vectors are kept; XDG data folder by default.
     pub data_dir: PathBuf,
+    /// File that makes soft prompts of users; `None`: the one that ships for the model, if there is one.
+    pub projector: Option<PathBuf>,
+    /// A history item of this many days counts half; `None`: age does not count.
+    pub history_half_life_days: Option<f64>,
     /// Whether requests may carry directions inline.
     pub allow_inline_vectors: bool,
     /// Memory of the KV cache in bytes.

@@ -103,6 +103,33 @@ pub const CONTRAST_TEXT_BYTES_MAX: usize = 4096;
 /// Stored vectors of one model; listing them stays quick.
 pub const VECTORS_MAX: usize = 1024;
 
+// ---- users ----
+/// Users or items on one page of a listing.
+pub const USERS_PAGE_MAX: usize = 1000;
+pub const HISTORY_PAGE_MAX: usize = 1000;
+/// Body of one addition to a history. A larger history comes in parts: each part is one transaction.
+pub const HISTORY_BODY_BYTES_MAX: usize = 4 << 20;
+/// Items of one addition; the transaction takes well under a second.
+pub const HISTORY_ITEMS_AT_ONCE_MAX: usize = 10_000;
+/// Text or input of one item: a long letter. The encoder sees its beginning.
+pub const HISTORY_TEXT_BYTES_MAX: usize = 64 << 10;
+/// Session or source of an item.
+pub const HISTORY_LABEL_BYTES_MAX: usize = 256;
+/// Characters of an item's input that the encoder sees before the text; the encoder reads some thousand in all.
+pub const HISTORY_INPUT_CHARS_EMBEDDED: usize = 300;
+/// Bytes of the texts of one user: an export holds them all in memory.
+pub const HISTORY_BYTES_MAX: u64 = 64 << 20;
+/// Items that an addition embeds before it answers: some hundred milliseconds. More are embedded in the background.
+pub const HISTORY_EMBEDDED_INLINE_MAX: usize = 64;
+/// Items read from the store at once to be embedded, and the wait after a failure.
+pub const EMBEDDING_ITEMS_READ: usize = 1024;
+pub const EMBEDDING_RETRY_SECONDS: u64 = 60;
+/// Texts of one call of the encoder in the background; requests in between wait no longer than that.
+pub const EMBEDDING_BATCH: usize = 16;
+/// Soft prompts of users kept in memory: 4 rows of 576 take 9 KiB, so all of a small server's users; of projectors that
+/// look at the request the embeddings of the items, 1.5 KiB each.
+pub const USER_PROMPTS_IN_MEMORY_BYTES_MAX: usize = 128 << 20;
+
 // ---- store ----
 /// Writes that wait for the store's thread; further ones wait outside.
 pub const STORE_WRITES_WAITING_MAX: usize = 1024;
@@ -126,6 +153,20 @@ pub const STORE_HISTORY_ITEMS_MAX: u64 = 50_000;
 pub const STORE_REPORTS_KEPT: i64 = 32;
 /// Finished jobs that can still be asked for.
 pub const STORE_JOBS_KEPT: i64 = 256;
+/// Jobs that wait for their turn; each takes seconds to hours.
+pub const JOBS_WAITING_MAX: usize = 32;
+
+// ---- projectors ----
+/// Largest projector file: one layer of 8 rows of d_model 4096 from an embedding of 1024, in half floats, twice.
+pub const PROJECTOR_BYTES_MAX: usize = 128 << 20;
+/// Header of a projector file: eight tensors and seventeen labels take some 2 KiB.
+pub const PROJECTOR_HEADER_BYTES_MAX: u64 = 64 << 10;
+/// Tensors of a projector file: two layers with bias, query, constant and two means.
+pub const PROJECTOR_TENSORS_MAX: usize = 8;
+/// Width of a projector's hidden layer.
+pub const PROJECTOR_HIDDEN_MAX: usize = 4096;
+/// Width of a sentence embedding; common encoders have 384 to 4096.
+pub const EMBEDDING_WIDTH_MAX: usize = 8192;
 
 // ---- model files ----
 pub const GGUF_TENSORS_MAX: u64 = 65_536;
@@ -154,6 +195,27 @@ pub const DOWNLOAD_STALL_SECONDS_MAX: u64 = 30;
 pub const BLOCKS_MAX: u32 = 1024;
 pub const WIDTH_MAX: u32 = 1 << 17;
 pub const VOCABULARY_MAX: u32 = 1 << 21;
+
+// ---- sentence encoder ----
+/// Texts of one embeddings request: some 10 seconds of work for two cores when all are long.
+pub const EMBEDDING_TEXTS_MAX: usize = 256;
+/// Bytes of one text that are read; 256 tokens of ordinary text end far before.
+pub const ENCODER_TEXT_BYTES_MAX: usize = 32 << 10;
+/// Header of an encoder's safetensors file: 24 layers take 50 KiB.
+pub const ENCODER_HEADER_BYTES_MAX: u64 = 8 << 20;
+/// Tensors of an encoder's file: 24 layers have some 400.
+pub const ENCODER_TENSORS_MAX: usize = 4096;
+/// Bytes of an encoder's weights: large BERTs in f32 have 1.4 GB.
+pub const ENCODER_FILE_BYTES_MAX: u64 = 2 << 30;
+/// Bytes of its tokenizer and of its other JSON files.
+pub const ENCODER_TOKENIZER_BYTES_MAX: u64 = 16 << 20;
+pub const ENCODER_CONFIG_BYTES_MAX: u64 = 64 << 10;
+/// Layers, widths and positions of the BERT family in use stay far below these.
+pub const ENCODER_LAYERS_MAX: usize = 64;
+pub const ENCODER_WIDTH_MAX: usize = 8192;
+pub const ENCODER_POSITIONS_MAX: usize = 8192;
+/// A load that failed is tried again by the first request after so long.
+pub const ENCODER_RETRY_SECONDS: u64 = 30;
 
 // ---- templates ----
 /// Instructions a chat template may run; an ordinary one needs a few thousand.

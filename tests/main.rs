@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `exact` | exact mode equals `transformers` in float32; planted bugs are caught |
 //! | `distributions` | the default mode stays near that reference |
+//! | `candle` | the decoder on candle tensors: equal distributions, gradients |
 //! | `steering` | a control vector moves log-probabilities as the reference says |
 //! | `sharing` | sequences of one batch do not touch each other: bytes equal solo runs |
 //! | `http` | the HTTP surface: shapes, streams, disconnects, names, keys, recorded client requests |
@@ -17,6 +18,7 @@
 //! `harness` starts servers and speaks HTTP; `run` drives an engine and reads fixtures.
 
 mod bad_requests;
+mod candle;
 mod cli;
 mod distributions;
 mod exact;

@@ -39,7 +39,12 @@ pub fn extract(args: &ExtractArgs) -> Outcome {
     let format = Format::parse(&args.format, "--format").map_err(failed)?;
     let settings = args.model.settings()?;
     let path = super::on_disk(&settings.model)?;
-    let library = app::load(&settings, &path)?.library.clone();
+    let curl = format!(
+        "URL/v1/chat/completions -d '{{\"messages\":[{{\"role\":\"user\",\"content\":\"Hi\"}}],\"steering\":\"{}\"}}'",
+        args.source
+    );
+    let loaded = app::load(&settings, &path).map_err(|error| super::or_ask(error, &curl))?;
+    let library = loaded.context.library.clone();
     let shipped = library.traits().iter().any(|one| [&one.name, &one.opposite].contains(&&args.source));
     let (name, progress) = if shipped {
         if args.name.is_some() {
@@ -60,7 +65,7 @@ pub fn extract(args: &ExtractArgs) -> Outcome {
         (name, Some(progress))
     };
     if let Some(progress) = progress {
-        wait(progress)?;
+        wait(progress.state)?;
     }
     if let Some(out) = &args.out {
         let file = library.export(&name, format).map_err(failed)?;

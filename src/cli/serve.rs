@@ -1,13 +1,12 @@
 //! `demeanor serve`: loads a model and answers HTTP until a signal comes.
 
 use super::{CliError, Outcome};
-use crate::app::{self, Context, Front};
+use crate::app::{self, Front, Loaded};
 use crate::config::{Activations, Settings};
 use crate::limits;
 use crate::weights;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::oneshot;
 
@@ -86,6 +85,13 @@ pub struct ModelArgs {
     /// Folder for vectors; default: demeanor in the XDG data folder
     #[arg(long, env = "DEMEANOR_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
+    /// File that makes soft prompts of users' histories (`demeanor embed train` writes one); default: the one that
+    /// ships for the model
+    #[arg(long, env = "DEMEANOR_PROJECTOR")]
+    pub projector: Option<PathBuf>,
+    /// Days after which a history item counts half in a soft prompt; without it age does not count
+    #[arg(long, env = "DEMEANOR_HISTORY_HALF_LIFE")]
+    pub history_half_life: Option<f64>,
 }
 
 impl ModelArgs {
@@ -113,6 +119,9 @@ impl ModelArgs {
         if self.context.is_some_and(|context| context < 16) {
             return Err(CliError::config("--context must be at least 16"));
         }
+        if self.history_half_life.is_some_and(|days| !(days > 0.0 && days <= 1e6)) {
+            return Err(CliError::config("--history-half-life must be above 0 and at most 1000000 days"));
+        }
         Ok(Settings {
             model: self.model.clone(),
             aliases: Vec::new(),
@@ -128,6 +137,8 @@ impl ModelArgs {
             max_dose: limits::DOSE_MAX,
             extract_wait_seconds: 600.0,
             data_dir: self.data_dir.clone().unwrap_or_else(default_data_dir),
+            projector: self.projector.clone(),
+            history_half_life_days: self.history_half_life,
             allow_inline_vectors: true,
             kv_bytes: self.kv_mib.clamp(1, 1 << 20) << 20,
             max_output_tokens: None,
@@ -201,15 +212,18 @@ pub fn serve(args: &ServeArgs) -> Outcome {
         let (sender, loaded) = oneshot::channel();
         let (loading, opened) = (settings.clone(), front.clone());
         std::thread::spawn(move || {
-            let result = load(&loading).map(|context| {
-                app::open(&opened, context);
+            let result = load(&loading).map(|loaded| {
+                app::open(&opened, loaded.context.clone());
+                loaded.announce(address);
                 say_ready(&loading, address);
+                loaded
             });
             let _ = sender.send(result);
         });
         let failure = async {
             match loaded.await {
-                Ok(Ok(())) => std::future::pending().await,
+                // Held until the server ends, then the data folder is closed in order.
+                Ok(Ok(_loaded)) => std::future::pending().await,
                 Ok(Err(error)) => error,
                 Err(_) => CliError::failed("loading ended without a result; the message above says why"),
             }
@@ -226,10 +240,11 @@ pub fn serve(args: &ServeArgs) -> Outcome {
 }
 
 /// Fetches the model if need be, loads it and says what it is.
-fn load(settings: &Settings) -> Result<Arc<Context>, CliError> {
+fn load(settings: &Settings) -> Result<Loaded, CliError> {
     let path = super::on_disk(&settings.model)?;
     let begin = Instant::now();
-    let context = app::load(settings, &path)?;
+    let loaded = app::load(settings, &path)?;
+    let context = &loaded.context;
     let info = context.engine.info();
     eprintln!(
         "load    {}: {}, {} blocks, {}, context {}, {:.0} M parameters, {}, {} threads, {:.1} s",
@@ -246,7 +261,7 @@ fn load(settings: &Settings) -> Result<Arc<Context>, CliError> {
     context.text.template().warnings().iter().for_each(|warning| eprintln!("warning {warning}"));
     let names: Vec<&str> = context.library.traits().iter().map(|one| one.name.as_str()).collect();
     eprintln!("traits  {}; a trait is extracted when it is first used", names.join(", "));
-    Ok(context)
+    Ok(loaded)
 }
 
 fn say_ready(settings: &Settings, address: SocketAddr) {

@@ -1,6 +1,7 @@
 //! One configurable decoder with hook points: config as data, rows of a step, edits, KV pages, rotary, CPU backend.
 //! Knows numbers only: no vector names, no text, no HTTP.
 
+pub mod candle;
 mod config;
 mod decoder;
 mod edits;
@@ -11,6 +12,7 @@ mod self_test;
 #[cfg(test)]
 pub mod tiny;
 
+pub use candle::DenseModel;
 pub use config::{BlockConfig, Gating, ModelConfig, RotaryConfig, RotaryPairs};
 pub use decoder::Model;
 pub use edits::{BlockEdits, Change, Edit, Edits, Phase, RowRule};
@@ -49,4 +51,10 @@ pub enum ModelError {
     Pack { tensor: String, source: KernelError },
     #[error("the hook at the output of block {block} does not move the residual stream as it should")]
     DeadHook { block: usize },
+    #[error("{doing}: {source}")]
+    Candle { doing: &'static str, source: candle_core::Error },
+    #[error("{name} is {given}; allowed: {allowed}")]
+    Input { name: &'static str, given: String, allowed: String },
+    #[error("no gradient reaches `{tensor}`; it would stay as it is however long it is trained")]
+    NoGradient { tensor: String },
 }

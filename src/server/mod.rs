@@ -20,6 +20,7 @@ pub use error::{ApiError, ErrorCode};
 use crate::config::Settings;
 use crate::digest::Digest;
 use crate::engine::Engine;
+use crate::jobs::Jobs;
 use crate::limits;
 use crate::persona::{Personas, Serving};
 use crate::steering::Library;
@@ -47,6 +48,7 @@ pub struct Context {
     pub library: Library,
     pub users: Users,
     pub personas: Personas,
+    pub jobs: Jobs,
     /// Name of the loaded model.
     pub model: String,
     /// When it was loaded, Unix seconds.
@@ -68,6 +70,7 @@ impl Context {
         library: Library,
         users: Users,
         personas: Personas,
+        jobs: Jobs,
         model: String,
         settings: Settings,
     ) -> Context {
@@ -84,6 +87,7 @@ impl Context {
             library,
             users,
             personas,
+            jobs,
             model,
             created,
             settings,

@@ -9,6 +9,7 @@ use super::formats::json;
 use super::names;
 use crate::limits;
 use crate::model::RowRule;
+use crate::text::json_kind;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
@@ -448,18 +449,6 @@ fn unknown_key(param: &str, key: &str, allowed: &[&str]) -> SteeringError {
 
 fn wrong_type(param: &str, wanted: &str, given: &Value) -> SteeringError {
     SteeringError::form(param, format!("expected {wanted}, got {}", json_kind(given)))
-}
-
-/// What a JSON value is, for messages.
-pub fn json_kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
-    }
 }
 
 /// Text from outside, for a message: at most 80 characters, control characters escaped.

@@ -3,7 +3,7 @@
 use super::error::StoreError;
 use super::{Store, Tenant, now, rows};
 use crate::limits;
-use rusqlite::Row;
+use rusqlite::{Connection, Row};
 
 /// Somebody whose history the server holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +45,15 @@ fn read(row: &Row<'_>) -> rusqlite::Result<UserRow> {
     })
 }
 
+pub(super) fn find(
+    connection: &Connection,
+    tenant: &Tenant,
+    id: &str,
+) -> Result<Option<UserRow>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM users WHERE tenant = ?1 AND id = ?2");
+    rows::first(connection, &sql, (tenant.0, id), read)
+}
+
 impl Store {
     /// Whether the user is new.
     pub fn create_user(&self, tenant: &Tenant, id: &str) -> Result<bool, StoreError> {
@@ -64,8 +73,7 @@ impl Store {
     }
 
     pub fn user(&self, tenant: &Tenant, id: &str) -> Result<Option<UserRow>, StoreError> {
-        let sql = format!("SELECT {COLUMNS} FROM users WHERE tenant = ?1 AND id = ?2");
-        self.read(|connection| rows::first(connection, &sql, (tenant.0, id), read))
+        self.read(|connection| find(connection, tenant, id))
     }
 
     /// At most `limit` users whose ids come after `after`, sorted by id.

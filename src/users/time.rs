@@ -11,6 +11,8 @@ pub const DAY_SECONDS: i64 = 86_400;
 const RANGE: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 
 impl Timestamp {
+    pub const EPOCH: Timestamp = Timestamp(0);
+
     /// `None` outside the years 1 to 9999.
     pub fn from_unix(seconds: i64) -> Option<Timestamp> {
         RANGE.contains(&seconds).then_some(Timestamp(seconds))
