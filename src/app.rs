@@ -9,6 +9,7 @@ use crate::limits::PAGE_POSITIONS;
 use crate::model::{Model, ModelConfig, ModelOptions};
 use crate::persona::Personas;
 use crate::server;
+use crate::server::Parts;
 pub use crate::server::{Context, Front};
 use crate::steering::{Library, LibraryOptions};
 use crate::store::Store;
@@ -90,15 +91,32 @@ pub fn load(settings: &Settings, path: &Path) -> Result<Arc<Context>, AppError> 
     let library = Library::start(engine.clone(), text.clone(), options)
         .map_err(|error| AppError::Config(error.to_string()))?;
     let store = Store::open(&settings.data_dir).map_err(|error| AppError::Config(error.to_string()))?;
-    let users = users(settings, &engine, &store)?;
+    let encoder = EncoderHandle::new(match &settings.encoder {
+        Some(folder) => Source::Folder(folder.clone()),
+        None => Source::Catalogue,
+    });
+    let users = users(settings, &engine, &store, &encoder)?;
     let personas = Personas::open(store).map_err(|error| AppError::Failed(error.to_string()))?;
     let model = model_name(&settings.model);
-    Ok(Arc::new(Context::new(engine, text, library, users, personas, model, settings.clone())))
+    Ok(Arc::new(Context::new(Parts {
+        engine,
+        text,
+        library,
+        encoder,
+        users,
+        personas,
+        model,
+        settings: settings.clone(),
+    })))
 }
 
 /// The people of a data folder, with the projector that was named or the one that ships for this model.
-fn users(settings: &Settings, engine: &Engine, store: &Store) -> Result<Users, AppError> {
-    let encoder = EncoderHandle::new(Source::Catalogue);
+fn users(
+    settings: &Settings,
+    engine: &Engine,
+    store: &Store,
+    encoder: &EncoderHandle,
+) -> Result<Users, AppError> {
     let projector = match &settings.projector {
         Some(path) => {
             let bytes = std::fs::read(path)
@@ -112,7 +130,13 @@ fn users(settings: &Settings, engine: &Engine, store: &Store) -> Result<Users, A
         Some(days) => Recency::HalfLife { days },
         None => Recency::Uniform,
     };
-    let options = UsersOptions { store: store.clone(), engine: engine.clone(), encoder, projector, recency };
+    let options = UsersOptions {
+        store: store.clone(),
+        engine: engine.clone(),
+        encoder: encoder.clone(),
+        projector,
+        recency,
+    };
     Users::start(options).map_err(|error| match error {
         UsersError::DoesNotFit(message) => AppError::Config(format!("--projector: {message}")),
         other => AppError::Failed(other.to_string()),

@@ -197,6 +197,8 @@ pub const VOCABULARY_MAX: u32 = 1 << 21;
 // ---- sentence encoder ----
 /// Texts of one embeddings request: some 10 seconds of work for two cores when all are long.
 pub const EMBEDDING_TEXTS_MAX: usize = 256;
+/// How long an embeddings request waits for those before it; then it is answered 503.
+pub const EMBEDDING_WAIT_SECONDS_MAX: u64 = 30;
 /// Bytes of one text that are read; 256 tokens of ordinary text end far before.
 pub const ENCODER_TEXT_BYTES_MAX: usize = 32 << 10;
 /// Header of an encoder's safetensors file: 24 layers take 50 KiB.

@@ -53,6 +53,7 @@ pub enum ErrorCode {
     QueueFull,
     Busy,
     Loading,
+    EncoderNotReady,
     VectorNotReady,
     ShuttingDown,
     SequenceFailed,
@@ -133,6 +134,9 @@ impl ErrorCode {
             QueueFull => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "queue_full", None),
             Busy => (StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", "busy", None),
             Loading => (StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", "loading", None),
+            EncoderNotReady => {
+                (StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", "encoder_not_ready", None)
+            }
             VectorNotReady => {
                 (StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", "vector_not_ready", None)
             }

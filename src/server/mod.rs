@@ -19,6 +19,7 @@ pub use error::{ApiError, ErrorCode};
 
 use crate::config::Settings;
 use crate::digest::Digest;
+use crate::encoder::EncoderHandle;
 use crate::engine::Engine;
 use crate::limits;
 use crate::persona::{Personas, Serving};
@@ -47,6 +48,8 @@ pub struct Context {
     pub library: Library,
     pub users: Users,
     pub personas: Personas,
+    /// Loaded when it is first needed.
+    pub encoder: EncoderHandle,
     /// Name of the loaded model.
     pub model: String,
     /// When it was loaded, Unix seconds.
@@ -56,41 +59,45 @@ pub struct Context {
     template: Digest,
     /// Places for uploads that are being read and checked.
     uploads: Arc<Semaphore>,
+    /// The place of the embeddings request in work.
+    embeddings: Semaphore,
     keys: Keys,
     metrics: Metrics,
 }
 
+/// What a context is made from.
+pub struct Parts {
+    pub engine: Engine,
+    pub text: Arc<Text>,
+    pub library: Library,
+    pub encoder: EncoderHandle,
+    pub users: Users,
+    pub personas: Personas,
+    /// The name under which the loaded model answers; its aliases are in the settings.
+    pub model: String,
+    pub settings: Settings,
+}
+
 impl Context {
-    /// `model` is the name under which the loaded model answers; its aliases are in the settings.
-    pub fn new(
-        engine: Engine,
-        text: Arc<Text>,
-        library: Library,
-        users: Users,
-        personas: Personas,
-        model: String,
-        settings: Settings,
-    ) -> Context {
+    pub fn new(parts: Parts) -> Context {
+        let Parts { engine, text, library, encoder, users, personas, model, settings } = parts;
         let keys = Keys::new(&settings.api_keys);
-        // From here on only their digests are kept.
-        let settings = Settings { api_keys: Vec::new(), ..settings };
-        let created = unix_seconds();
-        let uploads = Arc::new(Semaphore::new(limits::UPLOADS_AT_ONCE_MAX));
-        let metrics = Metrics::default();
-        let template = Digest::of(text.template().source().as_bytes());
         Context {
+            template: Digest::of(text.template().source().as_bytes()),
             engine,
             text,
             library,
             users,
             personas,
+            encoder,
             model,
-            created,
-            settings,
-            template,
-            uploads,
+            created: unix_seconds(),
+            // From here on only the digests of keys are kept.
+            settings: Settings { api_keys: Vec::new(), ..settings },
+            uploads: Arc::new(Semaphore::new(limits::UPLOADS_AT_ONCE_MAX)),
+            embeddings: Semaphore::new(1),
             keys,
-            metrics,
+            metrics: Metrics::default(),
         }
     }
 
@@ -123,9 +130,10 @@ impl Context {
 }
 
 /// The route table. Every route also answers without `/v1`.
-const ROUTES: [(&str, Route); 24] = [
+const ROUTES: [(&str, Route); 25] = [
     ("/v1/chat/completions", Route::Chat),
     ("/v1/completions", Route::Completions),
+    ("/v1/embeddings", Route::Embeddings),
     ("/v1/models", Route::Models),
     ("/v1/models/{*id}", Route::Model),
     ("/v1/personas", Route::Personas),
@@ -154,6 +162,7 @@ const ROUTES: [(&str, Route); 24] = [
 enum Route {
     Chat,
     Completions,
+    Embeddings,
     Models,
     Model,
     Personas,
@@ -183,6 +192,7 @@ impl Route {
         match self {
             Route::Chat => post(openai::chat),
             Route::Completions => post(openai::complete),
+            Route::Embeddings => post(openai::embeddings),
             Route::Models => get(openai::models),
             Route::Model => get(openai::model),
             Route::Personas => get(native::list_personas).post(native::create_persona),
