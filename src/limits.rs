@@ -107,8 +107,9 @@ pub const VECTORS_MAX: usize = 1024;
 /// Users or items on one page of a listing.
 pub const USERS_PAGE_MAX: usize = 1000;
 pub const HISTORY_PAGE_MAX: usize = 1000;
-/// Body of one addition to a history. A larger history comes in parts: each part is one transaction.
-pub const HISTORY_BODY_BYTES_MAX: usize = 4 << 20;
+/// Body of one addition to a history; parsed JSON takes up to thirty times its text. A larger history comes in parts:
+/// each part is one transaction.
+pub const HISTORY_BODY_BYTES_MAX: usize = 2 << 20;
 /// Items of one addition; the transaction takes well under a second.
 pub const HISTORY_ITEMS_AT_ONCE_MAX: usize = 10_000;
 /// Text or input of one item: a long letter. The encoder sees its beginning.
@@ -199,6 +200,8 @@ pub const VOCABULARY_MAX: u32 = 1 << 21;
 // ---- sentence encoder ----
 /// Texts of one embeddings request: some 10 seconds of work for two cores when all are long.
 pub const EMBEDDING_TEXTS_MAX: usize = 256;
+/// How long an embeddings request waits for those before it; then it is answered 503.
+pub const EMBEDDING_WAIT_SECONDS_MAX: u64 = 30;
 /// Bytes of one text that are read; 256 tokens of ordinary text end far before.
 pub const ENCODER_TEXT_BYTES_MAX: usize = 32 << 10;
 /// Header of an encoder's safetensors file: 24 layers take 50 KiB.

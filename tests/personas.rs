@@ -416,7 +416,7 @@ fn a_restart_keeps_every_byte() {
     create(&first, body);
     let persona = first.get("/v1/personas/ada").ok();
     let before = ask(&first);
-    first.stop();
+    drop(first);
     let second = start(&settings);
     assert_eq!(second.get("/v1/personas/ada").ok(), persona);
     assert_eq!(ask(&second), before);

@@ -6,6 +6,7 @@ use crate::limits;
 use crate::persona::PersonaError;
 use crate::steering::SteeringError;
 use crate::text::TextError;
+use crate::users::UsersError;
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
@@ -32,6 +33,8 @@ pub enum ErrorCode {
     RouteNotFound,
     ModelNotFound,
     PersonaNotFound,
+    UserNotFound,
+    HistoryItemNotFound,
     VectorNotFound,
     TraitNotFound,
     SoftPromptNotFound,
@@ -42,6 +45,7 @@ pub enum ErrorCode {
     Conflict,
     PreconditionFailed,
     BodyTooLarge,
+    HistoryFull,
     UnsupportedMediaType,
     WrongHost,
     VectorDoesNotFit,
@@ -51,6 +55,7 @@ pub enum ErrorCode {
     QueueFull,
     Busy,
     Loading,
+    EncoderNotReady,
     VectorNotReady,
     ShuttingDown,
     SequenceFailed,
@@ -90,6 +95,10 @@ impl ErrorCode {
             RouteNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "route_not_found", None),
             ModelNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "model_not_found", None),
             PersonaNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "persona_not_found", None),
+            UserNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "user_not_found", None),
+            HistoryItemNotFound => {
+                (StatusCode::NOT_FOUND, "invalid_request_error", "history_item_not_found", None)
+            }
             VectorNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "vector_not_found", None),
             TraitNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "trait_not_found", None),
             SoftPromptNotFound => {
@@ -108,6 +117,7 @@ impl ErrorCode {
                 (StatusCode::PRECONDITION_FAILED, "invalid_request_error", "precondition_failed", None)
             }
             BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", "body_too_large", None),
+            HistoryFull => (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", "history_full", None),
             UnsupportedMediaType => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", "unsupported_media_type", None)
             }
@@ -127,6 +137,9 @@ impl ErrorCode {
             QueueFull => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "queue_full", None),
             Busy => (StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", "busy", None),
             Loading => (StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", "loading", None),
+            EncoderNotReady => {
+                (StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", "encoder_not_ready", None)
+            }
             VectorNotReady => {
                 (StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", "vector_not_ready", None)
             }
@@ -297,6 +310,25 @@ impl From<PersonaError> for ApiError {
             E::Changed { .. } => ErrorCode::PreconditionFailed,
             E::DiskFull => ErrorCode::DiskFull,
             E::Stored { .. } | E::Store(_) => return ApiError::internal(error),
+        };
+        let param = error.param().map(str::to_string);
+        ApiError { param, ..ApiError::new(code, error.to_string()) }
+    }
+}
+
+impl From<UsersError> for ApiError {
+    fn from(error: UsersError) -> ApiError {
+        use UsersError as E;
+        let code = match &error {
+            E::BadId { .. } | E::Item { .. } => ErrorCode::InvalidValue,
+            E::UnknownField { .. } => ErrorCode::UnknownField,
+            E::Unknown { .. } => ErrorCode::UserNotFound,
+            E::UnknownItem { .. } => ErrorCode::HistoryItemNotFound,
+            E::Exists { .. } | E::TooManyUsers { .. } => ErrorCode::Conflict,
+            E::Full { .. } => ErrorCode::HistoryFull,
+            E::DoesNotFit(_) | E::BadFile { .. } => ErrorCode::VectorDoesNotFit,
+            E::DiskFull => ErrorCode::DiskFull,
+            E::Internal(_) => return ApiError::internal(error),
         };
         let param = error.param().map(str::to_string);
         ApiError { param, ..ApiError::new(code, error.to_string()) }

@@ -156,6 +156,11 @@ impl Users {
         self.show(id.as_str())
     }
 
+    /// Refuses a name that no user has.
+    pub fn exists(&self, id: &str) -> Result<(), UsersError> {
+        self.inner.find(id).map(drop)
+    }
+
     pub fn show(&self, id: &str) -> Result<UserState, UsersError> {
         let (id, user) = self.inner.find(id)?;
         Ok(UserState {
@@ -225,7 +230,8 @@ impl Users {
         let (id, _) = inner.find(id)?;
         let unknown =
             || UsersError::UnknownItem { id: id.to_string(), item: item.chars().take(32).collect() };
-        let number = item.parse().map_err(|_| unknown())?;
+        let is_number = item.bytes().all(|byte| byte.is_ascii_digit());
+        let number = item.parse().ok().filter(|_| is_number).ok_or_else(unknown)?;
         let _turn = inner.turn(&id);
         let before = inner.embedded(&id)?;
         if !inner.store.delete_history_item(&inner.tenant, id.as_str(), number)? {

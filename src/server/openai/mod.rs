@@ -1,4 +1,4 @@
-//! The routes that OpenAI's clients call: chats, completions, the list of models.
+//! The routes that OpenAI's clients call: chats, completions, embeddings, the list of models.
 
 mod answer;
 mod chat;
@@ -6,6 +6,7 @@ mod chat_answer;
 mod choice;
 mod completion;
 mod completion_answer;
+mod embeddings;
 mod generation;
 mod messages;
 mod models;
@@ -19,6 +20,7 @@ pub use answer::{UNPROBED, demeanor, finite, persona_headers};
 pub use chat::{ChatRequest, template_options};
 pub use choice::Finish;
 pub use completion::CompletionRequest;
+pub use embeddings::embeddings;
 pub use messages::{last_user_text, put_system, read as read_messages};
 pub use models::{model, models};
 pub use names::Named;
