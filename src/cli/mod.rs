@@ -4,9 +4,11 @@ mod client;
 mod extract;
 mod ls;
 mod persona;
+mod progress;
 mod pull;
 mod run;
 mod serve;
+mod store;
 mod traits;
 mod vectors;
 
@@ -78,6 +80,7 @@ enum Verb {
     Vectors(vectors::VectorsArgs),
     Persona(persona::PersonaArgs),
     Traits(traits::TraitsArgs),
+    Store(store::StoreArgs),
 }
 
 pub fn main() -> ExitCode {
@@ -92,6 +95,7 @@ pub fn main() -> ExitCode {
         Verb::Vectors(args) => vectors::vectors(args),
         Verb::Persona(args) => persona::persona(args),
         Verb::Traits(args) => traits::traits(args),
+        Verb::Store(args) => store::store(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -82,7 +82,7 @@ pub struct ModelArgs {
     /// Milliseconds that a step with prefill in it should take
     #[arg(long, default_value_t = 20.0, env = "DEMEANOR_STEP_BUDGET_MS")]
     pub step_budget_ms: f32,
-    /// Folder for vectors; default: demeanor in the XDG data folder
+    /// Folder for vectors, personas and users; default: demeanor in the XDG data folder
     #[arg(long, env = "DEMEANOR_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
     /// File that makes soft prompts of users' histories (`demeanor embed train` writes one); default: the one that
@@ -156,7 +156,7 @@ impl ModelArgs {
 }
 
 /// `$XDG_DATA_HOME/demeanor`, else `~/.local/share/demeanor`.
-fn default_data_dir() -> PathBuf {
+pub(super) fn default_data_dir() -> PathBuf {
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
     let base =
         std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute()).or_else(home);

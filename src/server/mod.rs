@@ -13,6 +13,7 @@ mod metrics;
 mod native;
 mod openai;
 mod path;
+mod sse;
 
 pub use accept::{Front, Lifecycle, Peer, bind, serve};
 pub use error::{ApiError, ErrorCode};
@@ -134,7 +135,7 @@ impl Context {
 }
 
 /// The route table. Every route also answers without `/v1`.
-const ROUTES: [(&str, Route); 25] = [
+const ROUTES: [(&str, Route); 28] = [
     ("/v1/chat/completions", Route::Chat),
     ("/v1/completions", Route::Completions),
     ("/v1/embeddings", Route::Embeddings),
@@ -151,6 +152,9 @@ const ROUTES: [(&str, Route); 25] = [
     ("/v1/vectors", Route::Vectors),
     ("/v1/vectors/{name}", Route::Vector),
     ("/v1/vectors/{name}/file", Route::VectorFile),
+    ("/v1/jobs", Route::Jobs),
+    ("/v1/jobs/{id}", Route::Job),
+    ("/v1/jobs/{id}/events", Route::JobEvents),
     ("/v1/traits", Route::Traits),
     ("/v1/traits/{name}", Route::Trait),
     ("/v1/tokenize", Route::Tokenize),
@@ -180,6 +184,9 @@ enum Route {
     Vectors,
     Vector,
     VectorFile,
+    Jobs,
+    Job,
+    JobEvents,
     Traits,
     Trait,
     Tokenize,
@@ -212,6 +219,9 @@ impl Route {
             Route::Vectors => get(native::list_vectors).post(native::upload_vector),
             Route::Vector => get(native::show_vector).delete(native::delete_vector),
             Route::VectorFile => get(native::export_vector),
+            Route::Jobs => get(native::list_jobs),
+            Route::Job => get(native::show_job).delete(native::cancel_job),
+            Route::JobEvents => get(native::job_events),
             Route::Traits => get(native::list_traits),
             Route::Trait => get(native::show_trait),
             Route::Tokenize => post(native::tokenize),

@@ -1,5 +1,6 @@
-//! Our own routes: personas, users, scores, vectors, traits, tokenizer, health, metrics. Unknown fields are refused here.
+//! Our own routes: personas, users, scores, vectors, traits, jobs, tokenizer, health, metrics. Unknown fields are refused.
 
+mod jobs;
 mod personas;
 mod score;
 mod status;
@@ -7,6 +8,7 @@ mod tokens;
 mod users;
 mod vectors;
 
+pub use jobs::{cancel_job, job_events, list_jobs, show_job};
 pub use personas::{create_persona, delete_persona, list_personas, put_persona, show_persona};
 pub use score::score;
 pub use status::{health, live, metrics, ready, root};
