@@ -126,7 +126,9 @@ pub fn load_with(settings: &Settings, path: &Path, data: &DataFolder) -> Result<
         pages: pages(settings, &config, precision, context),
     };
     let model = Model::load(&file, &options).map_err(|error| file_error(&error))?;
-    let info = info(settings, &file, &model, context, isa);
+    let controls = (0..text.tokenizer.vocab_size() as u32).filter(|id| text.tokenizer.is_special(*id));
+    let embedding = model.embedding_facts(controls);
+    let info = EngineInfo { embedding: Arc::new(embedding), ..info(settings, &file, &model, context, isa) };
     drop(file);
     let options = EngineOptions {
         max_batch: settings.max_batch,
@@ -230,6 +232,7 @@ fn info(settings: &Settings, file: &ModelFile, model: &Model, context: u32, isa:
         n_heads: config.n_heads as u32,
         d_head: config.d_head as u32,
         vocab_size: config.vocab_size as u32,
+        embedding: Arc::default(),
         context,
         trained_context: config.trained_context,
         parameters: model.parameters(),

@@ -49,6 +49,10 @@ pub enum ErrorCode {
     UnsupportedMediaType,
     WrongHost,
     VectorDoesNotFit,
+    SoftPromptDoesNotFit,
+    SoftPromptOutOfRange,
+    ControlTokenAlias,
+    NotSafetensors,
     VectorFailed,
     DoseTooLarge,
     TooManyFailedKeys,
@@ -122,6 +126,18 @@ impl ErrorCode {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", "unsupported_media_type", None)
             }
             WrongHost => (StatusCode::MISDIRECTED_REQUEST, "invalid_request_error", "host_not_allowed", None),
+            SoftPromptDoesNotFit => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request_error", "soft_prompt_does_not_fit", None)
+            }
+            SoftPromptOutOfRange => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request_error", "soft_prompt_out_of_range", None)
+            }
+            ControlTokenAlias => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request_error", "control_token_alias", None)
+            }
+            NotSafetensors => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request_error", "not_safetensors", None)
+            }
             VectorDoesNotFit => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request_error", "vector_does_not_fit", None)
             }
@@ -327,6 +343,12 @@ impl From<UsersError> for ApiError {
             E::Exists { .. } | E::TooManyUsers { .. } => ErrorCode::Conflict,
             E::Full { .. } => ErrorCode::HistoryFull,
             E::DoesNotFit(_) | E::BadFile { .. } => ErrorCode::VectorDoesNotFit,
+            E::SoftPromptFile { .. } => ErrorCode::SoftPromptDoesNotFit,
+            E::NotSafetensors { .. } => ErrorCode::NotSafetensors,
+            E::SoftPromptRange { .. } => ErrorCode::SoftPromptOutOfRange,
+            E::ControlTokenAlias { .. } => ErrorCode::ControlTokenAlias,
+            E::UnknownSoftPrompt { .. } => ErrorCode::SoftPromptNotFound,
+            E::SoftPromptExists { .. } | E::TooManySoftPrompts { .. } => ErrorCode::Conflict,
             E::DiskFull => ErrorCode::DiskFull,
             E::Internal(_) => return ApiError::internal(error),
         };

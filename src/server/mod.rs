@@ -10,6 +10,7 @@ mod json;
 mod keys;
 mod layers;
 mod metrics;
+mod multipart;
 mod native;
 mod openai;
 mod path;
@@ -135,7 +136,7 @@ impl Context {
 }
 
 /// The route table. Every route also answers without `/v1`.
-const ROUTES: [(&str, Route); 28] = [
+const ROUTES: [(&str, Route); 31] = [
     ("/v1/chat/completions", Route::Chat),
     ("/v1/completions", Route::Completions),
     ("/v1/embeddings", Route::Embeddings),
@@ -144,6 +145,9 @@ const ROUTES: [(&str, Route); 28] = [
     ("/v1/personas", Route::Personas),
     ("/v1/personas/{name}", Route::Persona),
     ("/v1/score", Route::Score),
+    ("/v1/soft_prompts", Route::SoftPrompts),
+    ("/v1/soft_prompts/{name}", Route::SoftPrompt),
+    ("/v1/soft_prompts/{name}/file", Route::SoftPromptFile),
     ("/v1/users", Route::Users),
     ("/v1/users/{id}", Route::User),
     ("/v1/users/{id}/history", Route::History),
@@ -176,6 +180,9 @@ enum Route {
     Personas,
     Persona,
     Score,
+    SoftPrompts,
+    SoftPrompt,
+    SoftPromptFile,
     Users,
     User,
     History,
@@ -211,6 +218,9 @@ impl Route {
                 get(native::show_persona).put(native::put_persona).delete(native::delete_persona)
             }
             Route::Score => post(native::score),
+            Route::SoftPrompts => get(native::list_soft_prompts).post(native::upload_soft_prompt),
+            Route::SoftPrompt => get(native::show_soft_prompt).delete(native::delete_soft_prompt),
+            Route::SoftPromptFile => get(native::export_soft_prompt),
             Route::Users => get(native::list_users).post(native::create_user),
             Route::User => get(native::show_user).delete(native::delete_user),
             Route::History => get(native::list_history).post(native::add_history),
