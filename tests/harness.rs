@@ -185,6 +185,11 @@ impl Response {
 }
 
 impl Server {
+    /// What the server's routes work on.
+    pub fn context(&self) -> &app::Context {
+        &self._running.context
+    }
+
     pub fn get(&self, path: &str) -> Response {
         self.send("GET", path, &[], b"")
     }
