@@ -156,6 +156,12 @@ pub fn start(settings: &Settings) -> Server {
     Server { address: running.address, engine: running.engine.clone(), _running: running }
 }
 
+/// Starts a server over an open data folder.
+pub fn start_over(settings: &Settings, data: &app::DataFolder) -> Server {
+    let running = app::start_with(settings, data).expect("the server starts");
+    Server { address: running.address, engine: running.engine.clone(), _running: running }
+}
+
 #[derive(Debug)]
 pub struct Response {
     pub status: u16,
