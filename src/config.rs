@@ -69,12 +69,12 @@ pub struct Settings {
     pub extract_wait_seconds: f32,
     /// Where vectors are kept; XDG data folder by default.
     pub data_dir: PathBuf,
-    /// Folder of the sentence encoder; `None`: the catalogue's, fetched when it is first needed.
-    pub encoder: Option<PathBuf>,
     /// File that makes soft prompts of users; `None`: the one that ships for the model, if there is one.
     pub projector: Option<PathBuf>,
     /// A history item of this many days counts half; `None`: age does not count.
     pub history_half_life_days: Option<f64>,
+    /// Folder of the sentence encoder; `None`: the catalogue's, fetched when it is first needed.
+    pub encoder: Option<PathBuf>,
     /// Whether requests may carry directions inline.
     pub allow_inline_vectors: bool,
     /// Memory of the KV cache in bytes.

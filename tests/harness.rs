@@ -111,9 +111,9 @@ impl Setup {
             max_dose: 1.0,
             extract_wait_seconds: 120.0,
             data_dir: data_dir(),
-            encoder: Some(encoder_folder()),
             projector: None,
             history_half_life_days: None,
+            encoder: Some(encoder_folder()),
             allow_inline_vectors: true,
             kv_bytes: 512 << 20,
             max_output_tokens: None,
@@ -172,6 +172,12 @@ pub fn start(settings: &Settings) -> Server {
     Server { address: running.address, engine: running.engine.clone(), _running: running }
 }
 
+/// Starts a server over an open data folder.
+pub fn start_over(settings: &Settings, data: &app::DataFolder) -> Server {
+    let running = app::start_with(settings, data).expect("the server starts");
+    Server { address: running.address, engine: running.engine.clone(), _running: running }
+}
+
 #[derive(Debug)]
 pub struct Response {
     pub status: u16,
@@ -201,6 +207,11 @@ impl Response {
 }
 
 impl Server {
+    /// What the server's routes work on.
+    pub fn context(&self) -> &app::Context {
+        &self._running.context
+    }
+
     pub fn get(&self, path: &str) -> Response {
         self.send("GET", path, &[], b"")
     }

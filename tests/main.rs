@@ -11,6 +11,8 @@
 //! | `sharing` | sequences of one batch do not touch each other: bytes equal solo runs |
 //! | `http` | the HTTP surface: shapes, streams, disconnects, names, keys, recorded client requests |
 //! | `bad_requests` | every bad request of a table gets its status and message |
+//! | `personas` | stored personas: versions, digests, what adds up, restarts |
+//! | `users` | history, soft prompts made of it, export, and deletion that leaves nothing |
 //! | `text` | token ids and rendered chats equal `transformers` |
 //! | `readme` | the README's examples work as they stand |
 //! | `cli` | the binary: verbs, exit statuses, terminal chat, orderly end |
@@ -30,6 +32,7 @@ mod harness;
 mod http;
 mod jobs;
 mod kill_store;
+mod personas;
 mod readme;
 mod repository;
 mod run;
@@ -37,3 +40,4 @@ mod sharing;
 mod soft_prompts;
 mod steering;
 mod text;
+mod users;

@@ -91,10 +91,6 @@ pub struct ModelArgs {
     /// Folder for vectors, personas and users; default: demeanor in the XDG data folder
     #[arg(long, env = "DEMEANOR_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Folder of the sentence encoder (config.json, tokenizer.json, model.safetensors and the rest, as
-    /// sentence-transformers keeps them); default: all-minilm-l6-v2, fetched when it is first needed
-    #[arg(long, env = "DEMEANOR_ENCODER")]
-    pub encoder: Option<PathBuf>,
     /// File that makes soft prompts of users' histories (`demeanor embed train` writes one); default: the one that
     /// ships for the model
     #[arg(long, env = "DEMEANOR_PROJECTOR")]
@@ -102,6 +98,10 @@ pub struct ModelArgs {
     /// Days after which a history item counts half in a soft prompt; without it age does not count
     #[arg(long, env = "DEMEANOR_HISTORY_HALF_LIFE")]
     pub history_half_life: Option<f64>,
+    /// Folder of the sentence encoder (config.json, tokenizer.json, model.safetensors and the rest, as
+    /// sentence-transformers keeps them); default: all-minilm-l6-v2, fetched when it is first needed
+    #[arg(long, env = "DEMEANOR_ENCODER")]
+    pub encoder: Option<PathBuf>,
 }
 
 impl ModelArgs {
@@ -154,9 +154,9 @@ impl ModelArgs {
             max_dose: limits::DOSE_MAX,
             extract_wait_seconds: 600.0,
             data_dir: self.data_dir.clone().unwrap_or_else(default_data_dir),
-            encoder: self.encoder.clone(),
             projector: self.projector.clone(),
             history_half_life_days: self.history_half_life,
+            encoder: self.encoder.clone(),
             allow_inline_vectors: true,
             kv_bytes: self.kv_mib.clamp(1, 1 << 20) << 20,
             max_output_tokens: None,

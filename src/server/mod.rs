@@ -21,6 +21,7 @@ pub use error::{ApiError, ErrorCode};
 
 use crate::config::Settings;
 use crate::digest::Digest;
+use crate::encoder::EncoderHandle;
 use crate::engine::Engine;
 use crate::jobs::Jobs;
 use crate::limits;
@@ -51,6 +52,8 @@ pub struct Context {
     pub users: Users,
     pub personas: Personas,
     pub jobs: Jobs,
+    /// Loaded when it is first needed.
+    pub encoder: EncoderHandle,
     /// Name of the loaded model.
     pub model: String,
     /// When it was loaded, Unix seconds.
@@ -66,41 +69,41 @@ pub struct Context {
     metrics: Metrics,
 }
 
+/// What a context is made from.
+pub struct Parts {
+    pub engine: Engine,
+    pub text: Arc<Text>,
+    pub library: Library,
+    pub encoder: EncoderHandle,
+    pub users: Users,
+    pub personas: Personas,
+    pub jobs: Jobs,
+    /// The name under which the loaded model answers; its aliases are in the settings.
+    pub model: String,
+    pub settings: Settings,
+}
+
 impl Context {
-    /// `model` is the name under which the loaded model answers; its aliases are in the settings.
-    pub fn new(
-        engine: Engine,
-        text: Arc<Text>,
-        library: Library,
-        users: Users,
-        personas: Personas,
-        jobs: Jobs,
-        model: String,
-        settings: Settings,
-    ) -> Context {
+    pub fn new(parts: Parts) -> Context {
+        let Parts { engine, text, library, encoder, users, personas, jobs, model, settings } = parts;
         let keys = Keys::new(&settings.api_keys);
-        // From here on only their digests are kept.
-        let settings = Settings { api_keys: Vec::new(), ..settings };
-        let created = unix_seconds();
-        let uploads = Arc::new(Semaphore::new(limits::UPLOADS_AT_ONCE_MAX));
-        let embeddings = Semaphore::new(1);
-        let metrics = Metrics::default();
-        let template = Digest::of(text.template().source().as_bytes());
         Context {
+            template: Digest::of(text.template().source().as_bytes()),
             engine,
             text,
             library,
             users,
             personas,
             jobs,
+            encoder,
             model,
-            created,
-            settings,
-            template,
-            embeddings,
-            uploads,
+            created: unix_seconds(),
+            // From here on only the digests of keys are kept.
+            settings: Settings { api_keys: Vec::new(), ..settings },
+            uploads: Arc::new(Semaphore::new(limits::UPLOADS_AT_ONCE_MAX)),
+            embeddings: Semaphore::new(1),
             keys,
-            metrics,
+            metrics: Metrics::default(),
         }
     }
 
