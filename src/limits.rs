@@ -77,8 +77,33 @@ pub const COMPLETION_TOP_ENTRIES_MAX: u64 = 1_000_000;
 pub const INTERVENTIONS_MAX: usize = 8;
 /// Characters of a steering expression.
 pub const EXPRESSION_BYTES_MAX: usize = 1024;
+/// System text of a persona: a character card with its scenario and examples.
+pub const PERSONA_SYSTEM_BYTES_MAX: usize = 64 << 10;
+pub const PERSONA_DESCRIPTION_BYTES_MAX: usize = 4 << 10;
+/// Personas of one page of a listing, when nothing else is asked for.
+pub const PERSONAS_PAGE: usize = 100;
+/// Names that `GET /v1/models` lists for personas unless asked for more: clients show them in a menu.
+pub const PERSONA_MODELS_LISTED: usize = 200;
 /// Rows of a soft prompt.
 pub const SOFT_ROWS_MAX: usize = 64;
+/// Named soft prompts of one model; listing them stays quick.
+pub const SOFT_PROMPTS_MAX: usize = 1024;
+/// Bytes of a soft prompt's file: 64 rows of the widest model in f32, and a header.
+pub const SOFT_PROMPT_FILE_BYTES_MAX: usize = 16 << 20;
+/// Tensors that are listed before a file of more than one is refused.
+pub const SOFT_PROMPT_TENSORS_MAX: usize = 16;
+/// Bytes of an `adapter_config.json`; PEFT writes some 700.
+pub const ADAPTER_CONFIG_BYTES_MAX: usize = 64 << 10;
+/// Length of a soft row over the median length of a token's row. Trained prompts lie between; far shorter or longer rows
+/// drown in the first norm or shout down the context.
+pub const SOFT_ROW_NORM_MIN: f32 = 0.1;
+pub const SOFT_ROW_NORM_MAX: f32 = 4.0;
+/// A row this near to a control token's would be one.
+pub const CONTROL_COSINE_MAX: f32 = 0.999;
+/// Control tokens that rows are compared with; those of templates have low ids, gemma has thousands of unused ones.
+pub const CONTROL_ROWS_MAX: usize = 1024;
+/// Rows whose lengths are measured at load; their median is that of the table to a percent.
+pub const EMBEDDING_NORMS_MAX: usize = 8192;
 
 // ---- steering ----
 /// From this dose on an answer carries a warning (steering.md: 0.7 is far past collapse).
@@ -98,6 +123,82 @@ pub const CONTRAST_PAIRS_MAX: usize = 512;
 pub const CONTRAST_TEXT_BYTES_MAX: usize = 4096;
 /// Stored vectors of one model; listing them stays quick.
 pub const VECTORS_MAX: usize = 1024;
+
+// ---- users ----
+/// Users or items on one page of a listing.
+pub const USERS_PAGE_MAX: usize = 1000;
+pub const HISTORY_PAGE_MAX: usize = 1000;
+/// Body of one addition to a history; parsed JSON takes up to thirty times its text. A larger history comes in parts:
+/// each part is one transaction.
+pub const HISTORY_BODY_BYTES_MAX: usize = 2 << 20;
+/// Items of one addition; the transaction takes well under a second.
+pub const HISTORY_ITEMS_AT_ONCE_MAX: usize = 10_000;
+/// Text or input of one item: a long letter. The encoder sees its beginning.
+pub const HISTORY_TEXT_BYTES_MAX: usize = 64 << 10;
+/// Session or source of an item.
+pub const HISTORY_LABEL_BYTES_MAX: usize = 256;
+/// Characters of an item's input that the encoder sees before the text; the encoder reads some thousand in all.
+pub const HISTORY_INPUT_CHARS_EMBEDDED: usize = 300;
+/// Bytes of the texts of one user: an export holds them all in memory.
+pub const HISTORY_BYTES_MAX: u64 = 64 << 20;
+/// Items that an addition embeds before it answers: some hundred milliseconds. More are embedded in the background.
+pub const HISTORY_EMBEDDED_INLINE_MAX: usize = 64;
+/// Items read from the store at once to be embedded, and the wait after a failure.
+pub const EMBEDDING_ITEMS_READ: usize = 1024;
+pub const EMBEDDING_RETRY_SECONDS: u64 = 60;
+/// Texts of one call of the encoder in the background; requests in between wait no longer than that.
+pub const EMBEDDING_BATCH: usize = 16;
+/// Soft prompts of users kept in memory: 4 rows of 576 take 9 KiB, so all of a small server's users; of projectors that
+/// look at the request the embeddings of the items, 1.5 KiB each.
+pub const USER_PROMPTS_IN_MEMORY_BYTES_MAX: usize = 128 << 20;
+
+// ---- store ----
+/// Writes that wait for the store's thread; further ones wait outside.
+pub const STORE_WRITES_WAITING_MAX: usize = 1024;
+/// Writes of one transaction: a sync of the disk is shared, and a group is undone within milliseconds.
+pub const STORE_GROUP_MAX: usize = 256;
+/// Connections that read; each holds a cache of 2 MB.
+pub const STORE_READERS: usize = 4;
+/// How long a connection waits for another process, a backup for instance.
+pub const STORE_BUSY_MS_MAX: u64 = 5000;
+/// The log's file is cut back to this when it was emptied.
+pub const STORE_LOG_BYTES_MAX: i64 = 64 << 20;
+/// One blob: four times the largest vector file.
+pub const BLOB_BYTES_MAX: u64 = 4 * UPLOAD_BYTES_MAX as u64;
+pub const STORE_PERSONAS_MAX: u64 = 1000;
+/// Versions of one persona; each change makes one and none is forgotten.
+pub const STORE_PERSONA_VERSIONS_MAX: u64 = 10_000;
+pub const STORE_USERS_MAX: u64 = 100_000;
+/// Items of one history: their embeddings take 77 MB, and aggregating them some milliseconds.
+pub const STORE_HISTORY_ITEMS_MAX: u64 = 50_000;
+/// Reports of one kind and subject; the newest are kept.
+pub const STORE_REPORTS_KEPT: i64 = 32;
+/// Finished jobs that can still be asked for.
+pub const STORE_JOBS_KEPT: i64 = 256;
+/// Jobs that wait for their turn; each takes seconds to hours.
+pub const JOBS_WAITING_MAX: usize = 32;
+
+// ---- projectors ----
+/// Largest projector file: one layer of 8 rows of d_model 4096 from an embedding of 1024, in half floats, twice.
+pub const PROJECTOR_BYTES_MAX: usize = 128 << 20;
+/// Header of a projector file: eight tensors and seventeen labels take some 2 KiB.
+pub const PROJECTOR_HEADER_BYTES_MAX: u64 = 64 << 10;
+/// Tensors of a projector file: two layers with bias, query, constant and two means.
+pub const PROJECTOR_TENSORS_MAX: usize = 8;
+/// Width of a projector's hidden layer.
+pub const PROJECTOR_HIDDEN_MAX: usize = 4096;
+/// Size of a file of training people: a thousand people with a hundred items and a hundred targets each take some 40 MB.
+pub const PEOPLE_BYTES_MAX: u64 = 512 << 20;
+/// Bytes of one text of training people.
+pub const PEOPLE_TEXT_BYTES_MAX: usize = 16 << 10;
+/// Distinct questions of training people; each needs a backward pass for a first-order start.
+pub const PEOPLE_ITEMS_MAX: usize = 4096;
+/// Tokens of one training sequence: a batch of sixteen must fit beside the weights.
+pub const TRAINING_TOKENS_MAX: usize = 512;
+/// Tensors of a training checkpoint: at most seven trained ones, each with two moments and its best values.
+pub const CHECKPOINT_TENSORS_MAX: usize = 64;
+/// Width of a sentence embedding; common encoders have 384 to 4096.
+pub const EMBEDDING_WIDTH_MAX: usize = 8192;
 
 // ---- model files ----
 pub const GGUF_TENSORS_MAX: u64 = 65_536;
@@ -126,6 +227,29 @@ pub const DOWNLOAD_STALL_SECONDS_MAX: u64 = 30;
 pub const BLOCKS_MAX: u32 = 1024;
 pub const WIDTH_MAX: u32 = 1 << 17;
 pub const VOCABULARY_MAX: u32 = 1 << 21;
+
+// ---- sentence encoder ----
+/// Texts of one embeddings request: some 10 seconds of work for two cores when all are long.
+pub const EMBEDDING_TEXTS_MAX: usize = 256;
+/// How long an embeddings request waits for those before it; then it is answered 503.
+pub const EMBEDDING_WAIT_SECONDS_MAX: u64 = 30;
+/// Bytes of one text that are read; 256 tokens of ordinary text end far before.
+pub const ENCODER_TEXT_BYTES_MAX: usize = 32 << 10;
+/// Header of an encoder's safetensors file: 24 layers take 50 KiB.
+pub const ENCODER_HEADER_BYTES_MAX: u64 = 8 << 20;
+/// Tensors of an encoder's file: 24 layers have some 400.
+pub const ENCODER_TENSORS_MAX: usize = 4096;
+/// Bytes of an encoder's weights: large BERTs in f32 have 1.4 GB.
+pub const ENCODER_FILE_BYTES_MAX: u64 = 2 << 30;
+/// Bytes of its tokenizer and of its other JSON files.
+pub const ENCODER_TOKENIZER_BYTES_MAX: u64 = 16 << 20;
+pub const ENCODER_CONFIG_BYTES_MAX: u64 = 64 << 10;
+/// Layers, widths and positions of the BERT family in use stay far below these.
+pub const ENCODER_LAYERS_MAX: usize = 64;
+pub const ENCODER_WIDTH_MAX: usize = 8192;
+pub const ENCODER_POSITIONS_MAX: usize = 8192;
+/// A load that failed is tried again by the first request after so long.
+pub const ENCODER_RETRY_SECONDS: u64 = 30;
 
 // ---- templates ----
 /// Instructions a chat template may run; an ordinary one needs a few thousand.

@@ -3,6 +3,9 @@
 /// `(path under models/, content)` of every shipped file, sorted by path.
 pub const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/shipped.rs"));
 
+/// `(path under models/, content)` of every shipped file of tensors (`projectors/NAME.safetensors`), sorted by path.
+pub const BINARIES: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/shipped_binaries.rs"));
+
 /// Content of one shipped file.
 pub fn file(path: &str) -> Option<&'static str> {
     FILES.iter().find(|(name, _)| *name == path).map(|(_, content)| *content)

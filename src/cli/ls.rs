@@ -54,6 +54,17 @@ fn rows(fetcher: &Fetcher) -> Result<Vec<[String; 6]>, WeightsError> {
         ]);
         shown.extend(path);
     }
+    for entry in &fetcher.catalog.encoders {
+        let path = fetcher.locate_encoder(&entry.name)?;
+        rows.push([
+            entry.name.clone(),
+            megabytes(entry.files.iter().map(|file| file.bytes).sum()),
+            "encoder".to_owned(),
+            entry.context_length.to_string(),
+            entry.licence.clone(),
+            path.as_deref().map_or("-".to_owned(), |path| path.display().to_string()),
+        ]);
+    }
     for (name, path) in fetcher.cache.list().into_iter().filter(|(_, path)| !shown.contains(path)) {
         let unknown = || "-".to_owned();
         rows.push([name, size(&path), unknown(), unknown(), unknown(), path.display().to_string()]);

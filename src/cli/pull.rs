@@ -1,11 +1,11 @@
-//! `demeanor pull NAME`: fetches a model and says where it is.
+//! `demeanor pull NAME`: fetches a model or a sentence encoder and says where it is.
 
 use super::Outcome;
 use crate::weights::{Fetcher, Progress};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 
-/// Fetch a model, check its sha256 and print where it is
+/// Fetch a model or the sentence encoder, check its sha256 and print where it is
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "Example:\n  demeanor pull smollm2-135m-instruct")]
 pub struct Pull {
@@ -18,7 +18,12 @@ pub struct Pull {
 
 /// Fetches the model unless it is on disk, checks it, and prints its path.
 pub fn pull(arguments: &Pull) -> Outcome {
-    let path = Fetcher::from_environment()?.pull(&arguments.model, &mut TerminalProgress::new())?;
+    let fetcher = Fetcher::from_environment()?;
+    let mut progress = TerminalProgress::new();
+    let path = match fetcher.catalog.encoder(&arguments.model) {
+        Some(_) => fetcher.pull_encoder(&arguments.model, &mut progress)?,
+        None => fetcher.pull(&arguments.model, &mut progress)?,
+    };
     match arguments.json {
         true => println!("{}", serde_json::json!({"model": arguments.model, "path": path})),
         false => println!("{}", path.display()),

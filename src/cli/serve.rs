@@ -1,13 +1,12 @@
 //! `demeanor serve`: loads a model and answers HTTP until a signal comes.
 
 use super::{CliError, Outcome};
-use crate::app::{self, Context, Front};
+use crate::app::{self, Front, Loaded};
 use crate::config::{Activations, Settings};
 use crate::limits;
 use crate::weights;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::oneshot;
 
@@ -45,6 +44,9 @@ pub struct ServeArgs {
     /// Refuse directions that a request carries inline
     #[arg(long, env = "DEMEANOR_NO_INLINE_VECTORS")]
     pub no_inline_vectors: bool,
+    /// Header in which a trusted proxy says who asks; `user` in a body then says nothing
+    #[arg(long, env = "DEMEANOR_USER_HEADER", value_name = "NAME")]
+    pub user_header: Option<String>,
     /// Origin whose pages may call this server from a browser (repeatable)
     #[arg(long, env = "DEMEANOR_CORS_ORIGIN", value_delimiter = ',')]
     pub cors_origin: Vec<String>,
@@ -80,9 +82,20 @@ pub struct ModelArgs {
     /// Milliseconds that a step with prefill in it should take
     #[arg(long, default_value_t = 20.0, env = "DEMEANOR_STEP_BUDGET_MS")]
     pub step_budget_ms: f32,
-    /// Folder for vectors; default: demeanor in the XDG data folder
+    /// Folder for vectors, personas and users; default: demeanor in the XDG data folder
     #[arg(long, env = "DEMEANOR_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
+    /// File that makes soft prompts of users' histories (`demeanor embed train` writes one); default: the one that
+    /// ships for the model
+    #[arg(long, env = "DEMEANOR_PROJECTOR")]
+    pub projector: Option<PathBuf>,
+    /// Days after which a history item counts half in a soft prompt; without it age does not count
+    #[arg(long, env = "DEMEANOR_HISTORY_HALF_LIFE")]
+    pub history_half_life: Option<f64>,
+    /// Folder of the sentence encoder (config.json, tokenizer.json, model.safetensors and the rest, as
+    /// sentence-transformers keeps them); default: all-minilm-l6-v2, fetched when it is first needed
+    #[arg(long, env = "DEMEANOR_ENCODER")]
+    pub encoder: Option<PathBuf>,
 }
 
 impl ModelArgs {
@@ -110,6 +123,9 @@ impl ModelArgs {
         if self.context.is_some_and(|context| context < 16) {
             return Err(CliError::config("--context must be at least 16"));
         }
+        if self.history_half_life.is_some_and(|days| !(days > 0.0 && days <= 1e6)) {
+            return Err(CliError::config("--history-half-life must be above 0 and at most 1000000 days"));
+        }
         Ok(Settings {
             model: self.model.clone(),
             aliases: Vec::new(),
@@ -125,9 +141,13 @@ impl ModelArgs {
             max_dose: limits::DOSE_MAX,
             extract_wait_seconds: 600.0,
             data_dir: self.data_dir.clone().unwrap_or_else(default_data_dir),
+            projector: self.projector.clone(),
+            history_half_life_days: self.history_half_life,
+            encoder: self.encoder.clone(),
             allow_inline_vectors: true,
             kv_bytes: self.kv_mib.clamp(1, 1 << 20) << 20,
             max_output_tokens: None,
+            user_header: None,
             cors_origins: Vec::new(),
             allowed_hosts: Vec::new(),
             queue: limits::QUEUE_MAX,
@@ -136,7 +156,7 @@ impl ModelArgs {
 }
 
 /// `$XDG_DATA_HOME/demeanor`, else `~/.local/share/demeanor`.
-fn default_data_dir() -> PathBuf {
+pub(super) fn default_data_dir() -> PathBuf {
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
     let base =
         std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute()).or_else(home);
@@ -160,6 +180,10 @@ impl ServeArgs {
         if !(0.0..=3600.0).contains(&self.extract_wait) {
             return Err(CliError::config("--extract-wait must be 0 to 3600 seconds"));
         }
+        let is_header = |name: &String| axum::http::HeaderName::from_bytes(name.as_bytes()).is_ok();
+        if let Some(name) = self.user_header.as_ref().filter(|name| !is_header(name)) {
+            return Err(CliError::config(format!("--user-header `{name}` is no name of a header")));
+        }
         Ok(Settings {
             aliases: self.alias.clone(),
             host: self.host.clone(),
@@ -169,6 +193,7 @@ impl ServeArgs {
             extract_wait_seconds: self.extract_wait,
             allow_inline_vectors: !self.no_inline_vectors,
             max_output_tokens: self.max_output_tokens,
+            user_header: self.user_header.clone(),
             cors_origins: self.cors_origin.clone(),
             allowed_hosts: self.allowed_host.clone(),
             queue: self.queue,
@@ -192,15 +217,18 @@ pub fn serve(args: &ServeArgs) -> Outcome {
         let (sender, loaded) = oneshot::channel();
         let (loading, opened) = (settings.clone(), front.clone());
         std::thread::spawn(move || {
-            let result = load(&loading).map(|context| {
-                app::open(&opened, context);
+            let result = load(&loading).map(|loaded| {
+                app::open(&opened, loaded.context.clone());
+                loaded.announce(address);
                 say_ready(&loading, address);
+                loaded
             });
             let _ = sender.send(result);
         });
         let failure = async {
             match loaded.await {
-                Ok(Ok(())) => std::future::pending().await,
+                // Held until the server ends, then the data folder is closed in order.
+                Ok(Ok(_loaded)) => std::future::pending().await,
                 Ok(Err(error)) => error,
                 Err(_) => CliError::failed("loading ended without a result; the message above says why"),
             }
@@ -217,10 +245,11 @@ pub fn serve(args: &ServeArgs) -> Outcome {
 }
 
 /// Fetches the model if need be, loads it and says what it is.
-fn load(settings: &Settings) -> Result<Arc<Context>, CliError> {
+fn load(settings: &Settings) -> Result<Loaded, CliError> {
     let path = super::on_disk(&settings.model)?;
     let begin = Instant::now();
-    let context = app::load(settings, &path)?;
+    let loaded = app::load(settings, &path)?;
+    let context = &loaded.context;
     let info = context.engine.info();
     eprintln!(
         "load    {}: {}, {} blocks, {}, context {}, {:.0} M parameters, {}, {} threads, {:.1} s",
@@ -237,7 +266,7 @@ fn load(settings: &Settings) -> Result<Arc<Context>, CliError> {
     context.text.template().warnings().iter().for_each(|warning| eprintln!("warning {warning}"));
     let names: Vec<&str> = context.library.traits().iter().map(|one| one.name.as_str()).collect();
     eprintln!("traits  {}; a trait is extracted when it is first used", names.join(", "));
-    Ok(context)
+    Ok(loaded)
 }
 
 fn say_ready(settings: &Settings, address: SocketAddr) {

@@ -55,7 +55,7 @@ impl EmbeddingTable {
 
 /// The configuration: metadata, and what the shapes of a few tensors say.
 pub(super) fn read_config(file: &ModelFile) -> Result<ModelConfig, ModelError> {
-    let mut tensors = Tensors { file, precision: Precision::F32, used: BTreeSet::new() };
+    let mut tensors = Tensors::new(file, Precision::F32);
     tensors.config()
 }
 
@@ -64,7 +64,7 @@ pub(super) fn load(
     file: &ModelFile,
     options: &ModelOptions,
 ) -> Result<(ModelConfig, ModelWeights), ModelError> {
-    let mut tensors = Tensors { file, precision: options.precision, used: BTreeSet::new() };
+    let mut tensors = Tensors::new(file, options.precision);
     let config = tensors.config()?;
     let vocab_size = config.vocab_size;
     let blocks = (0..config.n_blocks).map(|l| tensors.block(&config, l)).collect::<Result<_, _>>()?;
@@ -79,14 +79,18 @@ pub(super) fn load(
 }
 
 /// Tensors of a file, with a record of those that were used.
-struct Tensors<'a> {
+pub(super) struct Tensors<'a> {
     file: &'a ModelFile,
     precision: Precision,
     used: BTreeSet<String>,
 }
 
-impl Tensors<'_> {
-    fn config(&mut self) -> Result<ModelConfig, ModelError> {
+impl<'a> Tensors<'a> {
+    pub fn new(file: &'a ModelFile, precision: Precision) -> Tensors<'a> {
+        Tensors { file, precision, used: BTreeSet::new() }
+    }
+
+    pub fn config(&mut self) -> Result<ModelConfig, ModelError> {
         let vocab_size = self.vocab_size()?;
         let divisors = match self.file.tensor("rope_freqs.weight") {
             Some(view) => Some(self.vector("rope_freqs.weight", view.shape.iter().product())?),
@@ -120,9 +124,14 @@ impl Tensors<'_> {
             .map_err(|source| ModelError::Pack { tensor: name.into(), source })
     }
 
-    fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>, ModelError> {
-        let (format, data) = self.view(name, &[len])?;
-        let mut values = vec![0.0; len];
+    pub fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>, ModelError> {
+        self.dequantized(name, &[len])
+    }
+
+    /// A tensor's values in f32, slowest dimension first.
+    pub fn dequantized(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
+        let (format, data) = self.view(name, shape)?;
+        let mut values = vec![0.0; shape.iter().product()];
         kernels::dequantize(format, data, &mut values)
             .map_err(|source| ModelError::Pack { tensor: name.into(), source })?;
         Ok(values)
@@ -162,7 +171,7 @@ impl Tensors<'_> {
     }
 
     /// A tensor that nothing asked for means an architecture that is not understood.
-    fn refuse_left_over(&self) -> Result<(), ModelError> {
+    pub fn refuse_left_over(&self) -> Result<(), ModelError> {
         match self.file.tensors().find(|view| !self.used.contains(view.name)) {
             Some(view) => Err(ModelError::LeftOver { tensor: view.name.into() }),
             None => Ok(()),

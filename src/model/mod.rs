@@ -1,10 +1,12 @@
 //! One configurable decoder with hook points: config as data, rows of a step, edits, KV pages, rotary, CPU backend.
 //! Knows numbers only: no vector names, no text, no HTTP.
 
+pub mod candle;
 mod config;
 mod decoder;
 mod edits;
 mod heads;
+mod embedding;
 mod load;
 mod rope;
 mod rows;
@@ -12,10 +14,12 @@ mod self_test;
 #[cfg(test)]
 pub mod tiny;
 
+pub use candle::{DenseModel, gradients};
 pub use config::{BlockConfig, Gating, ModelConfig, RotaryConfig, RotaryPairs};
 pub use decoder::Model;
 pub use edits::{BlockEdits, Change, Edit, Edits, Phase, RowRule};
 pub use heads::HeadOutputs;
+pub use embedding::{ControlRow, EmbeddingFacts};
 pub use rows::{CaptureSpec, Input, PageId, Row, Rows, Slot, SoftRows, StepOutput, TokenId, Wants};
 
 use crate::kernels::{Isa, KernelError, Precision};
@@ -57,4 +61,10 @@ pub enum ModelError {
     HeadBehindNorm,
     #[error("the hook at the output of block {block} does not move the residual stream as it should")]
     DeadHook { block: usize },
+    #[error("{doing}: {source}")]
+    Candle { doing: &'static str, source: candle_core::Error },
+    #[error("{name} is {given}; allowed: {allowed}")]
+    Input { name: &'static str, given: String, allowed: String },
+    #[error("no gradient reaches `{tensor}`; it would stay as it is however long it is trained")]
+    NoGradient { tensor: String },
 }

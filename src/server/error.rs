@@ -1,9 +1,12 @@
 //! Every refusal a client can get: one code each, and one place that decides status, type and retry advice.
 
 use crate::engine::{SequenceError, SubmitError};
+use crate::jobs::JobsError;
 use crate::limits;
+use crate::persona::PersonaError;
 use crate::steering::SteeringError;
 use crate::text::TextError;
+use crate::users::UsersError;
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
@@ -30,26 +33,37 @@ pub enum ErrorCode {
     RouteNotFound,
     ModelNotFound,
     PersonaNotFound,
+    UserNotFound,
+    HistoryItemNotFound,
     VectorNotFound,
     TraitNotFound,
     SoftPromptNotFound,
+    JobNotFound,
     UserDeleted,
     MethodNotAllowed,
     BodyTimeout,
     Conflict,
+    PreconditionFailed,
     BodyTooLarge,
+    HistoryFull,
     UnsupportedMediaType,
     WrongHost,
     VectorDoesNotFit,
+    SoftPromptDoesNotFit,
+    SoftPromptOutOfRange,
+    ControlTokenAlias,
+    NotSafetensors,
     VectorFailed,
     DoseTooLarge,
     TooManyFailedKeys,
     QueueFull,
     Busy,
     Loading,
+    EncoderNotReady,
     VectorNotReady,
     ShuttingDown,
     SequenceFailed,
+    DiskFull,
     Internal,
 }
 
@@ -85,11 +99,16 @@ impl ErrorCode {
             RouteNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "route_not_found", None),
             ModelNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "model_not_found", None),
             PersonaNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "persona_not_found", None),
+            UserNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "user_not_found", None),
+            HistoryItemNotFound => {
+                (StatusCode::NOT_FOUND, "invalid_request_error", "history_item_not_found", None)
+            }
             VectorNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "vector_not_found", None),
             TraitNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "trait_not_found", None),
             SoftPromptNotFound => {
                 (StatusCode::NOT_FOUND, "invalid_request_error", "soft_prompt_not_found", None)
             }
+            JobNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "job_not_found", None),
             UserDeleted => (StatusCode::GONE, "invalid_request_error", "user_deleted", Some(false)),
             MethodNotAllowed => {
                 (StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", "method_not_allowed", None)
@@ -98,11 +117,27 @@ impl ErrorCode {
                 (StatusCode::REQUEST_TIMEOUT, "invalid_request_error", "body_timeout", Some(false))
             }
             Conflict => (StatusCode::CONFLICT, "invalid_request_error", "conflict", Some(false)),
+            PreconditionFailed => {
+                (StatusCode::PRECONDITION_FAILED, "invalid_request_error", "precondition_failed", None)
+            }
             BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", "body_too_large", None),
+            HistoryFull => (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", "history_full", None),
             UnsupportedMediaType => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", "unsupported_media_type", None)
             }
             WrongHost => (StatusCode::MISDIRECTED_REQUEST, "invalid_request_error", "host_not_allowed", None),
+            SoftPromptDoesNotFit => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request_error", "soft_prompt_does_not_fit", None)
+            }
+            SoftPromptOutOfRange => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request_error", "soft_prompt_out_of_range", None)
+            }
+            ControlTokenAlias => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request_error", "control_token_alias", None)
+            }
+            NotSafetensors => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request_error", "not_safetensors", None)
+            }
             VectorDoesNotFit => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request_error", "vector_does_not_fit", None)
             }
@@ -118,6 +153,9 @@ impl ErrorCode {
             QueueFull => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "queue_full", None),
             Busy => (StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", "busy", None),
             Loading => (StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", "loading", None),
+            EncoderNotReady => {
+                (StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", "encoder_not_ready", None)
+            }
             VectorNotReady => {
                 (StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", "vector_not_ready", None)
             }
@@ -127,6 +165,7 @@ impl ErrorCode {
             SequenceFailed => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "server_error", "sequence_failed", Some(false))
             }
+            DiskFull => (StatusCode::INSUFFICIENT_STORAGE, "server_error", "disk_full", Some(false)),
             Internal => (StatusCode::INTERNAL_SERVER_ERROR, "server_error", "internal_error", Some(false)),
         };
         Meaning { status, kind, code, retry }
@@ -174,6 +213,18 @@ impl ApiError {
     pub fn internal(cause: impl fmt::Display) -> ApiError {
         tracing::error!(cause = %cause, "internal error");
         ApiError::new(ErrorCode::Internal, "the server failed on this request; its log says why")
+    }
+
+    /// What the store refused: a full disk and a bound are told, the rest is a fault of ours.
+    pub fn storage(is_full: bool, is_bound: bool, cause: impl fmt::Display) -> ApiError {
+        match (is_full, is_bound) {
+            (true, _) => {
+                tracing::error!(cause = %cause, "nothing can be stored");
+                ApiError::new(ErrorCode::DiskFull, "the server's disk is full, nothing was stored")
+            }
+            (_, true) => ApiError::new(ErrorCode::Conflict, cause.to_string()),
+            _ => ApiError::internal(cause),
+        }
     }
 
     pub fn status(&self) -> StatusCode {
@@ -244,6 +295,7 @@ impl From<SteeringError> for ApiError {
             E::DoseExceeded { .. } => ErrorCode::DoseExceeded,
             E::NotReady { .. } => ErrorCode::VectorNotReady,
             E::Failed { .. } => ErrorCode::VectorFailed,
+            E::Store(cause) => return ApiError::storage(cause.is_full(), cause.is_bound(), cause),
             E::Internal(_) => return ApiError::internal(error),
         };
         let param = error.param().map(str::to_string);
@@ -252,6 +304,56 @@ impl From<SteeringError> for ApiError {
             Some(seconds) => plain.retry_after(seconds),
             None => plain,
         }
+    }
+}
+
+impl From<JobsError> for ApiError {
+    fn from(error: JobsError) -> ApiError {
+        match error {
+            JobsError::Full { .. } => ApiError::new(ErrorCode::QueueFull, error.to_string()).retry_after(10),
+            JobsError::Store(cause) => ApiError::storage(cause.is_full(), cause.is_bound(), cause),
+        }
+    }
+}
+
+impl From<PersonaError> for ApiError {
+    fn from(error: PersonaError) -> ApiError {
+        use PersonaError as E;
+        let code = match &error {
+            E::BadName { .. } | E::TooLong { .. } | E::TwoSoftPrompts { .. } => ErrorCode::InvalidValue,
+            E::Unknown { .. } | E::UnknownVersion { .. } => ErrorCode::PersonaNotFound,
+            E::Exists { .. } | E::TooMany { .. } => ErrorCode::Conflict,
+            E::Changed { .. } => ErrorCode::PreconditionFailed,
+            E::DiskFull => ErrorCode::DiskFull,
+            E::Stored { .. } | E::Store(_) => return ApiError::internal(error),
+        };
+        let param = error.param().map(str::to_string);
+        ApiError { param, ..ApiError::new(code, error.to_string()) }
+    }
+}
+
+impl From<UsersError> for ApiError {
+    fn from(error: UsersError) -> ApiError {
+        use UsersError as E;
+        let code = match &error {
+            E::BadId { .. } | E::Item { .. } => ErrorCode::InvalidValue,
+            E::UnknownField { .. } => ErrorCode::UnknownField,
+            E::Unknown { .. } => ErrorCode::UserNotFound,
+            E::UnknownItem { .. } => ErrorCode::HistoryItemNotFound,
+            E::Exists { .. } | E::TooManyUsers { .. } => ErrorCode::Conflict,
+            E::Full { .. } => ErrorCode::HistoryFull,
+            E::DoesNotFit(_) | E::BadFile { .. } => ErrorCode::VectorDoesNotFit,
+            E::SoftPromptFile { .. } => ErrorCode::SoftPromptDoesNotFit,
+            E::NotSafetensors { .. } => ErrorCode::NotSafetensors,
+            E::SoftPromptRange { .. } => ErrorCode::SoftPromptOutOfRange,
+            E::ControlTokenAlias { .. } => ErrorCode::ControlTokenAlias,
+            E::UnknownSoftPrompt { .. } => ErrorCode::SoftPromptNotFound,
+            E::SoftPromptExists { .. } | E::TooManySoftPrompts { .. } => ErrorCode::Conflict,
+            E::DiskFull => ErrorCode::DiskFull,
+            E::Internal(_) => return ApiError::internal(error),
+        };
+        let param = error.param().map(str::to_string);
+        ApiError { param, ..ApiError::new(code, error.to_string()) }
     }
 }
 

@@ -5,25 +5,25 @@ use super::error::SteeringError;
 use super::extraction::FORM;
 use super::formats::{self, Assumed, Format, Imported};
 use super::info::VectorInfo;
-use super::maker::{Keep, Key, Made, Maker, Measures, State, Task, lock};
+use super::maker::{Keep, Key, Made, Maker, Measures, Pending, State, Task, lock};
 use super::measure::Meter;
 use super::names::{is_valid_name, nearest};
 use super::norms::neutral_text;
 use super::plan::{self, Applied, Resolved};
 use super::request::{Intervention, Source, SteeringRequest, Unit};
-use super::store::Store;
+use super::store::Vectors;
 use super::traits::{Contrast, Trait, digest_of};
 use super::vector::{Calibration, ModelShape, Origin, Vector};
 use crate::digest::Digest;
 use crate::engine::Engine;
+use crate::jobs::Jobs;
 use crate::limits;
 use crate::model::{HeadOutputs, ModelError};
+use crate::store::Store;
 use crate::text::Text;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// The vectors of one loaded model. Cheap to clone.
@@ -37,8 +37,10 @@ pub struct Library {
 
 /// What the library is built from besides the model.
 pub struct LibraryOptions<'a> {
-    /// Vectors live in `vectors/` below it.
-    pub data_dir: &'a Path,
+    /// Where vectors and norms are kept.
+    pub store: &'a Store,
+    /// Where extractions are told of.
+    pub jobs: &'a Jobs,
     pub max_dose: f32,
 }
 
@@ -51,7 +53,7 @@ pub(super) struct Shared {
     traits: Vec<Trait>,
     /// What each trait is extracted from, in the same order.
     promised: Vec<Pairs>,
-    store: Store,
+    store: Vectors,
     neutral: &'static str,
     /// Vectors read or made so far.
     loaded: Mutex<BTreeMap<String, Arc<Vector>>>,
@@ -110,7 +112,7 @@ impl Library {
         options: LibraryOptions<'_>,
         measures: impl Measures,
     ) -> Result<Library, SteeringError> {
-        let store = Store::new(options.data_dir, model.weights);
+        let store = Vectors::open(options.store, model.weights);
         let neutral = neutral_text()?;
         let norms = store.load_norms(neutral, model.n_blocks).map(Arc::new);
         let shared = Arc::new(Shared {
@@ -124,7 +126,8 @@ impl Library {
             loaded: Mutex::default(),
             norms: Mutex::new(norms),
         });
-        let maker = Maker::start(measures, limits::EXTRACTIONS_WAITING_MAX, shared.clone())?;
+        let maker =
+            Maker::start(measures, limits::EXTRACTIONS_WAITING_MAX, shared.clone(), options.jobs.clone())?;
         Ok(Library { shared, maker: Arc::new(maker), heads: None })
     }
 
@@ -166,6 +169,27 @@ impl Library {
         }
         let norms = self.norms(&resolved[0].intervention.param, deadline).await?;
         plan::compile(request, &resolved, &norms, &self.shared.model, self.shared.max_dose)
+    }
+
+    /// The same with what is there already: nothing is made and nothing waited for. `None` where something is missing.
+    pub fn plan_now(&self, request: &SteeringRequest) -> Result<Option<Applied>, SteeringError> {
+        let wanted = self.wanted(request)?;
+        if wanted.is_empty() {
+            return Ok(Some(Applied { steering: request.canonical(), ..Applied::none() }));
+        }
+        let Some(norms) = self.shared.norms() else { return Ok(None) };
+        let mut resolved = Vec::with_capacity(wanted.len());
+        for (intervention, found) in wanted {
+            let (vector, sign) = match found {
+                Found::Inline(vector) => (vector, 1.0),
+                Found::Named(located) => match self.shared.ready(&located)? {
+                    Some(vector) => (vector, located.sign),
+                    None => return Ok(None),
+                },
+            };
+            resolved.push(Resolved { intervention, vector, sign });
+        }
+        plan::compile(request, &resolved, &norms, &self.shared.model, self.shared.max_dose).map(Some)
     }
 
     /// The interventions that do something, each with what its source stands for. Names are looked up for all.
@@ -295,7 +319,7 @@ impl Library {
             retry_after: self.maker.estimate(),
         };
         let mut receiver =
-            self.maker.request(task).ok_or_else(|| not_ready("too many others are being made"))?;
+            self.maker.request(task).ok_or_else(|| not_ready("too many others are being made"))?.state;
         let finished = tokio::time::timeout_at(deadline, receiver.wait_for(State::is_finished)).await;
         match finished.map(|state| state.map(|state| state.clone())) {
             Ok(Ok(State::Done)) => Ok(()),
@@ -317,7 +341,7 @@ impl Library {
     }
 
     /// Makes sure that a vector is there or on its way; its progress, or `None` when it is ready.
-    pub fn prepare(&self, name: &str) -> Result<Option<watch::Receiver<State>>, SteeringError> {
+    pub fn prepare(&self, name: &str) -> Result<Option<Pending>, SteeringError> {
         let located = self.locate(name, "name")?;
         match self.shared.ready(&located)? {
             Some(_) => Ok(None),
@@ -326,12 +350,7 @@ impl Library {
     }
 
     /// Starts to extract a vector from pairs: `(reply of one pole, of the other, prompt)`.
-    pub fn extract(
-        &self,
-        name: &str,
-        pairs: Vec<Contrast>,
-        replace: bool,
-    ) -> Result<watch::Receiver<State>, SteeringError> {
+    pub fn extract(&self, name: &str, pairs: Vec<Contrast>, replace: bool) -> Result<Pending, SteeringError> {
         self.shared.check_new_name(name, replace)?;
         self.refuse_pending(name)?;
         check_pairs(&pairs)?;
@@ -349,7 +368,7 @@ impl Library {
         }
     }
 
-    fn queue(&self, task: Task, name: &str) -> Result<watch::Receiver<State>, SteeringError> {
+    fn queue(&self, task: Task, name: &str) -> Result<Pending, SteeringError> {
         self.maker.request(task).ok_or_else(|| SteeringError::NotReady {
             param: "name".to_owned(),
             name: name.to_owned(),

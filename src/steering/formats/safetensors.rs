@@ -1,7 +1,4 @@
 //! Our own vector files: safetensors with tensors `resid.L`, and provenance as metadata.
-//!
-//! Layout: 8 bytes little-endian length of the header, the header (JSON), the data. The header is bounded and checked
-//! before anything is read from it: no entry twice, data without holes, nothing after its end.
 
 use super::{Assumed, Format, Imported, labels};
 use crate::digest::Digest;
@@ -9,103 +6,34 @@ use crate::limits;
 use crate::steering::error::SteeringError;
 use crate::steering::request::shortened;
 use crate::steering::vector::Vector;
-use half::{bf16, f16};
-use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use crate::weights::safetensors::{self, Bounds, Safetensors, SafetensorsFault, StoredTensor};
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
-/// One entry of the header.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Entry {
-    dtype: String,
-    /// Sizes per dimension, slowest first.
-    shape: Vec<u64>,
-    /// Begin and end in bytes, from the start of the data.
-    data_offsets: (u64, u64),
-}
-
-/// The header: `__metadata__` and the tensors, each in the file's order.
-struct Header {
-    metadata: BTreeMap<String, String>,
-    tensors: Vec<(String, Entry)>,
-}
+const BOUNDS: Bounds =
+    Bounds { header_bytes: limits::VECTOR_HEADER_BYTES_MAX, tensors: limits::VECTOR_TENSORS_MAX };
 
 pub fn read(bytes: &[u8], name: &str, sha256: Digest) -> Result<Imported, SteeringError> {
-    let (header, data) = split(bytes)?;
-    check_layout(&header.tensors, data.len() as u64)?;
+    let file = Safetensors::read(bytes, BOUNDS).map_err(refused)?;
     let mut directions = BTreeMap::new();
-    for (tensor, entry) in &header.tensors {
-        let block = block_of(tensor)?;
-        let (begin, end) = entry.data_offsets;
-        let raw = data.get(begin as usize..end as usize).unwrap_or_default();
-        directions.insert(block, values(tensor, entry, raw)?);
+    for (tensor, stored) in &file.tensors {
+        directions.insert(block_of(tensor)?, values(tensor, stored)?);
     }
     let mut vector = Vector::new(name, directions, "file")?;
-    let label = |key: &str| header.metadata.get(key).map(String::as_str);
+    let label = |key: &str| file.metadata.get(key).map(String::as_str);
     (vector.provenance, vector.calibration) = labels::read(label, Format::Safetensors.name(), sha256);
     Ok(Imported { vector, assumed: Assumed::new(Format::Safetensors) })
 }
 
 /// Writes F32 tensors in ascending blocks; equal vectors give equal bytes.
 pub fn write(vector: &Vector) -> Vec<u8> {
-    let mut header = serde_json::Map::new();
-    let metadata = labels::write(vector).into_iter().map(|(key, value)| (key.to_owned(), value.into()));
-    header.insert("__metadata__".to_owned(), serde_json::Value::Object(metadata.collect()));
-    let mut data = Vec::new();
-    for (block, values) in vector.directions() {
-        let begin = data.len();
-        values.iter().for_each(|value| data.extend_from_slice(&value.to_le_bytes()));
-        let entry = serde_json::json!({
-            "dtype": "F32", "shape": [values.len()], "data_offsets": [begin, data.len()]
-        });
-        header.insert(format!("resid.{block}"), entry);
-    }
-    let mut text = serde_json::Value::Object(header).to_string();
-    // Padded with spaces, so that the data is aligned to 8 bytes.
-    text.extend(std::iter::repeat_n(' ', text.len().next_multiple_of(8) - text.len()));
-    let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
-    bytes.extend_from_slice(text.as_bytes());
-    bytes.extend_from_slice(&data);
-    bytes
-}
-
-fn split(bytes: &[u8]) -> Result<(Header, &[u8]), SteeringError> {
-    let (length, rest) = bytes.split_first_chunk::<8>().ok_or_else(|| bad("shorter than 8 bytes", 0))?;
-    let length = u64::from_le_bytes(*length);
-    if length > limits::VECTOR_HEADER_BYTES_MAX {
-        let rule =
-            format!("a header of {length} bytes; at most {} for a vector", limits::VECTOR_HEADER_BYTES_MAX);
-        return Err(bad(&rule, 0));
-    }
-    let (text, data) = rest
-        .split_at_checked(length as usize)
-        .ok_or_else(|| bad(&format!("a header of {length} bytes in a file of {}", bytes.len()), 0))?;
-    let header = serde_json::from_slice(text).map_err(|error| bad(&format!("header: {error}"), 8))?;
-    Ok((header, data))
-}
-
-/// Tensors lie side by side from 0 to the end of the data, in any order of the header.
-fn check_layout(tensors: &[(String, Entry)], available: u64) -> Result<(), SteeringError> {
-    let mut spans: Vec<(u64, u64, &str)> = tensors
-        .iter()
-        .map(|(name, entry)| (entry.data_offsets.0, entry.data_offsets.1, name.as_str()))
+    let metadata = labels::write(vector).into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    let tensors: Vec<(String, [usize; 1], &[f32])> = (vector.directions().iter())
+        .map(|(block, values)| (format!("resid.{block}"), [values.len()], &values[..]))
         .collect();
-    spans.sort_unstable();
-    let mut end = 0;
-    for (begin, stop, name) in spans {
-        if begin != end || stop < begin {
-            let rule = format!("tensor `{}` at {begin}..{stop}; expected to begin at {end}", shortened(name));
-            return Err(bad(&rule, 8));
-        }
-        end = stop;
-    }
-    if end != available {
-        return Err(bad(&format!("the tensors take {end} bytes, the file has {available}"), 8));
-    }
-    Ok(())
+    let tensors: Vec<(&str, &[usize], &[f32])> =
+        tensors.iter().map(|(name, shape, values)| (&name[..], &shape[..], *values)).collect();
+    safetensors::write(&metadata, &tensors)
 }
 
 fn block_of(tensor: &str) -> Result<u32, SteeringError> {
@@ -127,105 +55,32 @@ fn block_of(tensor: &str) -> Result<u32, SteeringError> {
         .ok_or_else(|| bad(&format!("tensor `{shown}`: no block from 0 to {}", limits::BLOCKS_MAX - 1), 8))
 }
 
-fn values(tensor: &str, entry: &Entry, raw: &[u8]) -> Result<Arc<[f32]>, SteeringError> {
+fn values(tensor: &str, stored: &StoredTensor<'_>) -> Result<Arc<[f32]>, SteeringError> {
     let shown = shortened(tensor);
-    let width = match entry.dtype.as_str() {
-        "F32" => 4,
-        "F16" | "BF16" => 2,
-        other => {
-            let message = format!("`{shown}` is {}; expected F32, F16 or BF16", shortened(other));
-            return Err(SteeringError::unfit("file", message));
-        }
-    };
-    let [n] = entry.shape[..] else {
-        let message = format!("`{shown}` has shape {:?}; expected one dimension, [d_model]", entry.shape);
+    if !["F32", "F16", "BF16"].contains(&stored.dtype.as_str()) {
+        let message = format!("`{shown}` is {}; expected F32, F16 or BF16", shortened(&stored.dtype));
+        return Err(SteeringError::unfit("file", message));
+    }
+    let [_] = stored.shape[..] else {
+        let message = format!("`{shown}` has shape {:?}; expected one dimension, [d_model]", stored.shape);
         return Err(SteeringError::unfit("file", message));
     };
-    if n.checked_mul(width) != Some(raw.len() as u64) {
-        let rule = format!("`{shown}`: {n} values of {} do not take {} bytes", entry.dtype, raw.len());
-        return Err(bad(&rule, 8));
-    }
-    let pairs = raw.chunks_exact(2).map(|pair| [pair[0], pair[1]]);
-    Ok(match entry.dtype.as_str() {
-        "F16" => pairs.map(|pair| f16::from_le_bytes(pair).to_f32()).collect(),
-        "BF16" => pairs.map(|pair| bf16::from_le_bytes(pair).to_f32()).collect(),
-        _ => {
-            raw.chunks_exact(4).map(|word| f32::from_le_bytes([word[0], word[1], word[2], word[3]])).collect()
-        }
-    })
+    let values = stored.floats().map_err(|rule| bad(&format!("`{shown}` {rule}"), 8))?;
+    Ok(values.into())
+}
+
+fn refused(fault: SafetensorsFault) -> SteeringError {
+    bad(&fault.rule, fault.offset)
 }
 
 fn bad(rule: &str, offset: usize) -> SteeringError {
     SteeringError::BadFile { format: "safetensors", rule: rule.to_owned(), offset: Some(offset) }
 }
 
-impl<'de> Deserialize<'de> for Header {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Header, D::Error> {
-        deserializer.deserialize_map(HeaderVisitor)
-    }
-}
-
-struct HeaderVisitor;
-
-impl<'de> Visitor<'de> for HeaderVisitor {
-    type Value = Header;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object of tensors by name")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
-        let mut header = Header { metadata: BTreeMap::new(), tensors: Vec::new() };
-        let mut seen = std::collections::BTreeSet::new();
-        while let Some(key) = map.next_key::<String>()? {
-            if !seen.insert(key.clone()) {
-                return Err(A::Error::custom(format!("`{}` occurs twice", shortened(&key))));
-            }
-            if key == "__metadata__" {
-                header.metadata = map.next_value::<Labels>()?.0;
-            } else if header.tensors.len() == limits::VECTOR_TENSORS_MAX {
-                let message = format!("more than {} tensors in a vector", limits::VECTOR_TENSORS_MAX);
-                return Err(A::Error::custom(message));
-            } else {
-                header.tensors.push((key, map.next_value()?));
-            }
-        }
-        Ok(header)
-    }
-}
-
-/// `__metadata__`: text by key, no key twice. Its size is bounded by the header's.
-struct Labels(BTreeMap<String, String>);
-
-impl<'de> Deserialize<'de> for Labels {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Labels, D::Error> {
-        deserializer.deserialize_map(LabelsVisitor)
-    }
-}
-
-struct LabelsVisitor;
-
-impl<'de> Visitor<'de> for LabelsVisitor {
-    type Value = Labels;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object of strings")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Labels, A::Error> {
-        let mut labels = BTreeMap::new();
-        while let Some((key, value)) = map.next_entry::<String, String>()? {
-            if labels.insert(key.clone(), value).is_some() {
-                return Err(A::Error::custom(format!("metadata `{}` occurs twice", shortened(&key))));
-            }
-        }
-        Ok(Labels(labels))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use half::{bf16, f16};
 
     fn file(header: &str, data: &[u8]) -> Vec<u8> {
         let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
@@ -293,8 +148,8 @@ mod tests {
             (one("F32", "[1,1]", &[0; 4]), "expected one dimension"),
             (one("F32", "[]", &[0; 4]), "expected one dimension"),
             (one("F32", "[0]", &[]), "no direction"),
-            (one("F32", "[2]", &[0; 4]), "do not take 4 bytes"),
-            (one("F32", "[4611686018427387905]", &[0; 4]), "do not take 4 bytes"),
+            (one("F32", "[2]", &[0; 4]), "does not take 4 bytes"),
+            (one("F32", "[4611686018427387905]", &[0; 4]), "does not take 4 bytes"),
             (one("F32", "[1]", &[0; 4]), "zero norm"),
             (one("F32", "[1]", &f32::NAN.to_le_bytes()), "not finite"),
             (one("F16", "[1]", &f16::INFINITY.to_le_bytes()), "not finite"),
