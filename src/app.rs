@@ -4,6 +4,7 @@
 use crate::config::{Activations, Settings};
 use crate::encoder::{EncoderHandle, Source};
 use crate::engine::{Engine, EngineInfo, EngineOptions};
+use crate::jobs::Jobs;
 use crate::kernels::{Isa, Precision};
 use crate::limits::PAGE_POSITIONS;
 use crate::model::{Model, ModelConfig, ModelOptions};
@@ -12,13 +13,13 @@ use crate::server;
 use crate::server::Parts;
 pub use crate::server::{Context, Front};
 use crate::steering::{Library, LibraryOptions};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::text::Text;
 use crate::users::{Projector, Recency, Users, UsersError, UsersOptions, shipped_projector};
 use crate::weights::{self, ModelFile, WeightsError};
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -37,17 +38,64 @@ pub enum AppError {
     /// Settings that cannot be met.
     #[error("{0}")]
     Config(String),
+    /// The data folder: in use, of another version, damaged.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     #[error("{0}")]
     Failed(String),
 }
 
+/// An open data folder: what is kept, and the long work on it. Cheap to clone; servers of one process share it.
+#[derive(Clone)]
+pub struct DataFolder {
+    pub store: Store,
+    pub jobs: Jobs,
+    pub personas: Personas,
+}
+
+impl DataFolder {
+    /// Opens a data folder for this process alone.
+    pub fn open(path: &Path) -> Result<DataFolder, AppError> {
+        let store = Store::open(path)?;
+        let jobs = Jobs::open(store.clone()).map_err(|error| AppError::Failed(error.to_string()))?;
+        let personas = Personas::open(store.clone()).map_err(|error| AppError::Failed(error.to_string()))?;
+        Ok(DataFolder { store, jobs, personas })
+    }
+}
+
+/// A loaded model with a data folder of its own, which is closed in order when this is dropped.
+pub struct Loaded {
+    pub context: Arc<Context>,
+    data: DataFolder,
+}
+
+impl Loaded {
+    /// Tells others who find the data folder in use where this process can be asked.
+    pub fn announce(&self, address: SocketAddr) {
+        self.data.store.announce(&format!("http://{address}"));
+    }
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        self.data.store.close();
+    }
+}
+
 /// Where the model's file is, without touching the network.
-pub fn locate(settings: &Settings) -> Result<Option<std::path::PathBuf>, AppError> {
+pub fn locate(settings: &Settings) -> Result<Option<PathBuf>, AppError> {
     Ok(weights::locate(&settings.model)?)
 }
 
-/// Loads the model at `path` and starts its engine.
-pub fn load(settings: &Settings, path: &Path) -> Result<Arc<Context>, AppError> {
+/// Opens the settings' data folder, loads the model at `path` and starts its engine.
+pub fn load(settings: &Settings, path: &Path) -> Result<Loaded, AppError> {
+    let data = DataFolder::open(&settings.data_dir)?;
+    let context = load_with(settings, path, &data)?;
+    Ok(Loaded { context, data })
+}
+
+/// As [`load`], over a data folder that is open already.
+pub fn load_with(settings: &Settings, path: &Path, data: &DataFolder) -> Result<Arc<Context>, AppError> {
     let file_error = |error: &dyn std::fmt::Display| AppError::File(format!("{}: {error}", path.display()));
     let file = ModelFile::open(path)?;
     if let Some(expected) = weights::expected_digest(&settings.model)?
@@ -78,7 +126,9 @@ pub fn load(settings: &Settings, path: &Path) -> Result<Arc<Context>, AppError> 
         pages: pages(settings, &config, precision, context),
     };
     let model = Model::load(&file, &options).map_err(|error| file_error(&error))?;
-    let info = info(settings, &file, &model, context, isa);
+    let controls = (0..text.tokenizer.vocab_size() as u32).filter(|id| text.tokenizer.is_special(*id));
+    let embedding = model.embedding_facts(controls);
+    let info = EngineInfo { embedding: Arc::new(embedding), ..info(settings, &file, &model, context, isa) };
     drop(file);
     let options = EngineOptions {
         max_batch: settings.max_batch,
@@ -87,25 +137,23 @@ pub fn load(settings: &Settings, path: &Path) -> Result<Arc<Context>, AppError> 
     };
     let engine = Engine::start(model, info, options).map_err(|error| AppError::Failed(error.to_string()))?;
     let text = Arc::new(text);
-    let options = LibraryOptions { data_dir: &settings.data_dir, max_dose: settings.max_dose };
+    let options = LibraryOptions { store: &data.store, jobs: &data.jobs, max_dose: settings.max_dose };
     let library = Library::start(engine.clone(), text.clone(), options)
         .map_err(|error| AppError::Config(error.to_string()))?;
-    let store = Store::open(&settings.data_dir).map_err(|error| AppError::Config(error.to_string()))?;
     let encoder = EncoderHandle::new(match &settings.encoder {
         Some(folder) => Source::Folder(folder.clone()),
         None => Source::Catalogue,
     });
-    let users = users(settings, &engine, &store, &encoder)?;
-    let personas = Personas::open(store).map_err(|error| AppError::Failed(error.to_string()))?;
-    let model = model_name(&settings.model);
+    let users = users(settings, &engine, &data.store, &encoder)?;
     Ok(Arc::new(Context::new(Parts {
         engine,
         text,
         library,
         encoder,
         users,
-        personas,
-        model,
+        personas: data.personas.clone(),
+        jobs: data.jobs.clone(),
+        model: model_name(&settings.model),
         settings: settings.clone(),
     })))
 }
@@ -184,6 +232,7 @@ fn info(settings: &Settings, file: &ModelFile, model: &Model, context: u32, isa:
         n_heads: config.n_heads as u32,
         d_head: config.d_head as u32,
         vocab_size: config.vocab_size as u32,
+        embedding: Arc::default(),
         context,
         trained_context: config.trained_context,
         parameters: model.parameters(),
@@ -238,14 +287,31 @@ pub struct Running {
     pub engine: Engine,
     pub context: Arc<Context>,
     _shutdown: oneshot::Sender<()>,
+    /// The data folder, where it is this server's own.
+    _loaded: Option<Loaded>,
 }
 
 /// Loads the model of the settings, which must be on disk, and serves it on the settings' port (0: a free one).
 pub fn start_in_background(settings: &Settings) -> Result<Running, AppError> {
-    let path = locate(settings)?.ok_or_else(|| {
+    let loaded = load(settings, &on_disk(settings)?)?;
+    let mut running = run(settings, loaded.context.clone())?;
+    loaded.announce(running.address);
+    running._loaded = Some(loaded);
+    Ok(running)
+}
+
+/// As [`start_in_background`], over a data folder that other servers of this process use too.
+pub fn start_with(settings: &Settings, data: &DataFolder) -> Result<Running, AppError> {
+    run(settings, load_with(settings, &on_disk(settings)?, data)?)
+}
+
+fn on_disk(settings: &Settings) -> Result<PathBuf, AppError> {
+    locate(settings)?.ok_or_else(|| {
         AppError::File(format!("model `{}` is not on disk; hint: demeanor pull {0}", settings.model))
-    })?;
-    let context = load(settings, &path)?;
+    })
+}
+
+fn run(settings: &Settings, context: Arc<Context>) -> Result<Running, AppError> {
     let failed = |error: std::io::Error| AppError::Failed(error.to_string());
     let runtime = runtime(2).map_err(failed)?;
     let listener = runtime.block_on(bind(settings)).map_err(failed)?;
@@ -258,5 +324,5 @@ pub fn start_in_background(settings: &Settings) -> Result<Running, AppError> {
             let _ = receiver.await;
         }));
     });
-    Ok(Running { address, engine, context, _shutdown: sender })
+    Ok(Running { address, engine, context, _shutdown: sender, _loaded: None })
 }

@@ -64,6 +64,9 @@ pub const CHOICES_MAX: usize = 8;
 pub const PROMPTS_MAX: usize = 128;
 /// Continuations of one score request.
 pub const SCORE_CHOICES_MAX: usize = 128;
+/// Continuations of one score that run at once: enough rows for products to run at their full speed, and no more pages
+/// (one each, beside the prompt's) than a long prompt takes.
+pub const SCORE_LANES_MAX: usize = 32;
 /// `top_logprobs` of a chat (OpenAI's bound) and `logprobs` of a completion.
 pub const CHAT_TOP_LOGPROBS_MAX: usize = 20;
 pub const COMPLETION_LOGPROBS_MAX: usize = 100;
@@ -83,6 +86,24 @@ pub const PERSONAS_PAGE: usize = 100;
 pub const PERSONA_MODELS_LISTED: usize = 200;
 /// Rows of a soft prompt.
 pub const SOFT_ROWS_MAX: usize = 64;
+/// Named soft prompts of one model; listing them stays quick.
+pub const SOFT_PROMPTS_MAX: usize = 1024;
+/// Bytes of a soft prompt's file: 64 rows of the widest model in f32, and a header.
+pub const SOFT_PROMPT_FILE_BYTES_MAX: usize = 16 << 20;
+/// Tensors that are listed before a file of more than one is refused.
+pub const SOFT_PROMPT_TENSORS_MAX: usize = 16;
+/// Bytes of an `adapter_config.json`; PEFT writes some 700.
+pub const ADAPTER_CONFIG_BYTES_MAX: usize = 64 << 10;
+/// Length of a soft row over the median length of a token's row. Trained prompts lie between; far shorter or longer rows
+/// drown in the first norm or shout down the context.
+pub const SOFT_ROW_NORM_MIN: f32 = 0.1;
+pub const SOFT_ROW_NORM_MAX: f32 = 4.0;
+/// A row this near to a control token's would be one.
+pub const CONTROL_COSINE_MAX: f32 = 0.999;
+/// Control tokens that rows are compared with; those of templates have low ids, gemma has thousands of unused ones.
+pub const CONTROL_ROWS_MAX: usize = 1024;
+/// Rows whose lengths are measured at load; their median is that of the table to a percent.
+pub const EMBEDDING_NORMS_MAX: usize = 8192;
 
 // ---- steering ----
 /// From this dose on an answer carries a warning (steering.md: 0.7 is far past collapse).
@@ -154,6 +175,9 @@ pub const STORE_HISTORY_ITEMS_MAX: u64 = 50_000;
 pub const STORE_REPORTS_KEPT: i64 = 32;
 /// Finished jobs that can still be asked for.
 pub const STORE_JOBS_KEPT: i64 = 256;
+/// Jobs that wait for their turn; each takes seconds to hours.
+pub const JOBS_WAITING_MAX: usize = 32;
+
 // ---- projectors ----
 /// Largest projector file: one layer of 8 rows of d_model 4096 from an embedding of 1024, in half floats, twice.
 pub const PROJECTOR_BYTES_MAX: usize = 128 << 20;
@@ -163,6 +187,16 @@ pub const PROJECTOR_HEADER_BYTES_MAX: u64 = 64 << 10;
 pub const PROJECTOR_TENSORS_MAX: usize = 8;
 /// Width of a projector's hidden layer.
 pub const PROJECTOR_HIDDEN_MAX: usize = 4096;
+/// Size of a file of training people: a thousand people with a hundred items and a hundred targets each take some 40 MB.
+pub const PEOPLE_BYTES_MAX: u64 = 512 << 20;
+/// Bytes of one text of training people.
+pub const PEOPLE_TEXT_BYTES_MAX: usize = 16 << 10;
+/// Distinct questions of training people; each needs a backward pass for a first-order start.
+pub const PEOPLE_ITEMS_MAX: usize = 4096;
+/// Tokens of one training sequence: a batch of sixteen must fit beside the weights.
+pub const TRAINING_TOKENS_MAX: usize = 512;
+/// Tensors of a training checkpoint: at most seven trained ones, each with two moments and its best values.
+pub const CHECKPOINT_TENSORS_MAX: usize = 64;
 /// Width of a sentence embedding; common encoders have 384 to 4096.
 pub const EMBEDDING_WIDTH_MAX: usize = 8192;
 

@@ -140,9 +140,19 @@ pub fn default_server() -> &'static Server {
     server(&Setup::new(TestModel::SmolLm2))
 }
 
-/// Starts a server of its own.
+/// The data folder of [`data_dir`], open once for all servers of this process.
+fn shared_data() -> &'static app::DataFolder {
+    static DATA: OnceLock<app::DataFolder> = OnceLock::new();
+    DATA.get_or_init(|| app::DataFolder::open(&data_dir()).expect("the data folder opens"))
+}
+
+/// Starts a server of its own: over the shared data folder, or over the settings' own where they name another.
 pub fn start(settings: &Settings) -> Server {
-    let running = app::start_in_background(settings).expect("the server starts");
+    let running = match settings.data_dir == data_dir() {
+        true => app::start_with(settings, shared_data()),
+        false => app::start_in_background(settings),
+    }
+    .expect("the server starts");
     Server { address: running.address, engine: running.engine.clone(), _running: running }
 }
 

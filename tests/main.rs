@@ -10,6 +10,7 @@
 //! | `sharing` | sequences of one batch do not touch each other: bytes equal solo runs |
 //! | `http` | the HTTP surface: shapes, streams, disconnects, names, keys, recorded client requests |
 //! | `bad_requests` | every bad request of a table gets its status and message |
+//! | `personas` | stored personas: versions, digests, what adds up, restarts |
 //! | `users` | history, soft prompts made of it, export, and deletion that leaves nothing |
 //! | `text` | token ids and rendered chats equal `transformers` |
 //! | `readme` | the README's examples work as they stand |
@@ -26,6 +27,7 @@ mod encoder;
 mod exact;
 mod harness;
 mod http;
+mod personas;
 mod readme;
 mod repository;
 mod run;

@@ -2,8 +2,8 @@
 
 use super::client::Client;
 use super::serve::ModelArgs;
+use super::target::Target;
 use super::{CliError, Outcome};
-use crate::app::Running;
 use crate::steering::{RequestRules, Source, SteeringRequest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -144,7 +144,8 @@ impl Action {
 }
 
 pub fn persona(args: &PersonaArgs) -> Outcome {
-    let target = Target::open(args)?;
+    let (server, key) = (args.server.as_deref(), args.api_key.clone());
+    let target = Target::open(server, key, args.action.model()).map_err(|error| in_use(args, error))?;
     let client = &target.client;
     match &args.action {
         Action::List { .. } => list(client, args.json),
@@ -167,25 +168,6 @@ pub fn persona(args: &PersonaArgs) -> Outcome {
             }
             Ok(())
         }
-    }
-}
-
-/// The server that is asked. Without `--server` it is one of this process's own on the data folder, so that both ways
-/// obey the same rules.
-struct Target {
-    client: Client,
-    /// Ends with the verb.
-    _own: Option<Running>,
-}
-
-impl Target {
-    fn open(args: &PersonaArgs) -> Result<Target, CliError> {
-        if let Some(server) = &args.server {
-            return Ok(Target { client: Client::new(server, args.api_key.clone()), _own: None });
-        }
-        let running = super::load(&args.action.model().settings()?).map_err(|error| in_use(args, error))?;
-        let client = Client::new(&format!("http://{}", running.address), None);
-        Ok(Target { client, _own: Some(running) })
     }
 }
 

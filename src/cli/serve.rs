@@ -1,13 +1,12 @@
 //! `demeanor serve`: loads a model and answers HTTP until a signal comes.
 
 use super::{CliError, Outcome};
-use crate::app::{self, Context, Front};
+use crate::app::{self, Front, Loaded};
 use crate::config::{Activations, Settings};
 use crate::limits;
 use crate::weights;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::oneshot;
 
@@ -83,7 +82,7 @@ pub struct ModelArgs {
     /// Milliseconds that a step with prefill in it should take
     #[arg(long, default_value_t = 20.0, env = "DEMEANOR_STEP_BUDGET_MS")]
     pub step_budget_ms: f32,
-    /// Folder for vectors; default: demeanor in the XDG data folder
+    /// Folder for vectors, personas and users; default: demeanor in the XDG data folder
     #[arg(long, env = "DEMEANOR_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
     /// File that makes soft prompts of users' histories (`demeanor embed train` writes one); default: the one that
@@ -157,7 +156,7 @@ impl ModelArgs {
 }
 
 /// `$XDG_DATA_HOME/demeanor`, else `~/.local/share/demeanor`.
-fn default_data_dir() -> PathBuf {
+pub(super) fn default_data_dir() -> PathBuf {
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
     let base =
         std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute()).or_else(home);
@@ -218,15 +217,18 @@ pub fn serve(args: &ServeArgs) -> Outcome {
         let (sender, loaded) = oneshot::channel();
         let (loading, opened) = (settings.clone(), front.clone());
         std::thread::spawn(move || {
-            let result = load(&loading).map(|context| {
-                app::open(&opened, context);
+            let result = load(&loading).map(|loaded| {
+                app::open(&opened, loaded.context.clone());
+                loaded.announce(address);
                 say_ready(&loading, address);
+                loaded
             });
             let _ = sender.send(result);
         });
         let failure = async {
             match loaded.await {
-                Ok(Ok(())) => std::future::pending().await,
+                // Held until the server ends, then the data folder is closed in order.
+                Ok(Ok(_loaded)) => std::future::pending().await,
                 Ok(Err(error)) => error,
                 Err(_) => CliError::failed("loading ended without a result; the message above says why"),
             }
@@ -243,10 +245,11 @@ pub fn serve(args: &ServeArgs) -> Outcome {
 }
 
 /// Fetches the model if need be, loads it and says what it is.
-fn load(settings: &Settings) -> Result<Arc<Context>, CliError> {
+fn load(settings: &Settings) -> Result<Loaded, CliError> {
     let path = super::on_disk(&settings.model)?;
     let begin = Instant::now();
-    let context = app::load(settings, &path)?;
+    let loaded = app::load(settings, &path)?;
+    let context = &loaded.context;
     let info = context.engine.info();
     eprintln!(
         "load    {}: {}, {} blocks, {}, context {}, {:.0} M parameters, {}, {} threads, {:.1} s",
@@ -263,7 +266,7 @@ fn load(settings: &Settings) -> Result<Arc<Context>, CliError> {
     context.text.template().warnings().iter().for_each(|warning| eprintln!("warning {warning}"));
     let names: Vec<&str> = context.library.traits().iter().map(|one| one.name.as_str()).collect();
     eprintln!("traits  {}; a trait is extracted when it is first used", names.join(", "));
-    Ok(context)
+    Ok(loaded)
 }
 
 fn say_ready(settings: &Settings, address: SocketAddr) {

@@ -2,9 +2,10 @@
 
 use super::config::{Gating, ModelConfig, RotaryPairs};
 use super::edits::{Change, Edit, Edits};
+use super::heads::HeadOutputs;
 use super::load::{self, BlockWeights, ModelWeights};
 use super::rope::Rope;
-use super::rows::{CaptureSpec, Input, PageId, Row, Rows, StepOutput};
+use super::rows::{CaptureSpec, Input, PageId, Row, Rows, StepOutput, TokenId};
 use super::{ModelError, ModelOptions, self_test};
 use crate::kernels::{
     self, Activations, AttentionRow, AttentionShape, Cpu, KvFormat, KvLayer, Precision, Rotary,
@@ -91,6 +92,12 @@ impl Model {
         config.n_blocks * KvLayer::bytes_per_page(config.n_kv_heads, config.d_head, kv_format(precision))
     }
 
+    /// For directions of single heads.
+    pub fn head_outputs(&self) -> HeadOutputs {
+        let projections = self.weights.blocks.iter().map(|block| block.attn_output.clone()).collect();
+        HeadOutputs::new(&self.config, projections)
+    }
+
     /// Clears a page for a new owner.
     pub fn reset_page(&mut self, page: PageId) {
         self.kv.iter_mut().for_each(|layer| layer.zero_page(page));
@@ -106,10 +113,15 @@ impl Model {
         self.kv.iter_mut().for_each(|layer| layer.copy_page(from, to, positions));
     }
 
+    /// The row with which a token enters the first block, `[d_model]`.
+    pub(super) fn token_row(&self, id: TokenId, out: &mut [f32]) {
+        token_row(&self.weights, &self.config, id, out);
+    }
+
     /// Number of weights.
     pub fn parameters(&self) -> u64 {
         let block = |b: &BlockWeights| {
-            [&b.q, &b.k, &b.v, &b.attn_output, &b.gate, &b.up, &b.down]
+            [&b.q, &b.k, &b.v, &*b.attn_output, &b.gate, &b.up, &b.down]
                 .map(|m| (m.n() * m.k()) as u64)
                 .iter()
                 .sum::<u64>()
@@ -151,15 +163,7 @@ impl Model {
         let d = self.config.d_model;
         for (row, stream) in rows.rows.iter().zip(self.scratch.stream.chunks_exact_mut(d)) {
             match row.input {
-                Input::Token(id) => {
-                    match &self.weights.embedding {
-                        Some(table) => table.row(id as usize, stream),
-                        None => self.weights.head.dequantize_row(id as usize, stream),
-                    }
-                    if self.config.embedding_scale != 1.0 {
-                        stream.iter_mut().for_each(|value| *value *= self.config.embedding_scale);
-                    }
-                }
+                Input::Token(id) => token_row(&self.weights, &self.config, id, stream),
                 Input::Soft(i) => stream.copy_from_slice(rows.slots[row.slot as usize].soft.row(i as usize)),
             }
         }
@@ -391,5 +395,16 @@ impl Scratch {
         for buffer in [&mut self.gate, &mut self.up, &mut self.gated] {
             buffer.resize(rows * config.d_ff, 0.0);
         }
+    }
+}
+
+/// The embedding of a token, scaled where the family does.
+fn token_row(weights: &ModelWeights, config: &ModelConfig, id: TokenId, out: &mut [f32]) {
+    match &weights.embedding {
+        Some(table) => table.row(id as usize, out),
+        None => weights.head.dequantize_row(id as usize, out),
+    }
+    if config.embedding_scale != 1.0 {
+        out.iter_mut().for_each(|value| *value *= config.embedding_scale);
     }
 }

@@ -1,6 +1,7 @@
 //! Every refusal a client can get: one code each, and one place that decides status, type and retry advice.
 
 use crate::engine::{SequenceError, SubmitError};
+use crate::jobs::JobsError;
 use crate::limits;
 use crate::persona::PersonaError;
 use crate::steering::SteeringError;
@@ -37,6 +38,7 @@ pub enum ErrorCode {
     VectorNotFound,
     TraitNotFound,
     SoftPromptNotFound,
+    JobNotFound,
     UserDeleted,
     MethodNotAllowed,
     BodyTimeout,
@@ -47,6 +49,10 @@ pub enum ErrorCode {
     UnsupportedMediaType,
     WrongHost,
     VectorDoesNotFit,
+    SoftPromptDoesNotFit,
+    SoftPromptOutOfRange,
+    ControlTokenAlias,
+    NotSafetensors,
     VectorFailed,
     DoseTooLarge,
     TooManyFailedKeys,
@@ -102,6 +108,7 @@ impl ErrorCode {
             SoftPromptNotFound => {
                 (StatusCode::NOT_FOUND, "invalid_request_error", "soft_prompt_not_found", None)
             }
+            JobNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "job_not_found", None),
             UserDeleted => (StatusCode::GONE, "invalid_request_error", "user_deleted", Some(false)),
             MethodNotAllowed => {
                 (StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", "method_not_allowed", None)
@@ -119,6 +126,18 @@ impl ErrorCode {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", "unsupported_media_type", None)
             }
             WrongHost => (StatusCode::MISDIRECTED_REQUEST, "invalid_request_error", "host_not_allowed", None),
+            SoftPromptDoesNotFit => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request_error", "soft_prompt_does_not_fit", None)
+            }
+            SoftPromptOutOfRange => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request_error", "soft_prompt_out_of_range", None)
+            }
+            ControlTokenAlias => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request_error", "control_token_alias", None)
+            }
+            NotSafetensors => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request_error", "not_safetensors", None)
+            }
             VectorDoesNotFit => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request_error", "vector_does_not_fit", None)
             }
@@ -196,6 +215,18 @@ impl ApiError {
         ApiError::new(ErrorCode::Internal, "the server failed on this request; its log says why")
     }
 
+    /// What the store refused: a full disk and a bound are told, the rest is a fault of ours.
+    pub fn storage(is_full: bool, is_bound: bool, cause: impl fmt::Display) -> ApiError {
+        match (is_full, is_bound) {
+            (true, _) => {
+                tracing::error!(cause = %cause, "nothing can be stored");
+                ApiError::new(ErrorCode::DiskFull, "the server's disk is full, nothing was stored")
+            }
+            (_, true) => ApiError::new(ErrorCode::Conflict, cause.to_string()),
+            _ => ApiError::internal(cause),
+        }
+    }
+
     pub fn status(&self) -> StatusCode {
         self.code.status()
     }
@@ -264,6 +295,7 @@ impl From<SteeringError> for ApiError {
             E::DoseExceeded { .. } => ErrorCode::DoseExceeded,
             E::NotReady { .. } => ErrorCode::VectorNotReady,
             E::Failed { .. } => ErrorCode::VectorFailed,
+            E::Store(cause) => return ApiError::storage(cause.is_full(), cause.is_bound(), cause),
             E::Internal(_) => return ApiError::internal(error),
         };
         let param = error.param().map(str::to_string);
@@ -271,6 +303,15 @@ impl From<SteeringError> for ApiError {
         match retry_after {
             Some(seconds) => plain.retry_after(seconds),
             None => plain,
+        }
+    }
+}
+
+impl From<JobsError> for ApiError {
+    fn from(error: JobsError) -> ApiError {
+        match error {
+            JobsError::Full { .. } => ApiError::new(ErrorCode::QueueFull, error.to_string()).retry_after(10),
+            JobsError::Store(cause) => ApiError::storage(cause.is_full(), cause.is_bound(), cause),
         }
     }
 }
@@ -302,6 +343,12 @@ impl From<UsersError> for ApiError {
             E::Exists { .. } | E::TooManyUsers { .. } => ErrorCode::Conflict,
             E::Full { .. } => ErrorCode::HistoryFull,
             E::DoesNotFit(_) | E::BadFile { .. } => ErrorCode::VectorDoesNotFit,
+            E::SoftPromptFile { .. } => ErrorCode::SoftPromptDoesNotFit,
+            E::NotSafetensors { .. } => ErrorCode::NotSafetensors,
+            E::SoftPromptRange { .. } => ErrorCode::SoftPromptOutOfRange,
+            E::ControlTokenAlias { .. } => ErrorCode::ControlTokenAlias,
+            E::UnknownSoftPrompt { .. } => ErrorCode::SoftPromptNotFound,
+            E::SoftPromptExists { .. } | E::TooManySoftPrompts { .. } => ErrorCode::Conflict,
             E::DiskFull => ErrorCode::DiskFull,
             E::Internal(_) => return ApiError::internal(error),
         };

@@ -10,9 +10,11 @@ mod json;
 mod keys;
 mod layers;
 mod metrics;
+mod multipart;
 mod native;
 mod openai;
 mod path;
+mod sse;
 
 pub use accept::{Front, Lifecycle, Peer, bind, serve};
 pub use error::{ApiError, ErrorCode};
@@ -21,6 +23,7 @@ use crate::config::Settings;
 use crate::digest::Digest;
 use crate::encoder::EncoderHandle;
 use crate::engine::Engine;
+use crate::jobs::Jobs;
 use crate::limits;
 use crate::persona::{Personas, Serving};
 use crate::steering::Library;
@@ -48,6 +51,7 @@ pub struct Context {
     pub library: Library,
     pub users: Users,
     pub personas: Personas,
+    pub jobs: Jobs,
     /// Loaded when it is first needed.
     pub encoder: EncoderHandle,
     /// Name of the loaded model.
@@ -73,6 +77,7 @@ pub struct Parts {
     pub encoder: EncoderHandle,
     pub users: Users,
     pub personas: Personas,
+    pub jobs: Jobs,
     /// The name under which the loaded model answers; its aliases are in the settings.
     pub model: String,
     pub settings: Settings,
@@ -80,7 +85,7 @@ pub struct Parts {
 
 impl Context {
     pub fn new(parts: Parts) -> Context {
-        let Parts { engine, text, library, encoder, users, personas, model, settings } = parts;
+        let Parts { engine, text, library, encoder, users, personas, jobs, model, settings } = parts;
         let keys = Keys::new(&settings.api_keys);
         Context {
             template: Digest::of(text.template().source().as_bytes()),
@@ -89,6 +94,7 @@ impl Context {
             library,
             users,
             personas,
+            jobs,
             encoder,
             model,
             created: unix_seconds(),
@@ -130,7 +136,7 @@ impl Context {
 }
 
 /// The route table. Every route also answers without `/v1`.
-const ROUTES: [(&str, Route); 25] = [
+const ROUTES: [(&str, Route); 31] = [
     ("/v1/chat/completions", Route::Chat),
     ("/v1/completions", Route::Completions),
     ("/v1/embeddings", Route::Embeddings),
@@ -139,6 +145,9 @@ const ROUTES: [(&str, Route); 25] = [
     ("/v1/personas", Route::Personas),
     ("/v1/personas/{name}", Route::Persona),
     ("/v1/score", Route::Score),
+    ("/v1/soft_prompts", Route::SoftPrompts),
+    ("/v1/soft_prompts/{name}", Route::SoftPrompt),
+    ("/v1/soft_prompts/{name}/file", Route::SoftPromptFile),
     ("/v1/users", Route::Users),
     ("/v1/users/{id}", Route::User),
     ("/v1/users/{id}/history", Route::History),
@@ -147,6 +156,9 @@ const ROUTES: [(&str, Route); 25] = [
     ("/v1/vectors", Route::Vectors),
     ("/v1/vectors/{name}", Route::Vector),
     ("/v1/vectors/{name}/file", Route::VectorFile),
+    ("/v1/jobs", Route::Jobs),
+    ("/v1/jobs/{id}", Route::Job),
+    ("/v1/jobs/{id}/events", Route::JobEvents),
     ("/v1/traits", Route::Traits),
     ("/v1/traits/{name}", Route::Trait),
     ("/v1/tokenize", Route::Tokenize),
@@ -168,6 +180,9 @@ enum Route {
     Personas,
     Persona,
     Score,
+    SoftPrompts,
+    SoftPrompt,
+    SoftPromptFile,
     Users,
     User,
     History,
@@ -176,6 +191,9 @@ enum Route {
     Vectors,
     Vector,
     VectorFile,
+    Jobs,
+    Job,
+    JobEvents,
     Traits,
     Trait,
     Tokenize,
@@ -200,6 +218,9 @@ impl Route {
                 get(native::show_persona).put(native::put_persona).delete(native::delete_persona)
             }
             Route::Score => post(native::score),
+            Route::SoftPrompts => get(native::list_soft_prompts).post(native::upload_soft_prompt),
+            Route::SoftPrompt => get(native::show_soft_prompt).delete(native::delete_soft_prompt),
+            Route::SoftPromptFile => get(native::export_soft_prompt),
             Route::Users => get(native::list_users).post(native::create_user),
             Route::User => get(native::show_user).delete(native::delete_user),
             Route::History => get(native::list_history).post(native::add_history),
@@ -208,6 +229,9 @@ impl Route {
             Route::Vectors => get(native::list_vectors).post(native::upload_vector),
             Route::Vector => get(native::show_vector).delete(native::delete_vector),
             Route::VectorFile => get(native::export_vector),
+            Route::Jobs => get(native::list_jobs),
+            Route::Job => get(native::show_job).delete(native::cancel_job),
+            Route::JobEvents => get(native::job_events),
             Route::Traits => get(native::list_traits),
             Route::Trait => get(native::show_trait),
             Route::Tokenize => post(native::tokenize),

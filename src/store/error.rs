@@ -49,6 +49,16 @@ fn in_use_hint(url: &Option<String>) -> String {
 }
 
 impl StoreError {
+    /// Whether the disk is full: the client may come back when somebody has freed space.
+    pub fn is_full(&self) -> bool {
+        matches!(self, StoreError::Full { .. })
+    }
+
+    /// Whether a bound refused it: the request is at fault.
+    pub fn is_bound(&self) -> bool {
+        matches!(self, StoreError::TooMany { .. })
+    }
+
     /// A failed file operation.
     pub(super) fn io(action: &str, path: &Path, error: &io::Error) -> StoreError {
         let action = format!("{action} `{}`", path.display());

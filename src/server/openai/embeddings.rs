@@ -67,8 +67,8 @@ pub async fn embeddings(
     request: Request,
 ) -> Result<Response<Body>, ApiError> {
     let (_, map) = read_object(request).await?;
-    let valid = ValidEmbeddings::read(Fields::new(map), context.encoder.name())?;
-    let encoder = ready(&context.encoder)?;
+    let valid = ValidEmbeddings::read(Fields::new(map), context.users.encoder().name())?;
+    let encoder = ready(context.users.encoder())?;
     if let Some(given) = valid.dimensions.filter(|given| *given != encoder.width() as i64) {
         let message = format!("{given} is not possible; this encoder has {}", encoder.width());
         return Err(ApiError::at(ErrorCode::InvalidValue, "dimensions", message));

@@ -14,7 +14,6 @@ mod names;
 mod options;
 mod prepare;
 mod resolve;
-mod sse;
 
 pub use answer::{UNPROBED, demeanor, finite, persona_headers};
 pub use chat::{ChatRequest, template_options};
@@ -32,6 +31,7 @@ use super::Context;
 use super::body::read_object;
 use super::connection::ConnectionState;
 use super::error::ApiError;
+use super::sse::{self, Pings};
 use crate::text::ChatOptions;
 use answer::Answer;
 use axum::Json;
@@ -42,7 +42,6 @@ use axum::response::IntoResponse;
 use chat_answer::ChatAnswer;
 use completion_answer::CompletionAnswer;
 use prepare::{completion_requests, condition, generate, rules};
-use sse::Pings;
 use std::sync::Arc;
 
 /// `POST /v1/chat/completions`.
