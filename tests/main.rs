@@ -15,6 +15,8 @@
 //! | `text` | token ids and rendered chats equal `transformers` |
 //! | `readme` | the README's examples work as they stand |
 //! | `cli` | the binary: verbs, exit statuses, terminal chat, orderly end |
+//! | `jobs` | an extraction is told of, streamed, cancelled |
+//! | `kill_store` | kill -9 at random moments: nothing acknowledged is missing |
 //! | `repository` | ranks, dependencies, documents |
 //!
 //! `harness` starts servers and speaks HTTP; `run` drives an engine and reads fixtures.
@@ -28,6 +30,8 @@ mod exact;
 mod harness;
 mod http;
 mod personas;
+mod jobs;
+mod kill_store;
 mod readme;
 mod repository;
 mod run;
