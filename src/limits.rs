@@ -182,5 +182,8 @@ pub const ENCODE_BYTES_MAX: usize = JSON_BODY_BYTES_MAX + TEMPLATE_BYTES_MAX;
 pub const QUEUE_MAX: usize = 64;
 /// Sequences that jobs may have in the engine; an extraction submits some two hundred.
 pub const QUEUED_JOBS_MAX: u64 = 4096;
+/// Owners that the engine remembers as forgotten, for requests of theirs that are on their way meanwhile: seconds, so some
+/// thousand deletions are plenty.
+pub const FORGOTTEN_OWNERS_MAX: usize = 4096;
 /// Positions of one page of the KV cache; also the tile of attention, counted from position 0.
 pub const PAGE_POSITIONS: usize = 64;

@@ -2,7 +2,7 @@
 
 use super::{CliError, Outcome};
 use crate::app::{self, Context, Front};
-use crate::config::{Activations, Settings};
+use crate::config::{Activations, Backend, Device, Settings};
 use crate::limits;
 use crate::weights;
 use std::net::SocketAddr;
@@ -68,6 +68,12 @@ pub struct ModelArgs {
     /// int8: fast; f32: exact
     #[arg(long, default_value = "int8", value_parser = ["int8", "f32"], env = "DEMEANOR_ACTIVATIONS")]
     pub activations: String,
+    /// cpu: our own kernels; candle: dense f32 weights on --device
+    #[arg(long, default_value = "cpu", value_parser = ["cpu", "candle"], env = "DEMEANOR_BACKEND")]
+    pub backend: String,
+    /// Where the candle backend computes: cpu, or cuda:N in a build with the feature `cuda`
+    #[arg(long, default_value = "cpu", env = "DEMEANOR_DEVICE")]
+    pub device: String,
     /// Sequences that run at once
     #[arg(long, alias = "parallel", default_value_t = 16, env = "DEMEANOR_MAX_BATCH")]
     pub max_batch: usize,
@@ -92,6 +98,8 @@ impl ModelArgs {
             && self.threads.is_none()
             && self.isa.is_none()
             && self.activations == "int8"
+            && self.backend == "cpu"
+            && self.device == "cpu"
     }
 
     /// Settings with the defaults of a server that nobody else talks to.
@@ -110,6 +118,9 @@ impl ModelArgs {
         if self.context.is_some_and(|context| context < 16) {
             return Err(CliError::config("--context must be at least 16"));
         }
+        let device = Device::parse(&self.device).ok_or_else(|| {
+            CliError::config(format!("--device {}: allowed are cpu and cuda:N", self.device))
+        })?;
         Ok(Settings {
             model: self.model.clone(),
             aliases: Vec::new(),
@@ -118,6 +129,8 @@ impl ModelArgs {
             threads,
             isa: self.isa.clone(),
             activations: if self.activations == "f32" { Activations::F32 } else { Activations::Int8 },
+            backend: if self.backend == "candle" { Backend::Candle } else { Backend::Cpu },
+            device,
             max_batch: self.max_batch,
             context: self.context,
             step_budget_ms: self.step_budget_ms,

@@ -1,14 +1,18 @@
 //! Runs many sequences on one model: queue, scheduler, KV pages, prefix cache, sampler, worker thread. Knows token ids
 //! and [`Edits`](crate::model::Edits); knows no text, names, users or HTTP.
 
+mod keys;
 mod pages;
 mod request;
 mod sampler;
 mod sequence;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 pub use request::*;
 
+use crate::digest::Digest;
 use crate::limits;
 use crate::model::Model;
 use sequence::Sequence;
@@ -16,14 +20,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
 
 /// Handle to the engine thread; cheap to clone. The thread ends when the last handle is gone and all work is done.
 #[derive(Clone)]
 pub struct Engine {
     info: Arc<EngineInfo>,
     stats: Arc<EngineStats>,
-    incoming: mpsc::Sender<Sequence>,
+    incoming: mpsc::Sender<Incoming>,
     queue: u64,
+}
+
+/// What handles send to the engine thread, answered in this order.
+enum Incoming {
+    Run(Box<Sequence>),
+    /// Runs between two steps.
+    Ask(Box<dyn FnOnce(&mut worker::Worker) + Send>),
 }
 
 /// How the engine schedules.
@@ -54,7 +66,7 @@ pub struct EngineInfo {
     /// Bytes of the weight file.
     pub file_bytes: u64,
     /// sha256 over the file's tensors and metadata: identifies the weights.
-    pub weights_digest: crate::digest::Digest,
+    pub weights_digest: Digest,
     /// Names the arithmetic (`cpu-int8`, `cpu-f32`); equal names and weights give equal bytes.
     pub arithmetic: String,
     /// Human-readable quantisation (`Q4_1`).
@@ -145,8 +157,46 @@ impl Engine {
         }
         let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
         let sequence = Sequence::new(request, sender, Instant::now(), guard);
-        self.incoming.send(sequence).map_err(|_| SubmitError::Stopped)?;
+        self.incoming.send(Incoming::Run(Box::new(sequence))).map_err(|_| SubmitError::Stopped)?;
         Ok(Events { receiver })
+    }
+
+    /// Ends the running and waiting sequences of `owner` with [`SequenceError::OwnerDeleted`] and clears every page of the
+    /// KV cache that holds rows of theirs. Sequences of this owner that are submitted later end in the same way. Takes at
+    /// most a step; other sequences go on unchanged.
+    pub async fn forget(&self, owner: Digest) -> Forgotten {
+        // Without an engine thread there are no pages either.
+        self.ask(move |worker| worker.forget(owner)).await.unwrap_or_default()
+    }
+
+    /// The same for threads outside the async runtime.
+    pub fn forget_blocking(&self, owner: Digest) -> Forgotten {
+        self.ask(move |worker| worker.forget(owner)).blocking_recv().unwrap_or_default()
+    }
+
+    /// Pages of the KV cache in which rows of `owner` stand, free ones that were not cleared included. Blocks; for tests
+    /// and audits.
+    pub fn owner_pages(&self, owner: Digest) -> usize {
+        self.ask(move |worker| worker.pages_of(owner)).blocking_recv().unwrap_or_default()
+    }
+
+    /// Pages of the KV cache that have a byte other than zero: what a scan of the memory finds. Blocks, and holds the
+    /// engine up meanwhile; for tests and audits.
+    pub fn nonzero_pages(&self) -> usize {
+        self.ask(|worker| worker.nonzero_pages()).blocking_recv().unwrap_or_default()
+    }
+
+    fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut worker::Worker) -> T + Send + 'static,
+    ) -> oneshot::Receiver<T> {
+        let (sender, receiver) = oneshot::channel();
+        let ask = move |worker: &mut worker::Worker| {
+            let _ = sender.send(question(worker));
+        };
+        // A thread that is gone drops the sender: the receiver says so.
+        let _ = self.incoming.send(Incoming::Ask(Box::new(ask)));
+        receiver
     }
 
     fn check(&self, request: &Request) -> Result<(), SubmitError> {
@@ -186,6 +236,10 @@ impl Engine {
                 tokens: tokens.min(u64::from(u32::MAX)) as u32,
                 context: info.context,
             });
+        }
+        if !request.soft.is_empty() && request.soft.width() != info.d_model as usize {
+            let (given, wanted) = (request.soft.width(), info.d_model);
+            return Err(SubmitError::Shape(format!("soft rows of width {given}; the model has {wanted}")));
         }
         let blocks = request.edits.blocks.len();
         if blocks != 0 && blocks != info.n_blocks as usize {

@@ -16,6 +16,9 @@ pub struct Request {
     pub edits: Arc<Edits>,
     pub want: Want,
     pub priority: Priority,
+    /// Whose data the rows from `soft_at` on are, zero for nobody's: [`super::Engine::forget`] ends and wipes what carries
+    /// it. It names one life of a user: who is made again under an old id is another owner.
+    pub owner: Digest,
     /// Separates the prefix caches of tenants; part of the root of every key.
     pub cache_salt: Digest,
     /// Whether the prefix cache may be read and written for this request.
@@ -125,7 +128,8 @@ pub struct TokenLogprob {
 
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// The prompt went through. `prompt` is empty unless asked for; entry i is prompt token i + 1 given those before.
+    /// The prompt went through. `prompt` is empty unless asked for; entry i is prompt token i + 1 given all before it, soft
+    /// rows included.
     Prefilled {
         cached: u32,
         prompt: Vec<TokenLogprob>,
@@ -137,7 +141,8 @@ pub enum Event {
     },
     /// For each continuation, the log-probability of each of its tokens.
     Scored(Vec<Vec<f32>>),
-    /// One row (`Mean`) or one per counted prompt token (`Each`); each is `[resid.len(), d_model]`.
+    /// One row (`Mean`) or one per counted prompt token (`Each`); each is `[resid.len(), d_model]`, then
+    /// `[heads.len(), d_head]`.
     Captured(Vec<Vec<f32>>),
     Done {
         reason: FinishReason,
@@ -181,6 +186,17 @@ pub enum SequenceError {
     EngineFailed,
     #[error("the server is shutting down")]
     ShuttingDown,
+    #[error("the user of this request was deleted")]
+    OwnerDeleted,
+}
+
+/// What [`super::Engine::forget`] ended and wiped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Running and waiting sequences.
+    pub sequences: usize,
+    /// Pages of the KV cache.
+    pub pages: usize,
 }
 
 /// Why a request was not taken.

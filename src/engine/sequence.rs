@@ -1,17 +1,23 @@
 //! One sequence on its way: what is computed, what it holds, which rows come next.
 
 use super::InsideGuard;
+use super::keys::{self, RowInput, RowKey};
+use super::pages::Pages;
 use super::request::{
     Capture, Event, FinishReason, Generate, Priority, Reduce, Request, SequenceError, TokenLogprob, Usage,
     Want,
 };
 use super::sampler::{self, History};
-use crate::digest::{Digest, Digester};
+use crate::digest::Digest;
 use crate::kernels::Cpu;
 use crate::limits::PAGE_POSITIONS;
 use crate::model::{Input, PageId, Phase, Row, TokenId, Wants};
+use std::ops::Range;
 use std::time::Instant;
 use tokio::sync::mpsc::UnboundedSender;
+
+/// Rows that are worth the copy of a page: the copy costs about as much as computing one or two.
+const COPIED_ROWS_MIN: usize = 4;
 
 /// A request in the engine. Row positions count soft rows and tokens; token indices count tokens only.
 pub(super) struct Sequence {
@@ -22,7 +28,7 @@ pub(super) struct Sequence {
     /// Rows whose KV is in `pages`.
     pub computed: usize,
     pub pages: Vec<PageId>,
-    /// Keys of the full pages so far; the first `keys.len()` pages are known to the prefix cache or on their way.
+    /// Keys of the full pages so far, which the prefix cache has been offered or has given.
     keys: Vec<Digest>,
     history: History,
     generated: u32,
@@ -35,6 +41,8 @@ pub(super) struct Sequence {
     started: Option<Instant>,
     first_token: Option<Instant>,
     pub finished: bool,
+    /// Whether it ended by an error: its last rows are nothing to build upon.
+    failed: bool,
     _inside: InsideGuard,
 }
 
@@ -82,6 +90,7 @@ impl Sequence {
             started: None,
             first_token: None,
             finished: false,
+            failed: false,
             _inside: inside,
         }
     }
@@ -160,17 +169,6 @@ impl Sequence {
         std::mem::take(&mut self.pages)
     }
 
-    /// Takes over pages of the prefix cache found under the first keys.
-    pub fn adopt(&mut self, pages: Vec<PageId>, keys: Vec<Digest>) {
-        self.computed = pages.len() * PAGE_POSITIONS;
-        if !self.prefilled {
-            self.usage.cached_tokens =
-                (0..self.computed).filter(|p| self.token_index(*p).is_some()).count() as u32;
-        }
-        self.pages = pages;
-        self.keys = keys;
-    }
-
     pub fn cached_tokens(&self) -> u32 {
         self.usage.cached_tokens
     }
@@ -185,6 +183,26 @@ impl Sequence {
         }
     }
 
+    /// The prompt token that the row at `position` predicts, soft rows between it and the token before included; none for
+    /// the first token and for what follows the prompt.
+    fn predicted(&self, position: usize) -> Option<usize> {
+        let next = Some(position + 1).filter(|next| *next < self.prompt_rows())?;
+        self.token_index(next).filter(|index| *index > 0)
+    }
+
+    /// Whose data row `position` is: rows from `soft_at` on are the owner's.
+    fn owner_of_row(&self, position: usize) -> Digest {
+        match position < self.request.soft_at as usize {
+            true => Digest::default(),
+            false => self.request.owner,
+        }
+    }
+
+    /// Whose data page `index` holds: one row of an owner makes it theirs.
+    pub fn owner_of_page(&self, index: usize) -> Digest {
+        self.owner_of_row((index + 1) * PAGE_POSITIONS - 1)
+    }
+
     fn phase(&self, position: usize) -> Phase {
         match position.checked_sub(self.prompt_rows() - 1) {
             Some(index) => Phase::Response(index as u32),
@@ -192,49 +210,83 @@ impl Sequence {
         }
     }
 
-    /// Key of page `index`, whose rows are all known, given the key before it (rule 8: tokens, soft rows, the edits in
-    /// force on each row, the salt). Arithmetic and weights need no place in it: an engine has one model.
-    fn page_key(&self, index: usize, before: Option<&Digest>) -> Digest {
-        let mut digester = Digester::new("demeanor.kv-page/1");
-        digester.part(&before.copied().unwrap_or_default().0).part(&self.request.cache_salt.0);
+    /// What the key of page `index` builds upon; pages before it have their keys.
+    fn key_before(&self, index: usize) -> Digest {
+        match index.checked_sub(1) {
+            Some(before) => self.keys[before],
+            None => keys::root(&self.request.cache_salt),
+        }
+    }
+
+    /// Keys of known rows (rule 8: tokens, soft rows, the edits in force on each row).
+    fn row_keys(&self, rows: Range<usize>) -> Vec<RowKey> {
         let edits = &self.request.edits;
         let prompt_edits = edits.digest_in_force(Phase::Prompt);
-        for position in index * PAGE_POSITIONS..(index + 1) * PAGE_POSITIONS {
-            match self.token_index(position) {
-                Some(token) => digester.part(&self.tokens[token].to_le_bytes()),
-                None => {
-                    let row = position - self.request.soft_at as usize;
-                    digester.part(&self.request.soft.digest().0).part(&(row as u64).to_le_bytes())
-                }
-            };
-            let in_force = match self.phase(position) {
+        let key = |position: usize| RowKey {
+            input: match self.token_index(position) {
+                Some(token) => RowInput::Token(self.tokens[token]),
+                None => RowInput::Soft(self.request.soft.digest(), position as u32 - self.request.soft_at),
+            },
+            edits: match self.phase(position) {
                 Phase::Prompt => prompt_edits,
                 phase => edits.digest_in_force(phase),
-            };
-            digester.part(&in_force.0);
-        }
-        digester.finish()
+            },
+            owner: self.owner_of_row(position),
+        };
+        rows.map(key).collect()
     }
 
-    /// Keys of the full pages that a cache hit may cover: at least one row is left to compute.
-    pub fn keys_for_lookup(&self) -> Vec<Digest> {
-        let mut keys: Vec<Digest> = Vec::new();
-        for index in 0..(self.known_rows() - 1) / PAGE_POSITIONS {
-            keys.push(self.page_key(index, keys.last()));
+    /// Takes over what the prefix cache has of the known rows: full pages as they are, and of the page after them the rows
+    /// that a kept page begins with, which `copy(from, to, rows)` copies. At least one row is left to compute.
+    pub fn adopt(&mut self, cache: &mut Pages, mut copy: impl FnMut(PageId, PageId, usize)) {
+        let most = self.known_rows() - 1;
+        while (self.keys.len() + 1) * PAGE_POSITIONS <= most {
+            let from = self.keys.len() * PAGE_POSITIONS;
+            let rows = self.row_keys(from..from + PAGE_POSITIONS);
+            let key = keys::page_key(&self.key_before(self.keys.len()), &rows);
+            let Some(page) = cache.hold(&key) else { break };
+            self.pages.push(page);
+            self.keys.push(key);
         }
-        keys
+        self.computed = self.pages.len() * PAGE_POSITIONS;
+        let rows = self.row_keys(self.computed..most.min(self.computed + PAGE_POSITIONS));
+        if let Some((page, same)) = cache.hold_longest(&self.key_before(self.keys.len()), &rows) {
+            if same >= COPIED_ROWS_MIN
+                && let Some(own) = cache.take(self.owner_of_page(self.pages.len()))
+            {
+                copy(page, own, same);
+                self.pages.push(own);
+                self.computed += same;
+            }
+            cache.release(page);
+        }
+        if !self.prefilled {
+            let is_token = |position: &usize| self.token_index(*position).is_some();
+            self.usage.cached_tokens = (0..self.computed).filter(is_token).count() as u32;
+        }
     }
 
-    /// Pages that became full, with their keys; each is returned once.
-    pub fn newly_full(&mut self) -> Vec<(PageId, Digest)> {
-        let mut full = Vec::new();
+    /// Keeps the pages that became full; each once.
+    pub fn keep_full_pages(&mut self, cache: &mut Pages) {
         while (self.keys.len() + 1) * PAGE_POSITIONS <= self.keeps_rows_until() {
             let index = self.keys.len();
-            let key = self.page_key(index, self.keys.last());
-            self.keys.push(key);
-            full.push((self.pages[index], key));
+            let rows = self.row_keys(index * PAGE_POSITIONS..(index + 1) * PAGE_POSITIONS);
+            let before = self.key_before(index);
+            self.keys.push(keys::page_key(&before, &rows));
+            cache.keep(self.pages[index], before, rows);
         }
-        full
+    }
+
+    /// Gives the pages back at the end; what stands in the last one, which is not full, is kept too.
+    pub fn leave(mut self, cache: &mut Pages) -> Usage {
+        let index = self.keys.len();
+        let from = index * PAGE_POSITIONS;
+        if !self.failed && from < self.keeps_rows_until() {
+            let rows = self.row_keys(from..self.keeps_rows_until());
+            cache.keep(self.pages[index], self.key_before(index), rows);
+        }
+        release(self.forget_pages(), cache);
+        self.usage()
     }
 
     /// The next `n` rows for a step.
@@ -253,18 +305,17 @@ impl Sequence {
 
     fn wants(&self, position: usize) -> Wants {
         let last_known = position + 1 == self.known_rows();
-        let last_prompt = position + 1 == self.prompt_rows();
-        let index = self.token_index(position);
         match &self.request.want {
             Want::Generate(generate) => {
-                let of_prompt =
-                    generate.prompt_logprobs.is_some() && position < self.prompt_rows() && !self.prefilled;
+                let of_prompt = generate.prompt_logprobs.is_some() && !self.prefilled;
                 // With no token to draw, the last row's logits are of no use.
                 let draws = last_known && generate.tokens_max > self.generated;
-                Wants { logits: draws || (of_prompt && !last_prompt && index.is_some()), capture: false }
+                let predicts = of_prompt && self.predicted(position).is_some();
+                Wants { logits: draws || predicts, capture: false }
             }
             Want::Score(_) => Wants { logits: position + 1 >= self.prompt_rows(), capture: false },
             Want::Capture(capture) => {
+                let index = self.token_index(position);
                 Wants { logits: false, capture: index.is_some_and(|index| index >= capture.from as usize) }
             }
         }
@@ -319,15 +370,13 @@ impl Sequence {
 
     fn take_logits(&mut self, cpu: &Cpu, position: usize, logits: &mut [f32]) {
         match &self.request.want {
-            Want::Generate(generate) => {
-                if position + 1 < self.prompt_rows() && !self.prefilled {
-                    let next = self.tokens[self.token_index(position).map_or(0, |index| index + 1)];
+            Want::Generate(generate) => match self.predicted(position) {
+                Some(next) => {
                     let top = generate.prompt_logprobs.unwrap_or(0);
-                    self.prompt_logprobs.push(sampler::logprob(cpu, logits, next, top));
-                } else {
-                    self.draw(cpu, logits);
+                    self.prompt_logprobs.push(sampler::logprob(cpu, logits, self.tokens[next], top));
                 }
-            }
+                None => self.draw(cpu, logits),
+            },
             Want::Score(continuations) => {
                 let log_sum = sampler::log_sum_exp(cpu, logits);
                 let logprob = |id: &TokenId| logits[*id as usize] - log_sum;
@@ -441,11 +490,17 @@ impl Sequence {
     pub fn fail(&mut self, error: SequenceError) {
         let _ = self.events.send(Event::Failed(error));
         self.finished = true;
+        self.failed = true;
     }
 
     pub fn usage(&self) -> Usage {
         Usage { generated_tokens: self.generated, ..self.usage }
     }
+}
+
+/// Gives pages of one sequence back, the last first: of a sequence that is kept, the beginning is evicted last.
+pub(super) fn release(pages: Vec<PageId>, cache: &mut Pages) {
+    pages.into_iter().rev().for_each(|page| cache.release(page));
 }
 
 impl CaptureState {

@@ -1,11 +1,12 @@
 //! The engine thread: owns the model and its pages, fills steps, hands out results.
 
 use super::pages::Pages;
-use super::request::{Priority, SequenceError};
-use super::sequence::Sequence;
-use super::{EngineOptions, EngineStats};
-use crate::limits::PAGE_POSITIONS;
-use crate::model::{Model, Row, Rows, Slot, StepOutput};
+use super::request::{Forgotten, Priority, SequenceError};
+use super::sequence::{self, Sequence};
+use super::{EngineOptions, EngineStats, Incoming};
+use crate::digest::Digest;
+use crate::limits::{FORGOTTEN_OWNERS_MAX, PAGE_POSITIONS};
+use crate::model::{Model, ModelError, Row, Rows, Slot, StepOutput};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -30,10 +31,12 @@ pub(super) struct Worker {
     pages: Pages,
     options: EngineOptions,
     stats: Arc<EngineStats>,
-    incoming: Receiver<Sequence>,
+    incoming: Receiver<Incoming>,
     waiting: VecDeque<Sequence>,
     running: Vec<Sequence>,
     output: StepOutput,
+    /// Owners that were forgotten, oldest first: what of theirs was on its way ends when it comes in.
+    forgotten: VecDeque<Digest>,
     /// Estimated seconds per row of prefill, from the steps so far.
     seconds_per_row: f64,
 }
@@ -50,7 +53,7 @@ impl Worker {
         model: Model,
         options: EngineOptions,
         stats: Arc<EngineStats>,
-        incoming: Receiver<Sequence>,
+        incoming: Receiver<Incoming>,
     ) -> Worker {
         let pages = Pages::new(model.pages());
         stats.kv_pages_total.store(pages.total() as u64, Relaxed);
@@ -63,6 +66,7 @@ impl Worker {
             waiting: VecDeque::new(),
             running: Vec::new(),
             output: StepOutput::default(),
+            forgotten: VecDeque::new(),
             seconds_per_row: 0.5e-3,
         }
     }
@@ -73,8 +77,13 @@ impl Worker {
             self.drop_abandoned();
             self.admit();
             let result = catch_unwind(AssertUnwindSafe(|| self.step()));
-            if result.is_err() {
-                self.recover();
+            match result {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::error!(%error, "a step failed");
+                    self.recover();
+                }
+                Err(_) => self.recover(),
             }
             self.retire();
         }
@@ -83,20 +92,62 @@ impl Worker {
     /// Takes what has come in; waits when there is nothing else to do. False: no handle is left and all is done.
     fn receive(&mut self) -> bool {
         loop {
+            let idle = self.running.is_empty() && self.waiting.is_empty();
             match self.incoming.try_recv() {
-                Ok(sequence) => self.waiting.push_back(sequence),
-                Err(TryRecvError::Empty) if self.running.is_empty() && self.waiting.is_empty() => {
-                    match self.incoming.recv() {
-                        Ok(sequence) => self.waiting.push_back(sequence),
-                        Err(RecvError) => return false,
-                    }
-                }
+                Ok(incoming) => self.take(incoming),
+                Err(TryRecvError::Empty) if idle => match self.incoming.recv() {
+                    Ok(incoming) => self.take(incoming),
+                    Err(RecvError) => return false,
+                },
                 Err(TryRecvError::Empty) => return true,
-                Err(TryRecvError::Disconnected) => {
-                    return !(self.running.is_empty() && self.waiting.is_empty());
-                }
+                Err(TryRecvError::Disconnected) => return !idle,
             }
         }
+    }
+
+    fn take(&mut self, incoming: Incoming) {
+        match incoming {
+            Incoming::Run(mut sequence) if self.forgotten.contains(&sequence.request.owner) => {
+                sequence.fail(SequenceError::OwnerDeleted);
+            }
+            Incoming::Run(sequence) => self.waiting.push_back(*sequence),
+            Incoming::Ask(question) => question(self),
+        }
+    }
+
+    /// See [`super::Engine::forget`].
+    pub fn forget(&mut self, owner: Digest) -> Forgotten {
+        if owner == Digest::default() {
+            return Forgotten::default();
+        }
+        if !self.forgotten.contains(&owner) {
+            if self.forgotten.len() == FORGOTTEN_OWNERS_MAX {
+                self.forgotten.pop_front();
+            }
+            self.forgotten.push_back(owner);
+        }
+        let mut ended = 0;
+        for sequence in self.waiting.iter_mut().chain(&mut self.running) {
+            if sequence.request.owner == owner && !sequence.finished {
+                sequence.fail(SequenceError::OwnerDeleted);
+                ended += 1;
+            }
+        }
+        self.waiting.retain(|sequence| !sequence.finished);
+        self.retire();
+        let pages = self.pages.disown(&owner);
+        pages.iter().for_each(|page| self.model.reset_page(*page));
+        Forgotten { sequences: ended, pages: pages.len() }
+    }
+
+    /// See [`super::Engine::owner_pages`].
+    pub fn pages_of(&self, owner: Digest) -> usize {
+        self.pages.of(&owner).len()
+    }
+
+    /// See [`super::Engine::nonzero_pages`].
+    pub fn nonzero_pages(&self) -> usize {
+        (0..self.pages.total() as u32).filter(|page| !self.model.page_is_zero(*page)).count()
     }
 
     fn drop_abandoned(&mut self) {
@@ -139,26 +190,24 @@ impl Worker {
         }
     }
 
-    /// Takes over the longest run of full pages that the prefix cache has for this sequence.
+    /// Lets a sequence begin where the prefix cache ends.
     fn read_cache(&mut self, sequence: &mut Sequence) {
         let asked = sequence.known_rows() as u64;
         if !sequence.reads_cache() {
             return;
         }
-        let keys = sequence.keys_for_lookup();
-        let pages: Vec<u32> = keys.iter().map_while(|key| self.pages.hold(key)).collect();
-        let found = keys[..pages.len()].to_vec();
-        sequence.adopt(pages, found);
+        let model = &mut self.model;
+        sequence.adopt(&mut self.pages, |from, to, rows| model.copy_page(from, to, rows));
         self.stats.prefix_cache_queries_tokens_total.fetch_add(asked, Relaxed);
         self.stats.prefix_cache_hits_tokens_total.fetch_add(u64::from(sequence.cached_tokens()), Relaxed);
     }
 
     /// One forward pass over decode rows of all and as much prefill as the time budget holds.
-    fn step(&mut self) {
+    fn step(&mut self) -> Result<(), ModelError> {
         let shares = self.shares();
         let shares = self.with_pages(shares);
         if shares.is_empty() {
-            return;
+            return Ok(());
         }
         let mut rows: Vec<Row> = Vec::new();
         for (slot, share) in shares.iter().enumerate() {
@@ -166,11 +215,12 @@ impl Worker {
         }
         let slots: Vec<Slot> = shares.iter().map(|share| slot_of(&self.running[share.sequence])).collect();
         let started = Instant::now();
-        self.model.step(&Rows { rows: &rows, slots: &slots }, &mut self.output);
+        self.model.step(&Rows { rows: &rows, slots: &slots }, &mut self.output)?;
         drop(slots);
         self.learn(rows.len(), started.elapsed());
         self.count(&rows, &shares);
         self.hand_out(&rows, &shares);
+        Ok(())
     }
 
     /// How many rows each running sequence gets: one each for those that decode, then prefill in order of arrival,
@@ -265,7 +315,7 @@ impl Worker {
             if sequence.pages.len() >= needed {
                 return true;
             }
-            if let Some(page) = self.pages.take() {
+            if let Some(page) = self.pages.take(sequence.owner_of_page(sequence.pages.len())) {
                 self.model.reset_page(page);
                 self.running[index].pages.push(page);
                 continue;
@@ -294,7 +344,7 @@ impl Worker {
     /// Takes a running sequence's pages back.
     fn preempt(&mut self, index: usize, preempted: &mut Vec<usize>) {
         let pages = self.running[index].forget_pages();
-        pages.into_iter().for_each(|page| self.pages.release(page));
+        sequence::release(pages, &mut self.pages);
         preempted.push(index);
     }
 
@@ -308,9 +358,7 @@ impl Worker {
             rest = others;
             let sequence = &mut self.running[share.sequence];
             sequence.advance(self.model.cpu(), own, &mut logits, &mut captures);
-            for (page, key) in sequence.newly_full() {
-                self.pages.keep(page, key);
-            }
+            sequence.keep_full_pages(&mut self.pages);
         }
     }
 
@@ -338,10 +386,9 @@ impl Worker {
     /// Lets finished sequences go.
     fn retire(&mut self) {
         for sequence in self.running.extract_if(.., |sequence| sequence.finished) {
-            let usage = sequence.usage();
+            let usage = sequence.leave(&mut self.pages);
             self.stats.prompt_tokens_total.fetch_add(u64::from(usage.prompt_tokens), Relaxed);
             self.stats.generation_tokens_total.fetch_add(u64::from(usage.generated_tokens), Relaxed);
-            sequence.pages.iter().for_each(|page| self.pages.release(*page));
         }
         self.publish();
     }
@@ -352,11 +399,12 @@ impl Worker {
         self.stats.kv_pages_in_use.store(self.pages.in_use() as u64, Relaxed);
     }
 
-    /// After a panic in a step: those that were in it fail, nothing of theirs is kept.
+    /// After a step that failed: those that were in it fail, nothing of theirs is kept.
     fn recover(&mut self) {
         for mut sequence in self.running.drain(..) {
             sequence.fail(SequenceError::EngineFailed);
         }
+        self.pages.owned().into_iter().for_each(|page| self.model.reset_page(page));
         self.pages = Pages::new(self.model.pages());
         self.output = StepOutput::default();
     }

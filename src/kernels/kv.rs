@@ -83,6 +83,33 @@ impl KvLayer {
         self.values.bytes_mut()[from..][..len].fill(0);
     }
 
+    /// Whether all bytes of a page are zero.
+    pub fn page_is_zero(&self, page: u32) -> bool {
+        let (from, len) = (page as usize * self.page_bytes(), self.page_bytes());
+        [&self.keys, &self.values]
+            .iter()
+            .all(|buffer| buffer.bytes()[from..][..len].iter().all(|byte| *byte == 0))
+    }
+
+    /// Gives page `to` the first `positions` positions (at most 64) of page `from`; the others become zeros.
+    pub fn copy_page(&mut self, from: u32, to: u32, positions: usize) {
+        assert!(positions <= PAGE_POSITIONS && from.max(to) < self.pages as u32);
+        let (page_bytes, head_bytes, element) = (self.page_bytes(), self.head_bytes(), self.format.bytes());
+        let (from, to) = (from as usize * page_bytes, to as usize * page_bytes);
+        let row_bytes = self.d_head * element;
+        for buffer in [&mut self.keys, &mut self.values] {
+            buffer.bytes_mut().copy_within(from..from + page_bytes, to);
+        }
+        // Keys are stored by coordinate, values by position.
+        for coordinate in self.keys.bytes_mut()[to..][..page_bytes].chunks_exact_mut(PAGE_POSITIONS * element)
+        {
+            coordinate[positions * element..].fill(0);
+        }
+        for head in self.values.bytes_mut()[to..][..page_bytes].chunks_exact_mut(head_bytes) {
+            head[positions * row_bytes..].fill(0);
+        }
+    }
+
     /// Stores position `offset` (below 64) of a page; `k` and `v` are `[n_kv_heads * d_head]`. Half floats are rounded to
     /// nearest, ties to even; beyond their range they become infinite.
     pub fn write(&mut self, page: u32, offset: usize, k: &[f32], v: &[f32]) {
@@ -135,6 +162,24 @@ impl KvLayer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_copied_page_has_the_wanted_positions_and_zeros() {
+        for format in [KvFormat::F16, KvFormat::F32] {
+            let mut layer = KvLayer::new(3, 2, 16, format);
+            let row = |offset: usize| (0..32).map(|i| (1 + offset + i) as f32).collect::<Vec<f32>>();
+            for offset in 0..64 {
+                layer.write(0, offset, &row(offset), &row(offset + 100));
+                layer.write(1, offset, &row(offset + 7), &row(offset + 7));
+            }
+            layer.copy_page(0, 1, 5);
+            (0..5).for_each(|offset| layer.write(2, offset, &row(offset), &row(offset + 100)));
+            for head in 0..2 {
+                assert!(layer.key_tile(1, head) == layer.key_tile(2, head), "{format:?}");
+                assert!(layer.value_tile(1, head) == layer.value_tile(2, head), "{format:?}");
+            }
+        }
+    }
 
     #[test]
     fn positions_land_where_attention_looks() {

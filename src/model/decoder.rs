@@ -1,19 +1,19 @@
-//! The decoder: one forward pass over the rows of a step, in the order of the papers, for every family.
+//! The decoder on our own kernels: one forward pass over the rows of a step, in the order of the papers, for every family.
 
 use super::config::{Gating, ModelConfig, RotaryPairs};
 use super::edits::{Change, Edit, Edits};
 use super::load::{self, BlockWeights, ModelWeights};
 use super::rope::Rope;
-use super::rows::{Input, PageId, Row, Rows, StepOutput};
-use super::{ModelError, ModelOptions, self_test};
+use super::rows::{CaptureSpec, Input, PageId, Row, Rows, StepOutput};
+use super::{ModelError, ModelOptions};
 use crate::kernels::{
     self, Activations, AttentionRow, AttentionShape, Cpu, KvFormat, KvLayer, Precision, Rotary,
 };
 use crate::limits::PAGE_POSITIONS;
 use crate::weights::ModelFile;
 
-/// A loaded model with its KV pages. Owned by one thread; what applies to a row travels with the row.
-pub struct Model {
+/// Packed weights with their KV pages, the backend behind [`super::Model`] that serves by default.
+pub struct CpuModel {
     config: ModelConfig,
     weights: ModelWeights,
     cpu: Cpu,
@@ -47,14 +47,14 @@ struct Scratch {
     chosen: Vec<f32>,
 }
 
-impl Model {
-    /// Packs the weights and proves that every block's hook moves the stream.
-    pub fn load(file: &ModelFile, options: &ModelOptions) -> Result<Model, ModelError> {
+impl CpuModel {
+    /// Packs the weights.
+    pub fn load(file: &ModelFile, options: &ModelOptions) -> Result<CpuModel, ModelError> {
         let (config, weights) = load::load(file, options)?;
         let kv_format = kv_format(options.precision);
         let pages = options.pages.max(2);
         let new_layer = |_| KvLayer::new(pages, config.n_kv_heads, config.d_head, kv_format);
-        let mut model = Model {
+        Ok(CpuModel {
             cpu: Cpu::new(options.isa, options.threads),
             kv: (0..config.n_blocks).map(new_layer).collect(),
             pages,
@@ -62,14 +62,7 @@ impl Model {
             scratch: Scratch::new(options.precision),
             config,
             weights,
-        };
-        self_test::every_hook_moves_the_stream(&mut model)?;
-        Ok(model)
-    }
-
-    /// The configuration alone, before anything is packed.
-    pub fn read_config(file: &ModelFile) -> Result<ModelConfig, ModelError> {
-        load::read_config(file)
+        })
     }
 
     pub fn config(&self) -> &ModelConfig {
@@ -94,6 +87,16 @@ impl Model {
     /// Clears a page for a new owner.
     pub fn reset_page(&mut self, page: PageId) {
         self.kv.iter_mut().for_each(|layer| layer.zero_page(page));
+    }
+
+    /// Whether nothing stands in a page.
+    pub fn page_is_zero(&self, page: PageId) -> bool {
+        self.kv.iter().all(|layer| layer.page_is_zero(page))
+    }
+
+    /// Gives page `to` the first `positions` positions of page `from`; the others become zeros.
+    pub fn copy_page(&mut self, from: PageId, to: PageId, positions: usize) {
+        self.kv.iter_mut().for_each(|layer| layer.copy_page(from, to, positions));
     }
 
     /// Number of weights.
@@ -125,11 +128,12 @@ impl Model {
             rope.set_positions(rows.rows.iter().map(|row| row.position));
         }
         self.embed(rows);
-        let mut captures = Captures::new(rows, self.config.d_model);
+        let mut captures = Captures::new(rows, &self.config);
         for l in 0..self.config.n_blocks {
             self.attention(l, rows, &attention_rows);
+            captures.read_heads(l, &self.scratch.mixed);
             self.mlp(l, rows);
-            captures.read(l, &self.scratch.stream);
+            captures.read_resid(l, &self.scratch.stream);
         }
         out.captures = captures.finish();
         self.head(rows, &mut out.logits);
@@ -265,7 +269,7 @@ fn place(rows: &Rows, row: &Row) -> (PageId, usize) {
 
 /// Applies to each row the edits of its slot that are in force on it. Projections are read from the incoming row, then
 /// all changes are added in the order of their digests.
-fn apply_edits(
+pub(super) fn apply_edits(
     cpu: &Cpu,
     rows: &Rows,
     d: usize,
@@ -295,34 +299,57 @@ fn apply_edits(
 }
 
 /// Reads hook points of the rows that want a capture.
-struct Captures<'a> {
-    /// `(row index, blocks wanted, values so far)`
-    rows: Vec<(usize, &'a [u32], Vec<f32>)>,
+pub(super) struct Captures<'a> {
+    rows: Vec<CapturedRow<'a>>,
     d_model: usize,
+    d_head: usize,
+    d_queries: usize,
+}
+
+struct CapturedRow<'a> {
+    /// Index in the step.
+    index: usize,
+    spec: &'a CaptureSpec,
+    /// `[spec.resid.len(), d_model]`, then `[spec.heads.len(), d_head]`.
+    values: Vec<f32>,
 }
 
 impl<'a> Captures<'a> {
-    fn new(rows: &'a Rows<'a>, d_model: usize) -> Captures<'a> {
+    pub fn new(rows: &'a Rows<'a>, config: &ModelConfig) -> Captures<'a> {
+        let (d_model, d_head) = (config.d_model, config.d_head);
         let wanted = rows.rows.iter().enumerate().filter(|(_, row)| row.wants.capture);
-        let rows = wanted
-            .filter_map(|(index, row)| {
-                let spec = rows.slots[row.slot as usize].capture?;
-                Some((index, &spec.resid[..], Vec::with_capacity(spec.resid.len() * d_model)))
-            })
-            .collect();
-        Captures { rows, d_model }
+        let captured = wanted.filter_map(|(index, row)| {
+            let spec = rows.slots[row.slot as usize].capture?;
+            let len = spec.resid.len() * d_model + spec.heads.len() * d_head;
+            Some(CapturedRow { index, spec, values: vec![0.0; len] })
+        });
+        Captures { rows: captured.collect(), d_model, d_head, d_queries: config.d_queries() }
     }
 
-    fn read(&mut self, l: usize, stream: &[f32]) {
-        for (index, blocks, values) in &mut self.rows {
-            if blocks.contains(&(l as u32)) {
-                values.extend_from_slice(&stream[*index * self.d_model..][..self.d_model]);
+    /// `stream` is `[r, d_model]`, after block `l`.
+    pub fn read_resid(&mut self, l: usize, stream: &[f32]) {
+        let d = self.d_model;
+        for row in &mut self.rows {
+            if let Ok(place) = row.spec.resid.binary_search(&(l as u32)) {
+                row.values[place * d..][..d].copy_from_slice(&stream[row.index * d..][..d]);
             }
         }
     }
 
-    fn finish(self) -> Vec<Vec<f32>> {
-        self.rows.into_iter().map(|(_, _, values)| values).collect()
+    /// `mixed` is `[r, n_heads * d_head]`, what the heads of block `l` give.
+    pub fn read_heads(&mut self, l: usize, mixed: &[f32]) {
+        let d = self.d_head;
+        for row in &mut self.rows {
+            let first = row.spec.resid.len() * self.d_model;
+            for (place, (_, h)) in row.spec.heads.iter().enumerate().filter(|(_, head)| head.0 == l as u32) {
+                let from = row.index * self.d_queries + *h as usize * d;
+                row.values[first + place * d..][..d].copy_from_slice(&mixed[from..][..d]);
+            }
+        }
+    }
+
+    pub fn finish(self) -> Vec<Vec<f32>> {
+        self.rows.into_iter().map(|row| row.values).collect()
     }
 }
 

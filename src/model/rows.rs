@@ -42,10 +42,14 @@ impl SoftRows {
         self.n == 0
     }
 
+    /// Values per row; 0 without rows.
+    pub fn width(&self) -> usize {
+        self.values.len().checked_div(self.n).unwrap_or(0)
+    }
+
     /// Row `i`, `[d_model]`.
     pub fn row(&self, i: usize) -> &[f32] {
-        let width = self.values.len() / self.n;
-        &self.values[i * width..][..width]
+        &self.values[i * self.width()..][..self.width()]
     }
 
     pub fn digest(&self) -> Digest {
@@ -87,6 +91,8 @@ pub struct Row {
 pub struct CaptureSpec {
     /// Blocks whose `resid[l]` is wanted, ascending.
     pub resid: Vec<u32>,
+    /// Heads `(l, h)` whose `head[l][h]` is wanted (one head's output before the output projection), ascending.
+    pub heads: Vec<(u32, u32)>,
 }
 
 /// What the rows of one sequence share. What applies to a row travels with it; the model keeps nothing.
@@ -109,6 +115,7 @@ pub struct Rows<'a> {
 pub struct StepOutput {
     /// `[n, vocab_size]` for the n rows that want logits, in row order.
     pub logits: Vec<f32>,
-    /// For each row that wants a capture, in row order: `[capture.resid.len(), d_model]`.
+    /// For each row that wants a capture, in row order: `[capture.resid.len(), d_model]`, then
+    /// `[capture.heads.len(), d_head]`.
     pub captures: Vec<Vec<f32>>,
 }

@@ -14,6 +14,8 @@ pub struct Condition {
     pub soft_at: u32,
     /// With the seed; `choice` is set by [`Condition::request`].
     pub sampling: Sampling,
+    /// Whose data the rows from `soft_at` on are; zero for nobody's.
+    pub owner: Digest,
     /// Narrows the prefix cache.
     pub cache_salt: Digest,
     pub use_cache: bool,
@@ -34,6 +36,7 @@ impl Condition {
             soft: SoftRows::none(),
             soft_at: 0,
             sampling,
+            owner: Digest::default(),
             cache_salt: Digest::default(),
             use_cache: true,
         }
@@ -48,6 +51,7 @@ impl Condition {
             edits: self.edits.clone(),
             want,
             priority: Priority::Serving,
+            owner: self.owner,
             cache_salt: self.cache_salt,
             use_cache: self.use_cache,
         }

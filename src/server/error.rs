@@ -33,6 +33,7 @@ pub enum ErrorCode {
     VectorNotFound,
     TraitNotFound,
     SoftPromptNotFound,
+    UserDeleted,
     MethodNotAllowed,
     BodyTimeout,
     Conflict,
@@ -89,6 +90,7 @@ impl ErrorCode {
             SoftPromptNotFound => {
                 (StatusCode::NOT_FOUND, "invalid_request_error", "soft_prompt_not_found", None)
             }
+            UserDeleted => (StatusCode::GONE, "invalid_request_error", "user_deleted", Some(false)),
             MethodNotAllowed => {
                 (StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", "method_not_allowed", None)
             }
@@ -300,6 +302,7 @@ impl From<SequenceError> for ApiError {
             SequenceError::CacheTooSmall { .. } => ErrorCode::ContextLengthExceeded,
             SequenceError::ShuttingDown => ErrorCode::ShuttingDown,
             SequenceError::EngineFailed => ErrorCode::SequenceFailed,
+            SequenceError::OwnerDeleted => ErrorCode::UserDeleted,
         };
         ApiError::new(code, error.to_string())
     }

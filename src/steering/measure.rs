@@ -109,7 +109,7 @@ impl Meter {
         reduce: Reduce,
         mut take: impl FnMut(usize, Vec<Vec<f32>>) -> Result<(), SteeringError>,
     ) -> Result<(), SteeringError> {
-        let spec = CaptureSpec { resid: blocks.to_vec() };
+        let spec = CaptureSpec { resid: blocks.to_vec(), ..CaptureSpec::default() };
         let requests = sequences.into_iter().map(|(prompt, from)| {
             request(prompt, Arc::default(), Want::Capture(Capture { spec: spec.clone(), from, reduce }))
         });
@@ -249,6 +249,7 @@ fn request(prompt: Vec<TokenId>, edits: Arc<Edits>, want: Want) -> Request {
         edits,
         want,
         priority: Priority::Job,
+        owner: Digest::default(),
         cache_salt: Digest::of(b"demeanor.measurement"),
         use_cache: true,
     }

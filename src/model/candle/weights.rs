@@ -76,6 +76,14 @@ impl DenseWeights {
         Ok(DenseWeights { config, blocks, output_norm, head: FrozenLinear::new(head), embedding })
     }
 
+    /// Number of weights in products and tables.
+    pub fn parameters(&self) -> u64 {
+        let size = |tensor: &Tensor| tensor.elem_count() as u64;
+        let tied = self.head.weight().id() == self.embedding.id();
+        let tables = size(&self.embedding) + if tied { 0 } else { size(self.head.weight()) };
+        tables + self.blocks.iter().map(DenseBlock::parameters).sum::<u64>()
+    }
+
     /// Cosines and sines for rows at `positions`, one entry per [`ModelConfig::rotaries`].
     pub fn angles(&self, positions: &[u32]) -> Result<Vec<Angles>> {
         let half = self.config.d_head / 2;
@@ -95,6 +103,13 @@ impl DenseWeights {
 }
 
 impl DenseBlock {
+    fn parameters(&self) -> u64 {
+        [&self.q, &self.k, &self.v, &self.attn_output, &self.gate, &self.up, &self.down]
+            .map(|linear| linear.weight().elem_count() as u64)
+            .iter()
+            .sum()
+    }
+
     /// `stream` is `[rows, d_model]`.
     pub fn project(&self, config: &ModelConfig, stream: &Tensor, angles: &Angles) -> Result<Projected> {
         let rows = stream.dim(0)?;

@@ -1,0 +1,301 @@
+//! An engine on a random model of two blocks: what shares a batch, the cache or a sequence changes no bit of an answer.
+
+use super::*;
+use crate::kernels::Precision;
+use crate::model::tiny::{self, D_MODEL, N_BLOCKS, Random, VOCAB_SIZE};
+use crate::model::{BlockEdits, CaptureSpec, Change, Edit, Edits, RowRule, SoftRows, TokenId};
+use std::sync::atomic::Ordering::Relaxed;
+
+fn engine(pages: usize) -> Engine {
+    engine_with(pages, EngineOptions { max_batch: 16, queue: 64, step_budget_ms: 20.0 })
+}
+
+fn engine_with(pages: usize, options: EngineOptions) -> Engine {
+    let model = tiny::load("llama", Precision::Int8, pages);
+    let info = EngineInfo {
+        architecture: "llama".into(),
+        n_blocks: N_BLOCKS as u32,
+        d_model: D_MODEL as u32,
+        n_heads: tiny::N_HEADS as u32,
+        d_head: tiny::D_HEAD as u32,
+        vocab_size: VOCAB_SIZE as u32,
+        context: 2048,
+        trained_context: 4096,
+        parameters: model.parameters(),
+        file_bytes: 0,
+        weights_digest: Digest::default(),
+        arithmetic: "cpu-int8".into(),
+        quantisation: "F32".into(),
+        isa: "any".into(),
+        threads: 1,
+        max_batch: options.max_batch,
+    };
+    Engine::start(model, info, options).expect("a thread starts")
+}
+
+fn tokens(seed: u64, n: usize) -> Vec<TokenId> {
+    let mut random = Random(seed);
+    (0..n).map(|_| random.below(VOCAB_SIZE) as TokenId).collect()
+}
+
+fn soft(seed: u64, n: usize) -> SoftRows {
+    let mut random = Random(seed);
+    SoftRows::new((0..n * D_MODEL).map(|_| random.next()).collect(), n, D_MODEL).expect("right sizes")
+}
+
+fn steered(seed: u64, rows: RowRule) -> Arc<Edits> {
+    let mut random = Random(seed);
+    let delta: Vec<f32> = (0..D_MODEL).map(|_| 0.3 * random.next()).collect();
+    let mut blocks = vec![BlockEdits::default(); N_BLOCKS];
+    blocks[0].resid.push(Edit::new(Change::Add { delta: delta.into() }, rows));
+    Arc::new(Edits::new(blocks))
+}
+
+fn request(prompt: Vec<TokenId>, want: Want) -> Request {
+    Request {
+        prompt,
+        soft: SoftRows::none(),
+        soft_at: 0,
+        edits: Arc::default(),
+        want,
+        priority: Priority::Serving,
+        owner: Digest::default(),
+        cache_salt: Digest::default(),
+        use_cache: true,
+    }
+}
+
+/// Draws `n` tokens and reports the distributions they came from, and those of the prompt with `of_prompt`.
+fn generate(n: u32, of_prompt: bool) -> Want {
+    Want::Generate(Generate {
+        tokens_max: n,
+        stop_tokens: Arc::from([]),
+        sampling: Sampling { temperature: 0.8, seed: 5, ..Sampling::default() },
+        logprobs: Some(VOCAB_SIZE as u32),
+        prompt_logprobs: of_prompt.then_some(VOCAB_SIZE as u32),
+    })
+}
+
+#[derive(Debug, Default, PartialEq)]
+struct Answer {
+    prompt: Vec<TokenLogprob>,
+    tokens: Vec<TokenLogprob>,
+    scored: Vec<Vec<f32>>,
+    captured: Vec<Vec<f32>>,
+}
+
+/// The whole answer and its usage.
+fn finish(mut events: Events) -> Result<(Answer, Usage), SequenceError> {
+    let mut answer = Answer::default();
+    while let Some(event) = events.next_blocking() {
+        match event {
+            Event::Prefilled { prompt, .. } => answer.prompt = prompt,
+            Event::Token { logprob, .. } => answer.tokens.extend(logprob),
+            Event::Scored(scored) => answer.scored = scored,
+            Event::Captured(captured) => answer.captured = captured,
+            Event::Done { usage, .. } => return Ok((answer, usage)),
+            Event::Failed(error) => return Err(error),
+        }
+    }
+    panic!("the events end without an end");
+}
+
+fn run(engine: &Engine, request: Request) -> (Answer, Usage) {
+    finish(engine.submit(request).expect("accepted")).expect("no failure")
+}
+
+/// The same without the cache.
+fn alone(engine: &Engine, request: &Request) -> Answer {
+    run(engine, Request { use_cache: false, ..request.clone() }).0
+}
+
+fn owner(name: &str) -> Digest {
+    Digest::of(name.as_bytes())
+}
+
+#[test]
+fn a_second_request_computes_only_rows_that_differ() {
+    let engine = engine(32);
+    let shared = tokens(1, 90);
+    for (at, rows) in [(0, 0), (0, 4), (1, 4), (40, 7), (90, 4)] {
+        let ask = |tail: u64| Request {
+            prompt: [shared.clone(), tokens(tail, 9)].concat(),
+            soft: if rows == 0 { SoftRows::none() } else { soft(3, rows) },
+            soft_at: at,
+            owner: owner(&format!("{at}-{rows}")),
+            ..request(vec![], generate(6, false))
+        };
+        run(&engine, ask(10));
+        let (answer, usage) = run(&engine, ask(11));
+        assert_eq!(usage.cached_tokens, 90, "{rows} soft rows at {at}");
+        assert_eq!(answer, alone(&engine, &ask(11)), "{rows} soft rows at {at}");
+        // A prompt that is there as a whole computes its last row.
+        assert_eq!(run(&engine, ask(11)).1.cached_tokens, 98);
+    }
+}
+
+/// Random prompts over few beginnings, soft rows, edits and owners, all at once and twice: each as without a cache.
+#[test]
+fn whatever_the_cache_gives_is_what_would_have_been_computed() {
+    let engine = engine(24);
+    let mut random = Random(7);
+    let requests: Vec<Request> = (0..48)
+        .map(|_| {
+            let prompt = [
+                tokens(random.below(2) as u64, 1 + random.below(150)),
+                tokens(10 + random.below(3) as u64, random.below(40)),
+            ]
+            .concat();
+            let rows = random.below(3) * 3;
+            let rule = [RowRule::All, RowRule::Response, RowRule::First(2)][random.below(3)];
+            Request {
+                soft: if rows == 0 { SoftRows::none() } else { soft(random.below(2) as u64, rows) },
+                soft_at: [0, 1, prompt.len() as u32 / 2, prompt.len() as u32][random.below(4)],
+                edits: if random.below(2) == 0 { Arc::default() } else { steered(1, rule) },
+                owner: [Digest::default(), owner("a"), owner("b")][random.below(3)],
+                prompt,
+                ..request(vec![], generate(1 + random.below(70) as u32, random.below(4) == 0))
+            }
+        })
+        .collect();
+    let wanted: Vec<Answer> = requests.iter().map(|request| alone(&engine, request)).collect();
+    for round in 0..2 {
+        let events: Vec<_> =
+            requests.iter().map(|request| engine.submit(request.clone()).expect("accepted")).collect();
+        for (index, (events, wanted)) in events.into_iter().zip(&wanted).enumerate() {
+            assert_eq!(&finish(events).expect("no failure").0, wanted, "round {round}, request {index}");
+        }
+    }
+    let stats = engine.stats();
+    assert!(stats.prefix_cache_hits_tokens_total.load(Relaxed) > 1000, "{stats:?}");
+    assert!(stats.preemptions_total.load(Relaxed) > 0, "{stats:?}");
+    assert_eq!(stats.kv_pages_in_use.load(Relaxed), 0);
+}
+
+#[test]
+fn soft_rows_change_what_follows_them_only() {
+    let engine = engine(8);
+    let prompt = tokens(1, 80);
+    let plain = alone(&engine, &request(prompt.clone(), generate(1, true)));
+    assert_eq!(plain.prompt.len(), 79);
+    for at in [0, 1, 30, 64, 79, 80] {
+        let with = Request { soft: soft(2, 4), soft_at: at, ..request(prompt.clone(), generate(1, true)) };
+        let answer = alone(&engine, &with);
+        assert_eq!(answer.prompt.len(), 79, "one per token but the first");
+        // Entry i is token i + 1 given what is before it: the first to change is that of the token behind the soft rows.
+        let unchanged = (at as usize).saturating_sub(1);
+        assert_eq!(answer.prompt[..unchanged], plain.prompt[..unchanged], "at {at}");
+        let changed = |i: usize| answer.prompt[i].logprob != plain.prompt[i].logprob;
+        assert!((unchanged..79).all(changed), "at {at}");
+        assert_ne!(answer.tokens, plain.tokens, "at {at}");
+        let (_, usage) = run(&engine, with);
+        assert_eq!((usage.prompt_tokens, usage.soft_rows), (80, 4));
+    }
+}
+
+/// The context holds soft rows too, and no more of them than there is room for.
+#[test]
+fn soft_rows_count_as_positions() {
+    let engine = engine(40);
+    for (tokens_given, rows, fits) in [(2043, 4, true), (2044, 4, false), (2044, 3, true), (2048, 0, false)] {
+        let soft = if rows == 0 { SoftRows::none() } else { soft(1, rows) };
+        let given = Request { soft, ..request(tokens(1, tokens_given), generate(1, false)) };
+        assert_eq!(engine.submit(given).is_ok(), fits, "{tokens_given} {rows}");
+    }
+    let misplaced = Request { soft: soft(1, 4), soft_at: 11, ..request(tokens(1, 10), generate(1, false)) };
+    assert!(matches!(engine.submit(misplaced), Err(SubmitError::Shape(_))));
+    let wide = SoftRows::new(vec![0.0; 2 * 32], 2, 32).expect("right sizes");
+    let wide = Request { soft: wide, ..request(tokens(1, 10), generate(1, false)) };
+    assert!(matches!(engine.submit(wide), Err(SubmitError::Shape(_))), "rows of another width");
+}
+
+#[test]
+fn captures_and_scores_see_soft_rows() {
+    let engine = engine(8);
+    let prompt = tokens(1, 70);
+    let spec = CaptureSpec { resid: vec![0, 1], ..CaptureSpec::default() };
+    let capture = |from| Want::Capture(Capture { spec: spec.clone(), from, reduce: Reduce::Each });
+    let plain = alone(&engine, &request(prompt.clone(), capture(0)));
+    let with = |want| Request { soft: soft(2, 4), soft_at: 30, ..request(prompt.clone(), want) };
+    let captured = alone(&engine, &with(capture(0))).captured;
+    assert_eq!(captured.len(), 70, "tokens only");
+    assert_eq!(captured[..30], plain.captured[..30]);
+    assert!((30..70).all(|i| captured[i] != plain.captured[i]));
+    assert_eq!(alone(&engine, &with(capture(50))).captured, captured[50..]);
+    // What a score says of the next token is what generating says.
+    let next = alone(&engine, &with(generate(1, false))).tokens.remove(0);
+    let scored = alone(&engine, &with(Want::Score(vec![vec![next.id]]))).scored;
+    assert_eq!(scored, [[next.logprob]]);
+}
+
+#[test]
+fn forgetting_ends_and_wipes_one_owner_and_touches_nobody_else() {
+    let engine = engine(64);
+    let ask = |name: &str, prompt: u64, n: u32| Request {
+        soft: soft(if name == "a" { 1 } else { 2 }, 4),
+        soft_at: 40,
+        owner: owner(name),
+        ..request(tokens(prompt, 100), generate(n, false))
+    };
+    let wanted = alone(&engine, &ask("b", 1, 300));
+    // Idle pages of the past, in the cache and free.
+    run(&engine, ask("a", 1, 5));
+    run(&engine, Request { use_cache: false, ..ask("a", 2, 5) });
+    run(&engine, request(tokens(1, 100), generate(5, false)));
+    let mut running = engine.submit(ask("a", 1, 1900)).expect("accepted");
+    let neighbour = engine.submit(ask("b", 1, 300)).expect("accepted");
+    while !matches!(running.next_blocking(), Some(Event::Token { .. })) {}
+    let waiting: Vec<_> = (0..20).map(|i| engine.submit(ask("a", 50 + i, 50)).expect("accepted")).collect();
+    assert!(engine.owner_pages(owner("a")) >= 3);
+    let forgotten = engine.forget_blocking(owner("a"));
+    assert!(forgotten.sequences > 1 && forgotten.pages >= 3, "{forgotten:?}");
+    assert_eq!(engine.owner_pages(owner("a")), 0);
+    for events in waiting.into_iter().chain([running]) {
+        assert_eq!(finish(events).map(|_| ()), Err(SequenceError::OwnerDeleted));
+    }
+    assert_eq!(finish(neighbour).expect("goes on").0, wanted);
+    // What was on its way ends too, and a page that all may share is still there.
+    let late = engine.submit(ask("a", 1, 5)).expect("accepted");
+    assert_eq!(finish(late).map(|_| ()), Err(SequenceError::OwnerDeleted));
+    assert_eq!(engine.owner_pages(owner("a")), 0);
+    assert_eq!(run(&engine, request(tokens(1, 100), generate(5, false))).1.cached_tokens, 99);
+    assert_eq!(engine.forget_blocking(owner("nobody")), Forgotten::default());
+    assert_eq!(engine.forget_blocking(Digest::default()), Forgotten::default());
+}
+
+/// Two owners with the same rows have pages of their own.
+#[test]
+fn owners_share_no_page_from_their_rows_on() {
+    let engine = engine(64);
+    let ask = |name: &str| Request {
+        soft: soft(1, 4),
+        soft_at: 70,
+        owner: owner(name),
+        ..request(tokens(1, 200), generate(1, false))
+    };
+    run(&engine, ask("a"));
+    assert_eq!(run(&engine, ask("b")).1.cached_tokens, 70, "what precedes their rows is nobody's");
+    assert_eq!(run(&engine, ask("b")).1.cached_tokens, 199);
+    let pages = (engine.owner_pages(owner("a")), engine.owner_pages(owner("b")));
+    // Rows 64 to 203 are three pages; the second run of `b` left its copy of the last one behind.
+    assert_eq!(pages, (3, 4));
+}
+
+/// Where everything is one owner's, nothing at all is left in the cache's memory.
+#[test]
+fn no_byte_of_a_forgotten_owner_is_left() {
+    let engine = engine(32);
+    let ask = |prompt: u64| Request {
+        soft: soft(1, 4),
+        owner: owner("a"),
+        ..request(tokens(prompt, 150), generate(20, false))
+    };
+    let score = Request { ..ask(9) };
+    let events: Vec<_> = (0..4).map(|i| engine.submit(ask(i)).expect("accepted")).collect();
+    events.into_iter().for_each(|events| drop(finish(events)));
+    let choices = (0..6).map(|i| tokens(i, 70)).collect();
+    run(&engine, Request { want: Want::Score(choices), ..score });
+    assert!(engine.nonzero_pages() >= 12);
+    engine.forget_blocking(owner("a"));
+    assert_eq!(engine.nonzero_pages(), 0);
+}
