@@ -2,14 +2,19 @@
 //! The listener, the shutdown signal and the port are arguments, so tests start it on port 0.
 
 use crate::config::{Activations, Backend, Device, Settings};
+use crate::encoder::{EncoderHandle, Source};
 use crate::engine::{Engine, EngineInfo, EngineOptions};
 use crate::kernels::{Isa, Precision};
 use crate::limits::PAGE_POSITIONS;
 use crate::model::{Model, ModelConfig, ModelOptions};
+use crate::persona::Personas;
 use crate::server;
+use crate::server::Parts;
 pub use crate::server::{Context, Front};
 use crate::steering::{Library, LibraryOptions};
+use crate::store::Store;
 use crate::text::Text;
+use crate::users::{Projector, Recency, Users, UsersError, UsersOptions, shipped_projector};
 use crate::weights::{self, ModelFile, WeightsError};
 use std::future::Future;
 use std::net::SocketAddr;
@@ -88,7 +93,57 @@ pub fn load(settings: &Settings, path: &Path) -> Result<Arc<Context>, AppError> 
     let options = LibraryOptions { data_dir: &settings.data_dir, max_dose: settings.max_dose };
     let library = Library::start(engine.clone(), text.clone(), options)
         .map_err(|error| AppError::Config(error.to_string()))?;
-    Ok(Arc::new(Context::new(engine, text, library, model_name(&settings.model), settings.clone())))
+    let store = Store::open(&settings.data_dir).map_err(|error| AppError::Config(error.to_string()))?;
+    let encoder = EncoderHandle::new(match &settings.encoder {
+        Some(folder) => Source::Folder(folder.clone()),
+        None => Source::Catalogue,
+    });
+    let users = users(settings, &engine, &store, &encoder)?;
+    let personas = Personas::open(store).map_err(|error| AppError::Failed(error.to_string()))?;
+    let model = model_name(&settings.model);
+    Ok(Arc::new(Context::new(Parts {
+        engine,
+        text,
+        library,
+        encoder,
+        users,
+        personas,
+        model,
+        settings: settings.clone(),
+    })))
+}
+
+/// The people of a data folder, with the projector that was named or the one that ships for this model.
+fn users(
+    settings: &Settings,
+    engine: &Engine,
+    store: &Store,
+    encoder: &EncoderHandle,
+) -> Result<Users, AppError> {
+    let projector = match &settings.projector {
+        Some(path) => {
+            let bytes = std::fs::read(path)
+                .map_err(|error| AppError::File(format!("--projector {}: {error}", path.display())))?;
+            let bad = |error| AppError::File(format!("--projector {}: {error}", path.display()));
+            Some(Projector::read(&bytes).map_err(bad)?)
+        }
+        None => shipped_projector(engine.info().weights_digest),
+    };
+    let recency = match settings.history_half_life_days {
+        Some(days) => Recency::HalfLife { days },
+        None => Recency::Uniform,
+    };
+    let options = UsersOptions {
+        store: store.clone(),
+        engine: engine.clone(),
+        encoder: encoder.clone(),
+        projector,
+        recency,
+    };
+    Users::start(options).map_err(|error| match error {
+        UsersError::DoesNotFit(message) => AppError::Config(format!("--projector: {message}")),
+        other => AppError::Failed(other.to_string()),
+    })
 }
 
 /// The name that answers carry: the catalogue's, or the file's without its extension.

@@ -69,12 +69,20 @@ pub struct Settings {
     pub extract_wait_seconds: f32,
     /// Where vectors are kept; XDG data folder by default.
     pub data_dir: PathBuf,
+    /// File that makes soft prompts of users; `None`: the one that ships for the model, if there is one.
+    pub projector: Option<PathBuf>,
+    /// A history item of this many days counts half; `None`: age does not count.
+    pub history_half_life_days: Option<f64>,
+    /// Folder of the sentence encoder; `None`: the catalogue's, fetched when it is first needed.
+    pub encoder: Option<PathBuf>,
     /// Whether requests may carry directions inline.
     pub allow_inline_vectors: bool,
     /// Memory of the KV cache in bytes.
     pub kv_bytes: usize,
     /// Most tokens of one answer; `None`: until the context ends.
     pub max_output_tokens: Option<u32>,
+    /// Header in which a trusted proxy says who asks; then `user` of a body says nothing.
+    pub user_header: Option<String>,
     /// Origins that browsers may call from.
     pub cors_origins: Vec<String>,
     /// Host names that requests may carry besides loopback names and `host`.

@@ -74,6 +74,13 @@ pub const COMPLETION_TOP_ENTRIES_MAX: u64 = 1_000_000;
 pub const INTERVENTIONS_MAX: usize = 8;
 /// Characters of a steering expression.
 pub const EXPRESSION_BYTES_MAX: usize = 1024;
+/// System text of a persona: a character card with its scenario and examples.
+pub const PERSONA_SYSTEM_BYTES_MAX: usize = 64 << 10;
+pub const PERSONA_DESCRIPTION_BYTES_MAX: usize = 4 << 10;
+/// Personas of one page of a listing, when nothing else is asked for.
+pub const PERSONAS_PAGE: usize = 100;
+/// Names that `GET /v1/models` lists for personas unless asked for more: clients show them in a menu.
+pub const PERSONA_MODELS_LISTED: usize = 200;
 /// Rows of a soft prompt.
 pub const SOFT_ROWS_MAX: usize = 64;
 
@@ -96,6 +103,57 @@ pub const CONTRAST_TEXT_BYTES_MAX: usize = 4096;
 /// Stored vectors of one model; listing them stays quick.
 pub const VECTORS_MAX: usize = 1024;
 
+// ---- users ----
+/// Users or items on one page of a listing.
+pub const USERS_PAGE_MAX: usize = 1000;
+pub const HISTORY_PAGE_MAX: usize = 1000;
+/// Body of one addition to a history; parsed JSON takes up to thirty times its text. A larger history comes in parts:
+/// each part is one transaction.
+pub const HISTORY_BODY_BYTES_MAX: usize = 2 << 20;
+/// Items of one addition; the transaction takes well under a second.
+pub const HISTORY_ITEMS_AT_ONCE_MAX: usize = 10_000;
+/// Text or input of one item: a long letter. The encoder sees its beginning.
+pub const HISTORY_TEXT_BYTES_MAX: usize = 64 << 10;
+/// Session or source of an item.
+pub const HISTORY_LABEL_BYTES_MAX: usize = 256;
+/// Characters of an item's input that the encoder sees before the text; the encoder reads some thousand in all.
+pub const HISTORY_INPUT_CHARS_EMBEDDED: usize = 300;
+/// Bytes of the texts of one user: an export holds them all in memory.
+pub const HISTORY_BYTES_MAX: u64 = 64 << 20;
+/// Items that an addition embeds before it answers: some hundred milliseconds. More are embedded in the background.
+pub const HISTORY_EMBEDDED_INLINE_MAX: usize = 64;
+/// Items read from the store at once to be embedded, and the wait after a failure.
+pub const EMBEDDING_ITEMS_READ: usize = 1024;
+pub const EMBEDDING_RETRY_SECONDS: u64 = 60;
+/// Texts of one call of the encoder in the background; requests in between wait no longer than that.
+pub const EMBEDDING_BATCH: usize = 16;
+/// Soft prompts of users kept in memory: 4 rows of 576 take 9 KiB, so all of a small server's users; of projectors that
+/// look at the request the embeddings of the items, 1.5 KiB each.
+pub const USER_PROMPTS_IN_MEMORY_BYTES_MAX: usize = 128 << 20;
+
+// ---- store ----
+/// Writes that wait for the store's thread; further ones wait outside.
+pub const STORE_WRITES_WAITING_MAX: usize = 1024;
+/// Writes of one transaction: a sync of the disk is shared, and a group is undone within milliseconds.
+pub const STORE_GROUP_MAX: usize = 256;
+/// Connections that read; each holds a cache of 2 MB.
+pub const STORE_READERS: usize = 4;
+/// How long a connection waits for another process, a backup for instance.
+pub const STORE_BUSY_MS_MAX: u64 = 5000;
+/// The log's file is cut back to this when it was emptied.
+pub const STORE_LOG_BYTES_MAX: i64 = 64 << 20;
+/// One blob: four times the largest vector file.
+pub const BLOB_BYTES_MAX: u64 = 4 * UPLOAD_BYTES_MAX as u64;
+pub const STORE_PERSONAS_MAX: u64 = 1000;
+/// Versions of one persona; each change makes one and none is forgotten.
+pub const STORE_PERSONA_VERSIONS_MAX: u64 = 10_000;
+pub const STORE_USERS_MAX: u64 = 100_000;
+/// Items of one history: their embeddings take 77 MB, and aggregating them some milliseconds.
+pub const STORE_HISTORY_ITEMS_MAX: u64 = 50_000;
+/// Reports of one kind and subject; the newest are kept.
+pub const STORE_REPORTS_KEPT: i64 = 32;
+/// Finished jobs that can still be asked for.
+pub const STORE_JOBS_KEPT: i64 = 256;
 // ---- projectors ----
 /// Largest projector file: one layer of 8 rows of d_model 4096 from an embedding of 1024, in half floats, twice.
 pub const PROJECTOR_BYTES_MAX: usize = 128 << 20;
@@ -149,6 +207,8 @@ pub const VOCABULARY_MAX: u32 = 1 << 21;
 // ---- sentence encoder ----
 /// Texts of one embeddings request: some 10 seconds of work for two cores when all are long.
 pub const EMBEDDING_TEXTS_MAX: usize = 256;
+/// How long an embeddings request waits for those before it; then it is answered 503.
+pub const EMBEDDING_WAIT_SECONDS_MAX: u64 = 30;
 /// Bytes of one text that are read; 256 tokens of ordinary text end far before.
 pub const ENCODER_TEXT_BYTES_MAX: usize = 32 << 10;
 /// Header of an encoder's safetensors file: 24 layers take 50 KiB.

@@ -2,7 +2,9 @@
 
 use demeanor::app;
 use demeanor::config::{Activations, Backend, Device, Settings};
+use demeanor::encoder::DEFAULT_ENCODER;
 use demeanor::engine::Engine;
+use demeanor::weights::{Cache, Fetcher};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -41,6 +43,20 @@ impl TestModel {
         }
         path
     }
+}
+
+/// The folder of the sentence encoder. `DEMEANOR_TEST_ENCODER` names a copy at hand; else it is fetched into
+/// `target/test-models` the way `demeanor pull` does it.
+pub fn encoder_folder() -> PathBuf {
+    static FETCH: Mutex<()> = Mutex::new(());
+    if let Some(path) = std::env::var_os("DEMEANOR_TEST_ENCODER") {
+        return path.into();
+    }
+    let _one_at_a_time = FETCH.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let cache = Cache::at(Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-models"));
+    let fetcher = Fetcher { cache, ..Fetcher::from_environment().expect("an environment") };
+    let found = fetcher.locate_encoder(DEFAULT_ENCODER).expect("a name of the catalogue");
+    found.unwrap_or_else(|| fetcher.pull_encoder(DEFAULT_ENCODER, &mut ()).expect("the encoder is fetched"))
 }
 
 /// What makes one shared server differ from another.
@@ -95,9 +111,13 @@ impl Setup {
             max_dose: 1.0,
             extract_wait_seconds: 120.0,
             data_dir: data_dir(),
+            projector: None,
+            history_half_life_days: None,
+            encoder: Some(encoder_folder()),
             allow_inline_vectors: true,
             kv_bytes: 512 << 20,
             max_output_tokens: None,
+            user_header: None,
             cors_origins: Vec::new(),
             allowed_hosts: Vec::new(),
             queue: 64,
@@ -171,6 +191,11 @@ impl Response {
 }
 
 impl Server {
+    /// What the server's routes work on.
+    pub fn context(&self) -> &app::Context {
+        &self._running.context
+    }
+
     pub fn get(&self, path: &str) -> Response {
         self.send("GET", path, &[], b"")
     }

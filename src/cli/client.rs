@@ -7,6 +7,9 @@ use std::ops::ControlFlow;
 use std::sync::mpsc;
 use std::time::Duration;
 
+/// Largest answer that is read: the largest vector file and more.
+const ANSWER_BYTES_MAX: u64 = 64 << 20;
+
 /// A server and the key it wants, if any.
 pub struct Client {
     base: String,
@@ -34,6 +37,52 @@ impl Client {
         let ours = list["data"].as_array()?.iter().filter(|model| model["owned_by"] == "demeanor");
         let names: Vec<String> = ours.filter_map(|model| Some(model["id"].as_str()?.to_owned())).collect();
         (!names.is_empty()).then_some(names)
+    }
+
+    /// One request with an answer in one piece; the bytes of a 2xx, else the server's refusal as an error. `body` is a
+    /// content type with bytes.
+    pub fn call(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<(&str, Vec<u8>)>,
+        headers: &[(&str, &str)],
+    ) -> Result<Vec<u8>, CliError> {
+        let (kind, bytes) = body.unwrap_or(("application/json", Vec::new()));
+        let mut request = ureq::http::Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.base))
+            .header("content-type", kind)
+            .header("authorization", self.authorization());
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request
+            .body(bytes)
+            .map_err(|error| CliError::failed(format!("`{}{path}` cannot be asked: {error}", self.base)))?;
+        let mut response = self.agent.run(request).map_err(|error| unreachable(&self.base, &error))?;
+        let is_ok = response.status().is_success();
+        let bytes = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
+        let bytes = bytes.map_err(|error| CliError::failed(format!("the answer broke off: {error}")))?;
+        if is_ok {
+            return Ok(bytes);
+        }
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        Err(refused(&serde_json::from_str(&text).unwrap_or(Value::String(text))))
+    }
+
+    /// The same in JSON both ways.
+    pub fn json(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+        headers: &[(&str, &str)],
+    ) -> Result<Value, CliError> {
+        let body = body.map(|body| ("application/json", body.to_string().into_bytes()));
+        let bytes = self.call(method, path, body, headers)?;
+        serde_json::from_slice(&bytes)
+            .map_err(|error| CliError::failed(format!("the server's answer is no JSON: {error}")))
     }
 
     fn authorization(&self) -> String {

@@ -4,6 +4,7 @@ mod client;
 mod embed;
 mod extract;
 mod ls;
+mod persona;
 mod pull;
 mod run;
 mod serve;
@@ -70,6 +71,7 @@ enum Verb {
     Ls(ls::Ls),
     Extract(extract::ExtractArgs),
     Vectors(vectors::VectorsArgs),
+    Persona(persona::PersonaArgs),
     Traits(traits::TraitsArgs),
     Embed(embed::EmbedArgs),
 }
@@ -84,6 +86,7 @@ pub fn main() -> ExitCode {
         Verb::Ls(args) => ls::ls(args),
         Verb::Extract(args) => extract::extract(args),
         Verb::Vectors(args) => vectors::vectors(args),
+        Verb::Persona(args) => persona::persona(args),
         Verb::Traits(args) => traits::traits(args),
         Verb::Embed(args) => embed::embed(args),
     };

@@ -45,6 +45,9 @@ pub struct ServeArgs {
     /// Refuse directions that a request carries inline
     #[arg(long, env = "DEMEANOR_NO_INLINE_VECTORS")]
     pub no_inline_vectors: bool,
+    /// Header in which a trusted proxy says who asks; `user` in a body then says nothing
+    #[arg(long, env = "DEMEANOR_USER_HEADER", value_name = "NAME")]
+    pub user_header: Option<String>,
     /// Origin whose pages may call this server from a browser (repeatable)
     #[arg(long, env = "DEMEANOR_CORS_ORIGIN", value_delimiter = ',')]
     pub cors_origin: Vec<String>,
@@ -89,6 +92,17 @@ pub struct ModelArgs {
     /// Folder for vectors; default: demeanor in the XDG data folder
     #[arg(long, env = "DEMEANOR_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
+    /// File that makes soft prompts of users' histories (`demeanor embed train` writes one); default: the one that
+    /// ships for the model
+    #[arg(long, env = "DEMEANOR_PROJECTOR")]
+    pub projector: Option<PathBuf>,
+    /// Days after which a history item counts half in a soft prompt; without it age does not count
+    #[arg(long, env = "DEMEANOR_HISTORY_HALF_LIFE")]
+    pub history_half_life: Option<f64>,
+    /// Folder of the sentence encoder (config.json, tokenizer.json, model.safetensors and the rest, as
+    /// sentence-transformers keeps them); default: all-minilm-l6-v2, fetched when it is first needed
+    #[arg(long, env = "DEMEANOR_ENCODER")]
+    pub encoder: Option<PathBuf>,
 }
 
 impl ModelArgs {
@@ -121,6 +135,9 @@ impl ModelArgs {
         let device = Device::parse(&self.device).ok_or_else(|| {
             CliError::config(format!("--device {}: allowed are cpu and cuda:N", self.device))
         })?;
+        if self.history_half_life.is_some_and(|days| !(days > 0.0 && days <= 1e6)) {
+            return Err(CliError::config("--history-half-life must be above 0 and at most 1000000 days"));
+        }
         Ok(Settings {
             model: self.model.clone(),
             aliases: Vec::new(),
@@ -138,9 +155,13 @@ impl ModelArgs {
             max_dose: limits::DOSE_MAX,
             extract_wait_seconds: 600.0,
             data_dir: self.data_dir.clone().unwrap_or_else(default_data_dir),
+            projector: self.projector.clone(),
+            history_half_life_days: self.history_half_life,
+            encoder: self.encoder.clone(),
             allow_inline_vectors: true,
             kv_bytes: self.kv_mib.clamp(1, 1 << 20) << 20,
             max_output_tokens: None,
+            user_header: None,
             cors_origins: Vec::new(),
             allowed_hosts: Vec::new(),
             queue: limits::QUEUE_MAX,
@@ -173,6 +194,10 @@ impl ServeArgs {
         if !(0.0..=3600.0).contains(&self.extract_wait) {
             return Err(CliError::config("--extract-wait must be 0 to 3600 seconds"));
         }
+        let is_header = |name: &String| axum::http::HeaderName::from_bytes(name.as_bytes()).is_ok();
+        if let Some(name) = self.user_header.as_ref().filter(|name| !is_header(name)) {
+            return Err(CliError::config(format!("--user-header `{name}` is no name of a header")));
+        }
         Ok(Settings {
             aliases: self.alias.clone(),
             host: self.host.clone(),
@@ -182,6 +207,7 @@ impl ServeArgs {
             extract_wait_seconds: self.extract_wait,
             allow_inline_vectors: !self.no_inline_vectors,
             max_output_tokens: self.max_output_tokens,
+            user_header: self.user_header.clone(),
             cors_origins: self.cors_origin.clone(),
             allowed_hosts: self.allowed_host.clone(),
             queue: self.queue,

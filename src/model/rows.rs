@@ -12,15 +12,26 @@ pub type PageId = u32;
 /// Rows of input embeddings that stand in a sequence like tokens. They enter after any embedding scaling.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SoftRows {
-    /// `[n, d_model]`, row-major.
-    values: Arc<[f32]>,
+    values: Arc<Values>,
     n: usize,
     digest: Digest,
 }
 
+/// `[n, d_model]`, row-major. They may stand for a person: wiped when the last holder is gone.
+#[derive(Debug, PartialEq)]
+struct Values(Vec<f32>);
+
+impl Drop for Values {
+    fn drop(&mut self) {
+        self.0.fill(0.0);
+        // Else the compiler sees that nobody reads the zeros.
+        std::hint::black_box(&self.0);
+    }
+}
+
 impl SoftRows {
     pub fn none() -> SoftRows {
-        SoftRows { values: Arc::from([]), n: 0, digest: Digest::default() }
+        SoftRows { values: Arc::new(Values(Vec::new())), n: 0, digest: Digest::default() }
     }
 
     /// `values` is `[n, d_model]`; `None` when its length is not `n * d_model` or a value is not finite.
@@ -31,7 +42,7 @@ impl SoftRows {
         }
         let mut digester = Digester::new("demeanor.soft-rows/1");
         digester.floats(&values);
-        Some(SoftRows { values: values.into(), n, digest: digester.finish() })
+        Some(SoftRows { values: Arc::new(Values(values)), n, digest: digester.finish() })
     }
 
     pub fn len(&self) -> usize {
@@ -44,12 +55,22 @@ impl SoftRows {
 
     /// Values per row; 0 without rows.
     pub fn width(&self) -> usize {
-        self.values.len().checked_div(self.n).unwrap_or(0)
+        self.values.0.len().checked_div(self.n).unwrap_or(0)
     }
 
     /// Row `i`, `[d_model]`.
     pub fn row(&self, i: usize) -> &[f32] {
-        &self.values[i * self.width()..][..self.width()]
+        &self.values.0[i * self.width()..][..self.width()]
+    }
+
+    /// All rows, `[n, d_model]`.
+    pub fn values(&self) -> &[f32] {
+        &self.values.0
+    }
+
+    /// Memory they take.
+    pub fn bytes(&self) -> usize {
+        self.values.0.len() * size_of::<f32>()
     }
 
     pub fn digest(&self) -> Digest {

@@ -1,5 +1,22 @@
-//! Resolution of what a request names to a Condition. No personas are stored yet; a condition is plan + sampling.
+//! Stored personas, and the resolution of what a request names to a [`Condition`].
+//!
+//! A persona is a system text, a steering plan, a soft prompt and sampling defaults under one name. Its versions never
+//! change: a request works on the version it began with, whatever is stored or deleted meanwhile. [`persona_digest`]
+//! says what a persona comes to on the loaded model; [`Condition::digest`] adds the user and the request.
+//! Not here: what a request's fields look like (`server`), vectors (`steering`), people (`users`).
 
 mod condition;
+mod digests;
+mod error;
+mod library;
+mod sampling;
+mod soft;
+mod spec;
 
 pub use condition::{Condition, Serving};
+pub use digests::{PersonaParts, PersonaSoft, persona_digest};
+pub use error::PersonaError;
+pub use library::{Expected, Personas};
+pub use sampling::SamplingDefaults;
+pub use soft::{Offer, OfferedRows, Source, one_of};
+pub use spec::{Persona, PersonaSpec};

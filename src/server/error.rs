@@ -2,8 +2,10 @@
 
 use crate::engine::{SequenceError, SubmitError};
 use crate::limits;
+use crate::persona::PersonaError;
 use crate::steering::SteeringError;
 use crate::text::TextError;
+use crate::users::UsersError;
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
@@ -30,6 +32,8 @@ pub enum ErrorCode {
     RouteNotFound,
     ModelNotFound,
     PersonaNotFound,
+    UserNotFound,
+    HistoryItemNotFound,
     VectorNotFound,
     TraitNotFound,
     SoftPromptNotFound,
@@ -37,7 +41,9 @@ pub enum ErrorCode {
     MethodNotAllowed,
     BodyTimeout,
     Conflict,
+    PreconditionFailed,
     BodyTooLarge,
+    HistoryFull,
     UnsupportedMediaType,
     WrongHost,
     VectorDoesNotFit,
@@ -47,9 +53,11 @@ pub enum ErrorCode {
     QueueFull,
     Busy,
     Loading,
+    EncoderNotReady,
     VectorNotReady,
     ShuttingDown,
     SequenceFailed,
+    DiskFull,
     Internal,
 }
 
@@ -85,6 +93,10 @@ impl ErrorCode {
             RouteNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "route_not_found", None),
             ModelNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "model_not_found", None),
             PersonaNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "persona_not_found", None),
+            UserNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "user_not_found", None),
+            HistoryItemNotFound => {
+                (StatusCode::NOT_FOUND, "invalid_request_error", "history_item_not_found", None)
+            }
             VectorNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "vector_not_found", None),
             TraitNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "trait_not_found", None),
             SoftPromptNotFound => {
@@ -98,7 +110,11 @@ impl ErrorCode {
                 (StatusCode::REQUEST_TIMEOUT, "invalid_request_error", "body_timeout", Some(false))
             }
             Conflict => (StatusCode::CONFLICT, "invalid_request_error", "conflict", Some(false)),
+            PreconditionFailed => {
+                (StatusCode::PRECONDITION_FAILED, "invalid_request_error", "precondition_failed", None)
+            }
             BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", "body_too_large", None),
+            HistoryFull => (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", "history_full", None),
             UnsupportedMediaType => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", "unsupported_media_type", None)
             }
@@ -118,6 +134,9 @@ impl ErrorCode {
             QueueFull => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "queue_full", None),
             Busy => (StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", "busy", None),
             Loading => (StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", "loading", None),
+            EncoderNotReady => {
+                (StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", "encoder_not_ready", None)
+            }
             VectorNotReady => {
                 (StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", "vector_not_ready", None)
             }
@@ -127,6 +146,7 @@ impl ErrorCode {
             SequenceFailed => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "server_error", "sequence_failed", Some(false))
             }
+            DiskFull => (StatusCode::INSUFFICIENT_STORAGE, "server_error", "disk_full", Some(false)),
             Internal => (StatusCode::INTERNAL_SERVER_ERROR, "server_error", "internal_error", Some(false)),
         };
         Meaning { status, kind, code, retry }
@@ -252,6 +272,41 @@ impl From<SteeringError> for ApiError {
             Some(seconds) => plain.retry_after(seconds),
             None => plain,
         }
+    }
+}
+
+impl From<PersonaError> for ApiError {
+    fn from(error: PersonaError) -> ApiError {
+        use PersonaError as E;
+        let code = match &error {
+            E::BadName { .. } | E::TooLong { .. } | E::TwoSoftPrompts { .. } => ErrorCode::InvalidValue,
+            E::Unknown { .. } | E::UnknownVersion { .. } => ErrorCode::PersonaNotFound,
+            E::Exists { .. } | E::TooMany { .. } => ErrorCode::Conflict,
+            E::Changed { .. } => ErrorCode::PreconditionFailed,
+            E::DiskFull => ErrorCode::DiskFull,
+            E::Stored { .. } | E::Store(_) => return ApiError::internal(error),
+        };
+        let param = error.param().map(str::to_string);
+        ApiError { param, ..ApiError::new(code, error.to_string()) }
+    }
+}
+
+impl From<UsersError> for ApiError {
+    fn from(error: UsersError) -> ApiError {
+        use UsersError as E;
+        let code = match &error {
+            E::BadId { .. } | E::Item { .. } => ErrorCode::InvalidValue,
+            E::UnknownField { .. } => ErrorCode::UnknownField,
+            E::Unknown { .. } => ErrorCode::UserNotFound,
+            E::UnknownItem { .. } => ErrorCode::HistoryItemNotFound,
+            E::Exists { .. } | E::TooManyUsers { .. } => ErrorCode::Conflict,
+            E::Full { .. } => ErrorCode::HistoryFull,
+            E::DoesNotFit(_) | E::BadFile { .. } => ErrorCode::VectorDoesNotFit,
+            E::DiskFull => ErrorCode::DiskFull,
+            E::Internal(_) => return ApiError::internal(error),
+        };
+        let param = error.param().map(str::to_string);
+        ApiError { param, ..ApiError::new(code, error.to_string()) }
     }
 }
 

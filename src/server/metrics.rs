@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 /// Routes as they appear in labels: no names, ids or expressions of users. The last one is everything else.
-const ROUTES: [&str; 17] = [
+const ROUTES: [&str; 18] = [
     "/v1/chat/completions",
     "/v1/completions",
     "/v1/models",
+    "/v1/personas",
     "/v1/score",
     "/v1/vectors",
     "/v1/traits",

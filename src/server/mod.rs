@@ -18,16 +18,19 @@ pub use accept::{Front, Lifecycle, Peer, bind, serve};
 pub use error::{ApiError, ErrorCode};
 
 use crate::config::Settings;
+use crate::digest::Digest;
+use crate::encoder::EncoderHandle;
 use crate::engine::Engine;
 use crate::limits;
-use crate::persona::Serving;
+use crate::persona::{Personas, Serving};
 use crate::steering::Library;
 use crate::text::Text;
+use crate::users::Users;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::Method;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 use error::shown;
 use keys::Keys;
 use metrics::Metrics;
@@ -43,33 +46,59 @@ pub struct Context {
     pub engine: Engine,
     pub text: Arc<Text>,
     pub library: Library,
+    pub users: Users,
+    pub personas: Personas,
+    /// Loaded when it is first needed.
+    pub encoder: EncoderHandle,
     /// Name of the loaded model.
     pub model: String,
     /// When it was loaded, Unix seconds.
     pub created: u64,
     pub settings: Settings,
+    /// Digest of the chat template's source.
+    template: Digest,
     /// Places for uploads that are being read and checked.
     uploads: Arc<Semaphore>,
+    /// The place of the embeddings request in work.
+    embeddings: Semaphore,
     keys: Keys,
     metrics: Metrics,
 }
 
+/// What a context is made from.
+pub struct Parts {
+    pub engine: Engine,
+    pub text: Arc<Text>,
+    pub library: Library,
+    pub encoder: EncoderHandle,
+    pub users: Users,
+    pub personas: Personas,
+    /// The name under which the loaded model answers; its aliases are in the settings.
+    pub model: String,
+    pub settings: Settings,
+}
+
 impl Context {
-    /// `model` is the name under which the loaded model answers; its aliases are in the settings.
-    pub fn new(
-        engine: Engine,
-        text: Arc<Text>,
-        library: Library,
-        model: String,
-        settings: Settings,
-    ) -> Context {
+    pub fn new(parts: Parts) -> Context {
+        let Parts { engine, text, library, encoder, users, personas, model, settings } = parts;
         let keys = Keys::new(&settings.api_keys);
-        // From here on only their digests are kept.
-        let settings = Settings { api_keys: Vec::new(), ..settings };
-        let created = unix_seconds();
-        let uploads = Arc::new(Semaphore::new(limits::UPLOADS_AT_ONCE_MAX));
-        let metrics = Metrics::default();
-        Context { engine, text, library, model, created, settings, uploads, keys, metrics }
+        Context {
+            template: Digest::of(text.template().source().as_bytes()),
+            engine,
+            text,
+            library,
+            users,
+            personas,
+            encoder,
+            model,
+            created: unix_seconds(),
+            // From here on only the digests of keys are kept.
+            settings: Settings { api_keys: Vec::new(), ..settings },
+            uploads: Arc::new(Semaphore::new(limits::UPLOADS_AT_ONCE_MAX)),
+            embeddings: Semaphore::new(1),
+            keys,
+            metrics: Metrics::default(),
+        }
     }
 
     /// The model's name and its aliases, without repeats.
@@ -86,7 +115,12 @@ impl Context {
     /// What answers, for fingerprints.
     fn serving(&self) -> Serving<'_> {
         let info = self.engine.info();
-        Serving { build: BUILD, arithmetic: &info.arithmetic, weights: info.weights_digest }
+        Serving {
+            build: BUILD,
+            arithmetic: &info.arithmetic,
+            weights: info.weights_digest,
+            template: self.template,
+        }
     }
 
     /// Sequences of one request that run at once.
@@ -96,12 +130,20 @@ impl Context {
 }
 
 /// The route table. Every route also answers without `/v1`.
-const ROUTES: [(&str, Route); 17] = [
+const ROUTES: [(&str, Route); 25] = [
     ("/v1/chat/completions", Route::Chat),
     ("/v1/completions", Route::Completions),
+    ("/v1/embeddings", Route::Embeddings),
     ("/v1/models", Route::Models),
     ("/v1/models/{*id}", Route::Model),
+    ("/v1/personas", Route::Personas),
+    ("/v1/personas/{name}", Route::Persona),
     ("/v1/score", Route::Score),
+    ("/v1/users", Route::Users),
+    ("/v1/users/{id}", Route::User),
+    ("/v1/users/{id}/history", Route::History),
+    ("/v1/users/{id}/history/{item}", Route::HistoryItem),
+    ("/v1/users/{id}/export", Route::UserExport),
     ("/v1/vectors", Route::Vectors),
     ("/v1/vectors/{name}", Route::Vector),
     ("/v1/vectors/{name}/file", Route::VectorFile),
@@ -120,9 +162,17 @@ const ROUTES: [(&str, Route); 17] = [
 enum Route {
     Chat,
     Completions,
+    Embeddings,
     Models,
     Model,
+    Personas,
+    Persona,
     Score,
+    Users,
+    User,
+    History,
+    HistoryItem,
+    UserExport,
     Vectors,
     Vector,
     VectorFile,
@@ -142,9 +192,19 @@ impl Route {
         match self {
             Route::Chat => post(openai::chat),
             Route::Completions => post(openai::complete),
+            Route::Embeddings => post(openai::embeddings),
             Route::Models => get(openai::models),
             Route::Model => get(openai::model),
+            Route::Personas => get(native::list_personas).post(native::create_persona),
+            Route::Persona => {
+                get(native::show_persona).put(native::put_persona).delete(native::delete_persona)
+            }
             Route::Score => post(native::score),
+            Route::Users => get(native::list_users).post(native::create_user),
+            Route::User => get(native::show_user).delete(native::delete_user),
+            Route::History => get(native::list_history).post(native::add_history),
+            Route::HistoryItem => delete(native::delete_item),
+            Route::UserExport => get(native::export_user),
             Route::Vectors => get(native::list_vectors).post(native::upload_vector),
             Route::Vector => get(native::show_vector).delete(native::delete_vector),
             Route::VectorFile => get(native::export_vector),

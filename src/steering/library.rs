@@ -163,6 +163,27 @@ impl Library {
         plan::compile(request, &resolved, &norms, &self.shared.model, self.shared.max_dose)
     }
 
+    /// The same with what is there already: nothing is made and nothing waited for. `None` where something is missing.
+    pub fn plan_now(&self, request: &SteeringRequest) -> Result<Option<Applied>, SteeringError> {
+        let wanted = self.wanted(request)?;
+        if wanted.is_empty() {
+            return Ok(Some(Applied { steering: request.canonical(), ..Applied::none() }));
+        }
+        let Some(norms) = self.shared.norms() else { return Ok(None) };
+        let mut resolved = Vec::with_capacity(wanted.len());
+        for (intervention, found) in wanted {
+            let (vector, sign) = match found {
+                Found::Inline(vector) => (vector, 1.0),
+                Found::Named(located) => match self.shared.ready(&located)? {
+                    Some(vector) => (vector, located.sign),
+                    None => return Ok(None),
+                },
+            };
+            resolved.push(Resolved { intervention, vector, sign });
+        }
+        plan::compile(request, &resolved, &norms, &self.shared.model, self.shared.max_dose).map(Some)
+    }
+
     /// The interventions that do something, each with what its source stands for. Names are looked up for all.
     fn wanted<'a>(
         &self,

@@ -9,6 +9,7 @@ use super::formats::json;
 use super::names;
 use crate::limits;
 use crate::model::RowRule;
+use crate::text::json_kind;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
@@ -96,6 +97,24 @@ impl SteeringRequest {
             Value::Object(object) => from_easysteer(object, param),
             other => Err(wrong_type(param, "a string, an array or an object", other)),
         }
+    }
+
+    /// These interventions and then `other`'s: a persona's plan and what a request adds. At most
+    /// [`limits::INTERVENTIONS_MAX`] together.
+    pub fn and(&self, other: &SteeringRequest) -> Result<SteeringRequest, SteeringError> {
+        let interventions: Vec<Intervention> =
+            self.interventions.iter().chain(&other.interventions).cloned().collect();
+        if let Some(last) = other.interventions.last().or(self.interventions.last()) {
+            let param = last.param.split('[').next().unwrap_or("steering");
+            count_within(interventions.len(), param)?;
+        }
+        Ok(SteeringRequest { interventions })
+    }
+
+    /// The same request as if it had come in the field `param`: what errors name.
+    pub fn named(mut self, param: &str) -> SteeringRequest {
+        self.interventions.iter_mut().for_each(|intervention| intervention.param = param.to_owned());
+        self
     }
 
     /// The canonical form, which may be sent back as it is: null, an expression, or where an expression cannot say it,
@@ -430,18 +449,6 @@ fn unknown_key(param: &str, key: &str, allowed: &[&str]) -> SteeringError {
 
 fn wrong_type(param: &str, wanted: &str, given: &Value) -> SteeringError {
     SteeringError::form(param, format!("expected {wanted}, got {}", json_kind(given)))
-}
-
-/// What a JSON value is, for messages.
-pub fn json_kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
-    }
 }
 
 /// Text from outside, for a message: at most 80 characters, control characters escaped.

@@ -60,13 +60,15 @@ pub struct ChatOptions {
     pub add_generation_prompt: bool,
     /// The last message, an assistant's, stays open: nothing comes after its text.
     pub continue_final: bool,
+    /// Messages at the front that the server put there: warnings and errors number the others from 0.
+    pub put_first: usize,
     /// Values for names that the template reads (`enable_thinking`).
     pub kwargs: Map<String, Value>,
 }
 
 impl Default for ChatOptions {
     fn default() -> ChatOptions {
-        ChatOptions { add_generation_prompt: true, continue_final: false, kwargs: Map::new() }
+        ChatOptions { add_generation_prompt: true, continue_final: false, put_first: 0, kwargs: Map::new() }
     }
 }
 
@@ -158,7 +160,9 @@ impl Text {
             wrong("messages", "they use nearly all of Unicode's private characters".to_owned())
         })?;
         kwargs.values_mut().for_each(|value| self.mark_strings(value, mark));
-        let mut turns: Vec<Turn> = messages.iter().map(|message| self.turn(message, mark)).collect();
+        let place = |at: usize| at.checked_sub(options.put_first);
+        let turn = |(at, message)| Turn { index: place(at), ..self.turn(message, mark) };
+        let mut turns: Vec<Turn> = messages.iter().enumerate().map(turn).collect();
         if let Some(last) = turns.last_mut().filter(|_| continued) {
             last.content.extend([end, ' ']);
         }
@@ -175,6 +179,7 @@ impl Text {
             role: message.role.in_template(),
             content: guard.mark(&message.content, mark),
             name: message.name.as_ref().map(|name| guard.mark(name, mark)),
+            index: None,
         }
     }
 

@@ -22,6 +22,7 @@ mod stop;
 mod stream;
 mod template;
 mod tokenizer;
+mod value;
 
 pub use chat::{ChatOptions, Encoded, Message, Rendered, Role, Text};
 pub use error::TextError;
@@ -30,3 +31,4 @@ pub use stop::{StopStrings, Stopped};
 pub use stream::StreamDecoder;
 pub use template::{Template, TemplateKind};
 pub use tokenizer::{Specials, Tokenizer};
+pub use value::json_kind;

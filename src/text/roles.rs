@@ -9,11 +9,14 @@ pub(super) struct Turn {
     pub content: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// Place among the messages that the client sent; `None` for what the server put there.
+    #[serde(skip)]
+    pub index: Option<usize>,
 }
 
 impl Turn {
     pub fn new(role: &'static str, content: &str) -> Turn {
-        Turn { role, content: content.to_owned(), name: None }
+        Turn { role, content: content.to_owned(), name: None, index: None }
     }
 }
 
@@ -47,8 +50,8 @@ fn system_first(turns: &[Turn]) -> Form {
     let mut notes = Notes::default();
     let lead = turns.iter().take_while(|turn| turn.role == "system").count();
     let roles = turns.iter().enumerate().map(|(at, turn)| match turn.role {
-        "system" if at >= lead => notes.rerole(turn, at, "user"),
-        "tool" => notes.rerole(turn, at, "user"),
+        "system" if at >= lead => notes.rerole(turn, "user"),
+        "tool" => notes.rerole(turn, "user"),
         _ => turn.clone(),
     });
     let roles: Vec<Turn> = roles.collect();
@@ -58,8 +61,8 @@ fn system_first(turns: &[Turn]) -> Form {
 /// No system message at all: its text goes into the first user message.
 fn strict(turns: &[Turn]) -> Form {
     let mut notes = Notes::default();
-    let roles = turns.iter().enumerate().map(|(at, turn)| match turn.role {
-        "system" | "tool" => notes.rerole(turn, at, "user"),
+    let roles = turns.iter().map(|turn| match turn.role {
+        "system" | "tool" => notes.rerole(turn, "user"),
         _ => turn.clone(),
     });
     let mut roles: Vec<Turn> = roles.collect();
@@ -99,9 +102,13 @@ fn merged(turns: Vec<Turn>, notes: &mut Notes) -> Vec<Turn> {
 struct Notes(Vec<String>);
 
 impl Notes {
-    fn rerole(&mut self, turn: &Turn, at: usize, role: &'static str) -> Turn {
+    fn rerole(&mut self, turn: &Turn, role: &'static str) -> Turn {
+        let what = turn.index.map_or_else(
+            || format!("the server's own {} message", turn.role),
+            |at| format!("`messages[{at}]`"),
+        );
         self.0.push(format!(
-            "`messages[{at}]` was given to the model as a {role} message: its chat template takes no {} message there",
+            "{what} was given to the model as a {role} message: its chat template takes no {} message there",
             turn.role
         ));
         Turn { role, ..turn.clone() }
@@ -117,7 +124,11 @@ mod tests {
     }
 
     fn chat(roles: &[&'static str]) -> Vec<Turn> {
-        roles.iter().zip('a'..).map(|(role, text)| Turn::new(role, &text.to_string())).collect()
+        let turn = |(at, (role, text)): (usize, (&&'static str, char))| Turn {
+            index: Some(at),
+            ..Turn::new(role, &text.to_string())
+        };
+        roles.iter().zip('a'..).enumerate().map(turn).collect()
     }
 
     #[test]

@@ -177,7 +177,7 @@ impl Template {
                 Err(_) => refused = middle,
             }
         }
-        refused.checked_sub(1)
+        chat.turns.get(refused.checked_sub(1)?)?.index
     }
 
     fn run(

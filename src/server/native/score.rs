@@ -1,5 +1,6 @@
 //! `POST /v1/score`: log-probabilities of given continuations under a condition.
 
+use crate::digest::Digest;
 use crate::engine::{Event, Sampling, Usage, Want};
 use crate::limits;
 use crate::persona::Condition;
@@ -8,11 +9,13 @@ use crate::server::body::read_object;
 use crate::server::error::{ApiError, ErrorCode};
 use crate::server::fields::{Fields, wrong_kind};
 use crate::server::openai::{
-    Named, blocking, check_room, encode_chat, encode_text, finite, plan, read_messages, template_options,
+    Named, PromptSize, blocking, check_room, demeanor, encode_chat, encode_text, finite, last_user_text,
+    persona_headers, put_system, read_messages, resolve, template_digest, template_options,
 };
 use crate::text::{ChatOptions, Message, Specials, Text, TextError};
 use axum::Json;
 use axum::extract::{Request, State};
+use axum::http::HeaderMap;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -41,18 +44,28 @@ enum Before {
 }
 
 /// Each continuation is tokenised by itself, without special tokens; a leading space is part of it.
-pub async fn score(State(context): State<Arc<Context>>, request: Request) -> Result<Json<Value>, ApiError> {
+pub async fn score(
+    State(context): State<Arc<Context>>,
+    request: Request,
+) -> Result<(HeaderMap, Json<Value>), ApiError> {
     let (headers, map) = read_object(request).await?;
     let mut fields = Fields::new(map);
     let mut warnings = Vec::new();
     let named = Named::read(&mut fields, &headers, &context)?;
-    let before = read_before(&mut fields, &mut warnings)?;
+    let mut before = read_before(&mut fields, &mut warnings)?;
     let choices = read_choices(&mut fields)?;
     let use_cache = fields.bool("cache_prompt")?.unwrap_or(true);
     fields.finish(&FIELDS)?;
 
-    let applied = plan(&context, &named.steering).await?;
-    warnings.extend(applied.warnings.iter().cloned());
+    let query = before.query();
+    if let (Before::Chat { messages, options }, Some(persona)) = (&mut before, &named.persona) {
+        options.put_first = put_system(messages, &persona.spec.system);
+    }
+    let resolved = resolve(&context, named, query).await?;
+    warnings.extend(resolved.warnings.iter().cloned());
+    let mut condition = resolved.condition(&context, Sampling::default());
+    condition.use_cache = use_cache;
+    condition.template_options = before.template_digest();
     let (prompt, path) = match before {
         Before::Text(text) => (encode_text(&context, text).await?, "prompt"),
         Before::Chat { messages, options } => {
@@ -63,11 +76,9 @@ pub async fn score(State(context): State<Arc<Context>>, request: Request) -> Res
     };
     let (choices, ids) = encode_choices(&context.text, choices).await?;
     let longest = ids.iter().map(Vec::len).max().unwrap_or(0);
-    check_room(&context, prompt.len() + longest, 0)
-        .map_err(|error| ApiError { param: Some(path.into()), ..error })?;
+    let size = PromptSize { tokens: prompt.len() + longest, soft_rows: resolved.soft_rows() };
+    check_room(&context, size, 0).map_err(|error| ApiError { param: Some(path.into()), ..error })?;
 
-    let mut condition = Condition::new(applied.edits.clone(), Sampling::default());
-    condition.use_cache = use_cache;
     let (logprobs, usage) = run(&context, &condition, prompt, ids.clone()).await?;
     let list: Vec<Value> = choices
         .iter()
@@ -80,7 +91,7 @@ pub async fn score(State(context): State<Arc<Context>>, request: Request) -> Res
         })
         .collect();
     let scored: usize = ids.iter().map(Vec::len).sum();
-    Ok(Json(json!({
+    let answer = json!({
         "object": "score",
         "model": context.model,
         "choices": list,
@@ -90,16 +101,28 @@ pub async fn score(State(context): State<Arc<Context>>, request: Request) -> Res
             "total_tokens": usage.prompt_tokens as usize + scored,
             "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
         },
-        "demeanor": {
-            "persona": null,
-            "steering": applied.steering,
-            "steering_from": named.steering_from.map(|from| from.name()),
-            "vectors": applied.vectors,
-            "soft_prompt": null,
-            "warnings": warnings,
-            "fingerprint": condition.fingerprint(&context.serving()),
-        },
-    })))
+        "demeanor": demeanor(&resolved, warnings, &condition.fingerprint(&context.serving()), None),
+    });
+    let mut headers = HeaderMap::new();
+    persona_headers(resolved.persona_label().as_deref(), &mut headers);
+    Ok((headers, Json(answer)))
+}
+
+impl Before {
+    /// The last user message, for soft prompts that depend on it.
+    fn query(&self) -> Option<String> {
+        match self {
+            Before::Text(_) => None,
+            Before::Chat { messages, .. } => last_user_text(messages),
+        }
+    }
+
+    fn template_digest(&self) -> Digest {
+        match self {
+            Before::Text(_) => template_digest(&ChatOptions::default()),
+            Before::Chat { options, .. } => template_digest(options),
+        }
+    }
 }
 
 fn read_before(fields: &mut Fields, warnings: &mut Vec<String>) -> Result<Before, ApiError> {

@@ -2,9 +2,9 @@
 
 use super::generation::Account;
 use super::names::SteeringFrom;
+use super::resolve::Resolved;
 use crate::persona::Condition;
 use crate::server::Context;
-use crate::steering::Applied;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
@@ -19,7 +19,38 @@ pub struct Answer {
     pub fingerprint: String,
     /// The `demeanor` object.
     pub demeanor: Value,
+    /// `ada@1`.
+    pub persona: Option<String>,
     pub warnings: usize,
+}
+
+/// The `demeanor` object of an answer: what was applied.
+pub fn demeanor(resolved: &Resolved, warnings: Vec<String>, fingerprint: &str, seed: Option<u64>) -> Value {
+    let persona = resolved.persona_label();
+    json!({
+        "probe": persona.as_ref().map(|_| UNPROBED),
+        "persona": persona,
+        "steering": resolved.applied.steering,
+        "steering_from": resolved.named.steering_from.map(SteeringFrom::name),
+        "vectors": resolved.applied.vectors,
+        "soft_prompt": resolved.soft.as_ref().map(|soft| &soft.label),
+        "soft_prompt_rows": resolved.soft_rows(),
+        "seed": seed,
+        "warnings": warnings,
+        "fingerprint": fingerprint,
+    })
+}
+
+/// The state of every persona until there is a probe.
+pub const UNPROBED: &str = "unprobed";
+
+/// Headers that say which persona answered, for clients that read no bodies.
+pub fn persona_headers(persona: Option<&str>, headers: &mut HeaderMap) {
+    let Some(label) = persona else { return };
+    if let Ok(value) = HeaderValue::try_from(label) {
+        headers.insert(HeaderName::from_static("x-demeanor-persona"), value);
+    }
+    headers.insert(HeaderName::from_static("x-demeanor-probe"), HeaderValue::from_static(UNPROBED));
 }
 
 impl Answer {
@@ -27,28 +58,20 @@ impl Answer {
         id_prefix: &str,
         context: &Context,
         condition: &Condition,
-        applied: &Applied,
-        steering_from: Option<SteeringFrom>,
+        resolved: &Resolved,
         warnings: Vec<String>,
     ) -> Answer {
         let fingerprint = condition.fingerprint(&context.serving());
-        let model = match (steering_from, applied.steering.as_str()) {
-            (Some(SteeringFrom::Model), Some(expression)) => format!("{}@({expression})", context.model),
+        let named = &resolved.named;
+        let model = match (named.steering_from, named.steering.canonical(), &named.persona) {
+            (Some(SteeringFrom::Model), Value::String(expression), _) => {
+                format!("{}@({expression})", context.model)
+            }
+            (_, _, Some(persona)) => format!("{}@{}", context.model, persona.name),
             _ => context.model.clone(),
         };
-        let soft_rows = condition.soft.len();
-        let demeanor = json!({
-            "persona": null,
-            "steering": applied.steering,
-            "steering_from": steering_from.map(SteeringFrom::name),
-            "vectors": applied.vectors,
-            "soft_prompt": null,
-            "soft_prompt_rows": soft_rows,
-            "probe": null,
-            "seed": condition.sampling.seed,
-            "warnings": warnings,
-            "fingerprint": fingerprint,
-        });
+        let count = warnings.len();
+        let demeanor = demeanor(resolved, warnings, &fingerprint, Some(condition.sampling.seed));
         Answer {
             id: format!(
                 "{id_prefix}{:016x}{:08x}",
@@ -59,7 +82,8 @@ impl Answer {
             model,
             fingerprint,
             demeanor,
-            warnings: warnings.len(),
+            persona: resolved.persona_label(),
+            warnings: count,
         }
     }
 
@@ -80,6 +104,7 @@ impl Answer {
             headers.insert(HeaderName::from_static("x-demeanor-fingerprint"), value);
         }
         headers.insert(HeaderName::from_static("x-demeanor-warnings"), HeaderValue::from(self.warnings));
+        persona_headers(self.persona.as_deref(), headers);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::names::Named;
 use super::options::{Options, token_ids};
+use super::resolve::defaults;
 use crate::limits;
 use crate::server::Context;
 use crate::server::error::{ApiError, ErrorCode};
@@ -45,13 +46,13 @@ impl CompletionRequest {
     pub fn validate(mut self, context: &Context) -> Result<ValidCompletion, ApiError> {
         let fields = &mut self.fields;
         let tokenizer = &context.text.tokenizer;
-        let options = Options::read(fields, tokenizer)?;
+        let named = Named::read(fields, &self.headers, context)?;
+        let options = Options::read(fields, tokenizer, defaults(&named))?;
         let echo = fields.bool("echo")?.unwrap_or(false);
         let best_of = fields.integer("best_of", 1..=limits::CHOICES_MAX as i64)?;
         if best_of.is_some_and(|best| best != i64::from(options.choices)) {
             return Err(super::options::unsupported("best_of", "only the value of `n` is supported"));
         }
-        let named = Named::read(fields, &self.headers, context)?;
         let logprobs = read_logprobs(fields)?;
         let prompts = read_prompts(fields, tokenizer)?;
         Ok(ValidCompletion { prompts, options, logprobs, echo, named })

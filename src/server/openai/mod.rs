@@ -1,4 +1,4 @@
-//! The routes that OpenAI's clients call: chats, completions, the list of models.
+//! The routes that OpenAI's clients call: chats, completions, embeddings, the list of models.
 
 mod answer;
 mod chat;
@@ -6,28 +6,33 @@ mod chat_answer;
 mod choice;
 mod completion;
 mod completion_answer;
+mod embeddings;
 mod generation;
 mod messages;
 mod models;
 mod names;
 mod options;
 mod prepare;
+mod resolve;
 mod sse;
 
-pub use answer::finite;
+pub use answer::{UNPROBED, demeanor, finite, persona_headers};
 pub use chat::{ChatRequest, template_options};
 pub use choice::Finish;
 pub use completion::CompletionRequest;
-pub use messages::read as read_messages;
+pub use embeddings::embeddings;
+pub use messages::{last_user_text, put_system, read as read_messages};
 pub use models::{model, models};
 pub use names::Named;
-pub use options::token_ids;
-pub use prepare::{blocking, check_room, encode_chat, encode_text, plan};
+pub use options::{read_defaults, token_ids};
+pub use prepare::{PromptSize, blocking, check_room, encode_chat, encode_text, template_digest};
+pub use resolve::{digest_checked, digest_now, resolve};
 
 use super::Context;
 use super::body::read_object;
 use super::connection::ConnectionState;
 use super::error::ApiError;
+use crate::text::ChatOptions;
 use answer::Answer;
 use axum::Json;
 use axum::body::Body;
@@ -45,11 +50,12 @@ pub async fn chat(State(context): State<Arc<Context>>, request: Request) -> Resu
     let connection = request.extensions().get::<Arc<ConnectionState>>().cloned();
     let (headers, fields) = read_object(request).await?;
     let valid = ChatRequest::new(fields, headers).validate(&context)?;
-    let applied = plan(&context, &valid.named.steering).await?;
-    let encoded = encode_chat(&context, valid.messages, valid.template).await?;
+    let resolved = resolve(&context, valid.named, valid.query).await?;
     let options = &valid.options;
-    let condition = condition(options, &applied);
-    let generate = generate(&context, options, encoded.ids.len(), valid.logprobs, None)?;
+    let condition = condition(&context, options, &resolved, &valid.template);
+    let encoded = encode_chat(&context, valid.messages, valid.template).await?;
+    let size = PromptSize { tokens: encoded.ids.len(), soft_rows: resolved.soft_rows() };
+    let generate = generate(&context, options, size, valid.logprobs, None)?;
     let requests = (0..options.choices)
         .map(|choice| condition.request(encoded.ids.clone(), generate(condition.sampling_of(choice))))
         .collect();
@@ -60,9 +66,8 @@ pub async fn chat(State(context): State<Arc<Context>>, request: Request) -> Resu
         context.running_max(),
     )?;
 
-    let warnings = [&options.warnings[..], &encoded.warnings, &applied.warnings].concat();
-    let answer =
-        Answer::new("chatcmpl-", &context, &condition, &applied, valid.named.steering_from, warnings);
+    let warnings = [&options.warnings[..], &encoded.warnings, &resolved.warnings].concat();
+    let answer = Answer::new("chatcmpl-", &context, &condition, &resolved, warnings);
     let answer = ChatAnswer {
         answer,
         choices: options.choices,
@@ -91,16 +96,16 @@ pub async fn complete(
     let connection = request.extensions().get::<Arc<ConnectionState>>().cloned();
     let (headers, fields) = read_object(request).await?;
     let valid = CompletionRequest::new(fields, headers).validate(&context)?;
-    let applied = plan(&context, &valid.named.steering).await?;
+    let resolved = resolve(&context, valid.named, None).await?;
     let options = &valid.options;
-    let condition = condition(options, &applied);
+    let condition = condition(&context, options, &resolved, &ChatOptions::default());
     let prompts = prepare::encode_prompts(&context, valid.prompts).await?;
     let requests = completion_requests(&context, &condition, &prompts, options, valid.logprobs, valid.echo)?;
     let rules = rules(&context, options, true);
     let generation = generation::Generation::start(&context.engine, requests, &rules, context.running_max())?;
 
-    let warnings = [&options.warnings[..], &applied.warnings].concat();
-    let answer = Answer::new("cmpl-", &context, &condition, &applied, valid.named.steering_from, warnings);
+    let warnings = [&options.warnings[..], &resolved.warnings].concat();
+    let answer = Answer::new("cmpl-", &context, &condition, &resolved, warnings);
     let answer = CompletionAnswer {
         answer,
         prompts,

@@ -1,18 +1,34 @@
 //! `GET /v1/models` and `/v1/models/{id}`: what can be asked for by name.
 
+use super::answer::UNPROBED;
+use crate::limits;
+use crate::persona::Persona;
 use crate::server::Context;
-use crate::server::error::{ApiError, ErrorCode};
+use crate::server::error::{ApiError, ErrorCode, shown};
 use crate::server::fields::{listed, nearest};
 use crate::server::path::Segment;
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Query, State};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The plain model first, then its aliases. Personas follow once they can be stored.
-pub async fn models(State(context): State<Arc<Context>>) -> Json<Value> {
-    let data: Vec<Value> = context.names().into_iter().map(|name| entry(&context, name)).collect();
-    Json(json!({"object": "list", "data": data}))
+/// The plain model first, then its aliases, then `model@persona` by name: the first 200, or as many as `?limit=` asks for.
+pub async fn models(
+    State(context): State<Arc<Context>>,
+    Query(query): Query<BTreeMap<String, String>>,
+) -> Result<Json<Value>, ApiError> {
+    let limit = match query.get("limit") {
+        None => limits::PERSONA_MODELS_LISTED,
+        Some(text) => text.parse().map_err(|_| {
+            let message = format!("`{}` is no number of personas", shown(text));
+            ApiError::at(ErrorCode::InvalidValue, "limit", message)
+        })?,
+    };
+    let mut data: Vec<Value> = context.names().into_iter().map(|name| entry(&context, name, None)).collect();
+    let (personas, _) = context.personas.page(None, limit);
+    data.extend(personas.iter().map(|persona| persona_entry(&context, persona)));
+    Ok(Json(json!({"object": "list", "data": data})))
 }
 
 /// One of them. The path may carry the id raw or percent-encoded.
@@ -22,7 +38,11 @@ pub async fn model(
 ) -> Result<Json<Value>, ApiError> {
     let names = context.names();
     if names.contains(&id.as_str()) {
-        return Ok(Json(entry(&context, &id)));
+        return Ok(Json(entry(&context, &id, None)));
+    }
+    let of_persona = names.iter().find_map(|name| id.strip_prefix(name)?.strip_prefix('@'));
+    if let Some(persona) = of_persona {
+        return Ok(Json(persona_entry(&context, &*context.personas.find(persona, "model")?)));
     }
     let near = nearest(&id, names.into_iter());
     let shown: String = id.chars().take(80).collect();
@@ -30,12 +50,16 @@ pub async fn model(
     Err(ApiError::at(ErrorCode::ModelNotFound, "model", message))
 }
 
-fn entry(context: &Context, name: &str) -> Value {
+fn persona_entry(context: &Context, persona: &Persona) -> Value {
+    entry(context, &format!("{}@{}", context.model, persona.name), Some(persona))
+}
+
+fn entry(context: &Context, name: &str, persona: Option<&Persona>) -> Value {
     let info = context.engine.info();
     json!({
         "id": name,
         "object": "model",
-        "created": context.created,
+        "created": persona.map_or(context.created as i64, |persona| persona.created),
         "owned_by": "demeanor",
         "name": name,
         "max_model_len": info.context,
@@ -52,8 +76,8 @@ fn entry(context: &Context, name: &str) -> Value {
             "output_modalities": ["text"],
         },
         "demeanor": {
-            "persona": null,
-            "probe": null,
+            "persona": persona.map(Persona::label),
+            "probe": persona.map(|_| UNPROBED),
             "quantisation": info.quantisation,
             "arithmetic": info.arithmetic,
         },

@@ -1,11 +1,13 @@
-//! What a request's `model`, headers and fields name: the loaded model, a persona, a steering.
+//! What a request's `model`, headers and fields name: the loaded model, a persona, a steering, a soft prompt, a user.
 
+use crate::persona::Persona;
 use crate::server::Context;
 use crate::server::error::{ApiError, ErrorCode};
 use crate::server::fields::{Fields, listed, nearest};
 use crate::steering::{RequestRules, SteeringRequest};
 use axum::http::HeaderMap;
 use serde_json::Value;
+use std::sync::Arc;
 
 /// Where the steering in force came from; `demeanor.steering_from`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +15,8 @@ pub enum SteeringFrom {
     Body,
     Header,
     Model,
+    /// The request has none of its own.
+    Persona,
 }
 
 impl SteeringFrom {
@@ -21,16 +25,33 @@ impl SteeringFrom {
             SteeringFrom::Body => "body",
             SteeringFrom::Header => "header",
             SteeringFrom::Model => "model",
+            SteeringFrom::Persona => "persona",
         }
     }
 }
 
-/// What a request asks for by name. Names of vectors are looked up later, by the library.
+/// What a request asks for by name. Names of vectors, soft prompts and users are looked up later.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Named {
+    /// The version that this request works on to its end.
+    pub persona: Option<Arc<Persona>>,
+    /// The request's own, without the persona's.
     pub steering: SteeringRequest,
-    /// `None` when no carrier had any steering.
+    /// `None` when neither a carrier nor the persona had any steering.
     pub steering_from: Option<SteeringFrom>,
+    pub soft_prompt: SoftChoice,
+    /// Who asks, each with the field that says so; at most two, never two equal ones.
+    pub users: Vec<(&'static str, String)>,
+}
+
+/// The field `soft_prompt`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SoftChoice {
+    /// Absent: the user's and the persona's apply.
+    Unsaid,
+    /// `false`: none at all.
+    Off,
+    Named(String),
 }
 
 impl Named {
@@ -38,16 +59,21 @@ impl Named {
     pub fn read(fields: &mut Fields, headers: &HeaderMap, context: &Context) -> Result<Named, ApiError> {
         let model = fields.string("model")?.unwrap_or_default();
         let (persona, expression) = split_model(&model, &context.names())?;
-        check_personas(&[
+        let persona = match agreed(&[
             ("model", persona.map(str::to_string)),
             ("persona", fields.string("persona")?),
             ("x-demeanor-persona", header(headers, "x-demeanor-persona")?),
-        ])?;
-        check_soft_prompt(fields)?;
-        fields.string("user")?;
-        fields.string("safety_identifier")?;
-        let (steering, steering_from) = read_steering(fields, headers, expression, context)?;
-        Ok(Named { steering, steering_from })
+        ])? {
+            Some((carrier, name)) => Some(context.personas.find(&name, carrier)?),
+            None => None,
+        };
+        let soft_prompt = read_soft_prompt(fields)?;
+        let users = read_users(fields, headers, context.settings.user_header.as_deref())?;
+        let (steering, mut steering_from) = read_steering(fields, headers, expression, context)?;
+        if persona.as_ref().is_some_and(|persona| !persona.spec.steering.is_empty()) {
+            steering_from.get_or_insert(SteeringFrom::Persona);
+        }
+        Ok(Named { persona, steering, steering_from, soft_prompt, users })
     }
 }
 
@@ -84,35 +110,49 @@ fn split_model<'a>(model: &'a str, known: &[&str]) -> Result<(Option<&'a str>, O
     }
 }
 
-/// All carriers of a persona must agree; then there must be such a persona. No persona can be stored yet.
-fn check_personas(carriers: &[(&str, Option<String>)]) -> Result<(), ApiError> {
+/// The one name that all carriers give, with the first of them; two different ones are refused.
+fn agreed<'a>(carriers: &[(&'a str, Option<String>)]) -> Result<Option<(&'a str, String)>, ApiError> {
     let mut given = carriers.iter().filter_map(|(carrier, name)| {
         name.as_deref().filter(|name| !name.is_empty()).map(|name| (*carrier, name))
     });
-    let Some((carrier, name)) = given.next() else { return Ok(()) };
+    let Some((carrier, name)) = given.next() else { return Ok(None) };
     if let Some((other, second)) = given.find(|(_, second)| *second != name) {
         let message =
             format!("names `{}`, but `{carrier}` names `{}`; they must agree", clip(second), clip(name));
         return Err(ApiError::at(ErrorCode::InvalidValue, other, message));
     }
-    Err(ApiError::at(
-        ErrorCode::PersonaNotFound,
-        carrier,
-        format!("there is no persona `{}`; this server has none", clip(name)),
-    ))
+    Ok(Some((carrier, name.to_owned())))
 }
 
-/// `false` and null pass; no soft prompt can be stored yet.
-fn check_soft_prompt(fields: &mut Fields) -> Result<(), ApiError> {
+fn read_soft_prompt(fields: &mut Fields) -> Result<SoftChoice, ApiError> {
     match fields.take("soft_prompt") {
-        None | Some(Value::Bool(false)) => Ok(()),
-        Some(Value::String(name)) => Err(ApiError::at(
-            ErrorCode::SoftPromptNotFound,
-            "soft_prompt",
-            format!("there is no soft prompt `{}`; this server has none", clip(&name)),
-        )),
+        None => Ok(SoftChoice::Unsaid),
+        Some(Value::Bool(false)) => Ok(SoftChoice::Off),
+        Some(Value::String(name)) if name.is_empty() => Ok(SoftChoice::Unsaid),
+        Some(Value::String(name)) => Ok(SoftChoice::Named(name)),
         Some(_) => Err(fields.refuse("soft_prompt", "must be a name or false")),
     }
+}
+
+/// Where the operator named a header, that header alone says who asks: a proxy in front has checked it, the body comes
+/// from the client. Both fields must be texts all the same.
+fn read_users(
+    fields: &mut Fields,
+    headers: &HeaderMap,
+    trusted: Option<&str>,
+) -> Result<Vec<(&'static str, String)>, ApiError> {
+    let in_body =
+        [("user", fields.string("user")?), ("safety_identifier", fields.string("safety_identifier")?)];
+    let given = match trusted {
+        Some(name) => vec![("the user header", header(headers, name)?)],
+        None => in_body.to_vec(),
+    };
+    let mut users: Vec<(&'static str, String)> = Vec::new();
+    for (carrier, id) in given {
+        let id = id.filter(|id| !id.is_empty() && users.iter().all(|(_, known)| known != id));
+        users.extend(id.map(|id| (carrier, id)));
+    }
+    Ok(users)
 }
 
 /// Body replaces header replaces model name.
@@ -157,6 +197,7 @@ fn clip(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn model_forms() {
@@ -191,10 +232,41 @@ mod tests {
     fn persona_carriers_must_agree() {
         let carriers = |a: &str, b: &str| {
             let name = |text: &str| (!text.is_empty()).then(|| text.to_string());
-            check_personas(&[("model", name(a)), ("persona", name(b))]).map_err(|error| error.code)
+            agreed(&[("model", name(a)), ("persona", name(b))]).map_err(|error| error.code)
         };
-        assert_eq!(carriers("", ""), Ok(()));
-        assert_eq!(carriers("ada", "ada"), Err(ErrorCode::PersonaNotFound));
+        assert_eq!(carriers("", ""), Ok(None));
+        assert_eq!(carriers("ada", ""), Ok(Some(("model", "ada".into()))));
+        assert_eq!(carriers("", "ada"), Ok(Some(("persona", "ada".into()))));
+        assert_eq!(carriers("ada", "ada"), Ok(Some(("model", "ada".into()))));
         assert_eq!(carriers("ada", "bob"), Err(ErrorCode::InvalidValue));
+    }
+
+    #[test]
+    fn who_asks() {
+        let ask = |body: Value, header: Option<&str>, trusted: Option<&str>| {
+            let mut fields = Fields::nested(body, "x").expect("an object");
+            let mut headers = HeaderMap::new();
+            if let Some(value) = header {
+                headers.insert("x-user", value.parse().expect("a header value"));
+            }
+            read_users(&mut fields, &headers, trusted).map_err(|error| error.code)
+        };
+        let both = json!({"user": "u1", "safety_identifier": "u2"});
+        let of = |users: &[(&'static str, &str)]| -> Result<Vec<(&'static str, String)>, ErrorCode> {
+            Ok(users.iter().map(|(carrier, id)| (*carrier, id.to_string())).collect())
+        };
+        let table = [
+            (json!({}), None, None, of(&[])),
+            (json!({"user": "", "safety_identifier": null}), None, None, of(&[])),
+            (json!({"user": "u1"}), Some("u9"), None, of(&[("user", "u1")])),
+            (json!({"user": "u1", "safety_identifier": "u1"}), None, None, of(&[("user", "u1")])),
+            (both.clone(), None, None, of(&[("user", "u1"), ("safety_identifier", "u2")])),
+            (both.clone(), Some("u9"), Some("x-user"), of(&[("the user header", "u9")])),
+            (both.clone(), None, Some("x-user"), of(&[])),
+            (json!({"user": 1}), Some("u9"), Some("x-user"), Err(ErrorCode::InvalidValue)),
+        ];
+        for (body, header, trusted, expected) in table {
+            assert_eq!(ask(body.clone(), header, trusted), expected, "{body} {header:?} {trusted:?}");
+        }
     }
 }

@@ -4,7 +4,8 @@ use super::choice::ChoiceRules;
 use super::completion::Prompt;
 use super::completion_answer::Encoded;
 use super::options::Options;
-use crate::digest::Digest;
+use super::resolve::Resolved;
+use crate::digest::{Digest, Digester};
 use crate::engine::{Generate, Request, Sampling, Want};
 use crate::limits;
 use crate::persona::Condition;
@@ -12,6 +13,7 @@ use crate::server::Context;
 use crate::server::error::{ApiError, ErrorCode};
 use crate::steering::{Applied, SteeringRequest};
 use crate::text::{self, ChatOptions, Message};
+use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,23 +72,65 @@ pub async fn encode_prompts(context: &Context, prompts: Vec<Prompt>) -> Result<V
     Ok(encoded)
 }
 
-pub fn condition(options: &Options, applied: &Applied) -> Condition {
-    let mut condition = Condition::new(applied.edits.clone(), options.sampling.clone());
+/// The condition of a chat or completion.
+pub fn condition(
+    context: &Context,
+    options: &Options,
+    resolved: &Resolved,
+    template: &ChatOptions,
+) -> Condition {
+    let mut condition = resolved.condition(context, options.sampling.clone());
     condition.use_cache = options.use_cache;
     if let Some(salt) = &options.cache_salt {
         condition.cache_salt = Digest::of(salt.as_bytes());
     }
+    condition.template_options = template_digest(template);
+    condition.ends = ends_digest(options);
     condition
 }
 
+/// What of the template options shapes a prompt.
+pub fn template_digest(template: &ChatOptions) -> Digest {
+    let mut digester = Digester::new("demeanor.template-options/1");
+    let flags = [u8::from(template.add_generation_prompt), u8::from(template.continue_final)];
+    digester.part(&flags).part(Value::Object(template.kwargs.clone()).to_string().as_bytes());
+    digester.finish()
+}
+
+/// What of the options ends an answer.
+fn ends_digest(options: &Options) -> Digest {
+    let mut digester = Digester::new("demeanor.ends/1");
+    let most = options.tokens_max.map(|most| most.to_le_bytes());
+    digester.part(most.as_ref().map_or(&[][..], |most| &most[..])).part(&[u8::from(options.ignore_eos)]);
+    digester.part(&(options.stop_strings.len() as u64).to_le_bytes());
+    for stop in &options.stop_strings {
+        digester.part(stop.as_bytes());
+    }
+    for token in &options.stop_tokens {
+        digester.part(&token.to_le_bytes());
+    }
+    digester.finish()
+}
+
+/// What a prompt takes of the context.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PromptSize {
+    pub tokens: usize,
+    /// Rows of the soft prompt.
+    pub soft_rows: usize,
+}
+
 /// Refuses a prompt that leaves no room for `wanted` tokens (0 or 1); returns the tokens there is room for.
-pub fn check_room(context: &Context, prompt_tokens: usize, wanted: u32) -> Result<u32, ApiError> {
+pub fn check_room(context: &Context, prompt: PromptSize, wanted: u32) -> Result<u32, ApiError> {
     let size = context.engine.info().context;
-    let room = u64::from(size).checked_sub(prompt_tokens as u64).filter(|room| *room >= u64::from(wanted));
+    let PromptSize { tokens, soft_rows } = prompt;
+    let taken = (tokens + soft_rows) as u64;
+    let room = u64::from(size).checked_sub(taken).filter(|room| *room >= u64::from(wanted));
     room.map(|room| room as u32).ok_or_else(|| {
+        let soft = if soft_rows > 0 { format!(" and {soft_rows} rows of a soft prompt") } else { String::new() };
         let mut error = ApiError::new(
             ErrorCode::ContextLengthExceeded,
-            format!("the prompt has {prompt_tokens} tokens, which leaves no room in this server's context of {size}"),
+            format!("the prompt has {tokens} tokens{soft}, which leaves no room in this server's context of {size}"),
         );
         error.param = Some("messages".into());
         error
@@ -94,9 +138,9 @@ pub fn check_room(context: &Context, prompt_tokens: usize, wanted: u32) -> Resul
 }
 
 /// Tokens that one choice may have: what was asked for, as far as operator and context allow.
-fn tokens_max(context: &Context, options: &Options, prompt_tokens: usize) -> Result<u32, ApiError> {
+fn tokens_max(context: &Context, options: &Options, prompt: PromptSize) -> Result<u32, ApiError> {
     let wanted = options.tokens_max;
-    let room = check_room(context, prompt_tokens, if wanted == Some(0) { 0 } else { 1 })?;
+    let room = check_room(context, prompt, if wanted == Some(0) { 0 } else { 1 })?;
     let cap = context.settings.max_output_tokens.unwrap_or(u32::MAX);
     Ok(wanted.unwrap_or(u32::MAX).min(cap).min(room))
 }
@@ -105,11 +149,11 @@ fn tokens_max(context: &Context, options: &Options, prompt_tokens: usize) -> Res
 pub fn generate(
     context: &Context,
     options: &Options,
-    prompt_tokens: usize,
+    prompt: PromptSize,
     logprobs: Option<u32>,
     prompt_logprobs: Option<u32>,
 ) -> Result<impl Fn(Sampling) -> Want + use<>, ApiError> {
-    let tokens_max = tokens_max(context, options, prompt_tokens)?;
+    let tokens_max = tokens_max(context, options, prompt)?;
     let stop_tokens = stop_tokens(context, options);
     Ok(move |sampling| {
         let stop_tokens = stop_tokens.clone();
@@ -145,19 +189,20 @@ pub fn completion_requests(
     echo: bool,
 ) -> Result<Vec<Request>, ApiError> {
     let top = logprobs.map(|top| top.max(1));
+    let size = |prompt: &Encoded| PromptSize { tokens: prompt.ids.len(), soft_rows: condition.soft.len() };
     let at_prompt = |error: ApiError| ApiError { param: error.param.map(|_| "prompt".into()), ..error };
     if let Some(top) = top {
         let mut tokens = 0;
         for prompt in prompts {
             let own = if echo { prompt.ids.len() as u64 } else { 0 };
-            tokens += own + u64::from(tokens_max(context, options, prompt.ids.len()).map_err(at_prompt)?);
+            tokens += own + u64::from(tokens_max(context, options, size(prompt)).map_err(at_prompt)?);
         }
         check_entries(tokens * u64::from(options.choices), top)?;
     }
     let mut requests = Vec::new();
     for prompt in prompts {
         let prompt_top = top.filter(|_| echo);
-        let generate = generate(context, options, prompt.ids.len(), top, prompt_top).map_err(at_prompt)?;
+        let generate = generate(context, options, size(prompt), top, prompt_top).map_err(at_prompt)?;
         for choice in 0..options.choices {
             requests.push(condition.request(prompt.ids.clone(), generate(condition.sampling_of(choice))));
         }

@@ -1,0 +1,468 @@
+//! `demeanor persona`: list, show, set, import, export and delete personas, on a running server or on the data folder.
+
+use super::client::Client;
+use super::serve::ModelArgs;
+use super::{CliError, Outcome};
+use crate::app::Running;
+use crate::steering::{RequestRules, Source, SteeringRequest};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value, json};
+use std::path::{Path, PathBuf};
+
+/// List, show, set, import, export or delete personas
+#[derive(clap::Args, Clone, Debug)]
+#[command(
+    after_help = "Example:\n  demeanor persona set ada --system 'You are Ada.' --steering '0.6 warm' --temperature 0.7\n  \
+    demeanor persona export ada --with-vectors --out ada.json\n\n\
+    Works on the data folder, with the model loaded for it; --server asks a running server instead."
+)]
+pub struct PersonaArgs {
+    #[command(subcommand)]
+    pub action: Action,
+    /// A running server to ask, e.g. http://127.0.0.1:8080; default: the data folder itself
+    #[arg(long, global = true, env = "DEMEANOR_SERVER", value_name = "URL")]
+    pub server: Option<String>,
+    /// Key for that server
+    #[arg(long, global = true, env = "DEMEANOR_API_KEY", hide_env_values = true)]
+    pub api_key: Option<String>,
+    /// JSON on stdout
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+#[derive(clap::Subcommand, Clone, Debug)]
+pub enum Action {
+    /// All personas, the newest version of each
+    List {
+        #[command(flatten)]
+        model: ModelArgs,
+    },
+    /// One persona
+    Show {
+        name: String,
+        /// An older version
+        #[arg(long)]
+        version: Option<u32>,
+        #[command(flatten)]
+        model: ModelArgs,
+    },
+    /// Make a persona or a new version of one; what is not given stays as it is
+    Set {
+        name: String,
+        #[command(flatten)]
+        changes: Box<Changes>,
+        #[command(flatten)]
+        model: ModelArgs,
+    },
+    /// Take a persona from a file: an export, or the JSON of `POST /v1/personas`
+    Import {
+        file: PathBuf,
+        /// Another name than the file's
+        #[arg(long)]
+        name: Option<String>,
+        /// Make a new version where there is one of this name, and replace vectors of the same names
+        #[arg(long)]
+        replace: bool,
+        #[command(flatten)]
+        model: ModelArgs,
+    },
+    /// Write a persona as JSON
+    Export {
+        name: String,
+        /// File to write; default: stdout
+        #[arg(long)]
+        out: Option<PathBuf>,
+        /// Put the stored vectors of its plan in (traits are made anew on any model)
+        #[arg(long)]
+        with_vectors: bool,
+        #[command(flatten)]
+        model: ModelArgs,
+    },
+    /// Remove a persona with all its versions
+    Delete {
+        name: String,
+        #[command(flatten)]
+        model: ModelArgs,
+    },
+}
+
+/// Fields of a persona. An empty text takes the field out.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct Changes {
+    /// System text
+    #[arg(long)]
+    pub system: Option<String>,
+    /// File with the system text
+    #[arg(long, conflicts_with = "system")]
+    pub system_file: Option<PathBuf>,
+    /// Steering expression, e.g. '0.6 warm - 0.3 formal'
+    #[arg(long, allow_hyphen_values = true)]
+    pub steering: Option<String>,
+    /// Name of a stored soft prompt
+    #[arg(long)]
+    pub soft_prompt: Option<String>,
+    /// User whose soft prompt it uses
+    #[arg(long)]
+    pub user: Option<String>,
+    /// For people
+    #[arg(long)]
+    pub description: Option<String>,
+    #[arg(long)]
+    pub temperature: Option<f64>,
+    #[arg(long)]
+    pub top_p: Option<f64>,
+    #[arg(long)]
+    pub top_k: Option<i64>,
+    #[arg(long)]
+    pub min_p: Option<f64>,
+    #[arg(long)]
+    pub max_tokens: Option<i64>,
+    #[arg(long)]
+    pub seed: Option<i64>,
+    /// Stop string (repeatable)
+    #[arg(long)]
+    pub stop: Vec<String>,
+}
+
+/// What an export says it is.
+const SCHEMA: &str = "demeanor.persona/1";
+/// Fields of a persona that a client may set.
+const FIELDS: [&str; 6] = ["system", "steering", "soft_prompt", "user", "sampling", "description"];
+
+impl Action {
+    fn model(&self) -> &ModelArgs {
+        match self {
+            Action::List { model }
+            | Action::Show { model, .. }
+            | Action::Set { model, .. }
+            | Action::Import { model, .. }
+            | Action::Export { model, .. }
+            | Action::Delete { model, .. } => model,
+        }
+    }
+}
+
+pub fn persona(args: &PersonaArgs) -> Outcome {
+    let target = Target::open(args)?;
+    let client = &target.client;
+    match &args.action {
+        Action::List { .. } => list(client, args.json),
+        Action::Show { name, version, .. } => {
+            let query = version.map(|version| format!("?version={version}")).unwrap_or_default();
+            print(&client.json("GET", &format!("{}{query}", path(name)), None, &[])?, args.json);
+            Ok(())
+        }
+        Action::Set { name, changes, .. } => set(client, name, changes, args.json),
+        Action::Import { file, name, replace, .. } => {
+            import(client, file, name.as_deref(), *replace, args.json)
+        }
+        Action::Export { name, out, with_vectors, .. } => export(client, name, out.as_deref(), *with_vectors),
+        Action::Delete { name, .. } => {
+            let removed = client.json("DELETE", &path(name), None, &[])?;
+            if args.json {
+                println!("{removed}");
+            } else {
+                println!("{name}: {} versions removed", removed["versions"]);
+            }
+            Ok(())
+        }
+    }
+}
+
+/// The server that is asked. Without `--server` it is one of this process's own on the data folder, so that both ways
+/// obey the same rules.
+struct Target {
+    client: Client,
+    /// Ends with the verb.
+    _own: Option<Running>,
+}
+
+impl Target {
+    fn open(args: &PersonaArgs) -> Result<Target, CliError> {
+        if let Some(server) = &args.server {
+            return Ok(Target { client: Client::new(server, args.api_key.clone()), _own: None });
+        }
+        let running = super::load(&args.action.model().settings()?).map_err(|error| in_use(args, error))?;
+        let client = Client::new(&format!("http://{}", running.address), None);
+        Ok(Target { client, _own: Some(running) })
+    }
+}
+
+/// A data folder that a server holds: what to ask it instead.
+fn in_use(args: &PersonaArgs, error: CliError) -> CliError {
+    if error.code != 75 {
+        return error;
+    }
+    let base = "http://127.0.0.1:8080";
+    let curl = match &args.action {
+        Action::List { .. } => format!("curl {base}/v1/personas"),
+        Action::Show { name, .. } | Action::Export { name, .. } => format!("curl {base}{}", path(name)),
+        Action::Delete { name, .. } => format!("curl -X DELETE {base}{}", path(name)),
+        Action::Set { name, changes, .. } => match changes.apply(Map::new()) {
+            Ok(spec) => format!("curl -X PUT {base}{} -d '{}'", path(name), Value::Object(spec)),
+            Err(_) => format!("curl -X PUT {base}{} -d @FILE", path(name)),
+        },
+        Action::Import { file, .. } => format!("curl {base}/v1/personas -d @{}", file.display()),
+    };
+    CliError { code: 75, message: format!("{}\nor: {curl}\nor: --server {base}", error.message) }
+}
+
+fn path(name: &str) -> String {
+    let safe = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    let coded: String = name
+        .bytes()
+        .map(|byte| if safe(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect();
+    format!("/v1/personas/{coded}")
+}
+
+fn list(client: &Client, as_json: bool) -> Outcome {
+    let mut all: Vec<Value> = Vec::new();
+    loop {
+        let after = all.last().and_then(|last| last["name"].as_str());
+        let query = after.map(|after| format!("?after={after}")).unwrap_or_default();
+        let page = client.json("GET", &format!("/v1/personas{query}"), None, &[])?;
+        all.extend(page["data"].as_array().into_iter().flatten().cloned());
+        if page["has_more"] != true {
+            break;
+        }
+    }
+    if as_json {
+        println!("{}", Value::from(all));
+    } else {
+        all.iter().for_each(|persona| println!("{}", line(persona)));
+    }
+    Ok(())
+}
+
+/// `ada@1` with what it is made of, in one line.
+fn line(persona: &Value) -> String {
+    let label = format!("{}@{}", persona["name"].as_str().unwrap_or("?"), persona["version"]);
+    let mut parts = Vec::new();
+    if let Some(text) = persona["system"].as_str().filter(|text| !text.is_empty()) {
+        parts.push(format!("system of {} bytes", text.len()));
+    }
+    for field in ["steering", "soft_prompt", "user"] {
+        match &persona[field] {
+            Value::Null => {}
+            Value::String(text) => parts.push(format!("{field} {text}")),
+            other => parts.push(format!("{field} {other}")),
+        }
+    }
+    let sampling = persona["sampling"].as_object().into_iter().flatten();
+    parts.extend(sampling.map(|(name, value)| format!("{name} {value}")));
+    let probe = persona["probe"]["status"].as_str().unwrap_or("?");
+    let digest = persona["digest"].as_str().and_then(|digest| digest.get(..12)).unwrap_or("-");
+    format!("{label:<24} {digest:<12}  {probe}  {}", parts.join(", "))
+}
+
+fn print(persona: &Value, as_json: bool) {
+    if as_json {
+        println!("{persona}");
+        return;
+    }
+    println!("{}", line(persona));
+    for (field, title) in [("description", ""), ("system", "system: "), ("digest_note", "no digest: ")] {
+        if let Some(text) = persona[field].as_str().filter(|text| !text.is_empty()) {
+            println!("{title}{text}");
+        }
+    }
+}
+
+/// Reads what there is, changes what is asked for, and stores it unless somebody was faster.
+fn set(client: &Client, name: &str, changes: &Changes, as_json: bool) -> Outcome {
+    // A persona that is not there is made; whatever else is wrong shows when it is stored.
+    let known = client.json("GET", &path(name), None, &[]).ok();
+    let before = known.as_ref().map(spec_of).unwrap_or_default();
+    let spec = Value::Object(changes.apply(before)?);
+    let tag = known.map(|persona| format!("\"{}\"", persona["version"]));
+    let headers: Vec<(&str, &str)> = tag.iter().map(|tag| ("if-match", tag.as_str())).collect();
+    print(&client.json("PUT", &path(name), Some(&spec), &headers)?, as_json);
+    Ok(())
+}
+
+/// The settable fields of an answered persona.
+fn spec_of(persona: &Value) -> Map<String, Value> {
+    let fields = FIELDS.iter().filter_map(|field| Some((field.to_string(), persona.get(field)?.clone())));
+    fields.collect()
+}
+
+impl Changes {
+    fn apply(&self, mut spec: Map<String, Value>) -> Result<Map<String, Value>, CliError> {
+        let system =
+            match &self.system_file {
+                Some(file) => Some(std::fs::read_to_string(file).map_err(|error| {
+                    CliError::bad_file(format!("cannot read `{}`: {error}", file.display()))
+                })?),
+                None => self.system.clone(),
+            };
+        let texts = [
+            ("system", &system),
+            ("steering", &self.steering),
+            ("soft_prompt", &self.soft_prompt),
+            ("user", &self.user),
+            ("description", &self.description),
+        ];
+        for (field, text) in texts {
+            if let Some(text) = text {
+                let value = if text.is_empty() { Value::Null } else { json!(text) };
+                spec.insert(field.to_owned(), value);
+            }
+        }
+        let mut sampling = spec.get("sampling").and_then(Value::as_object).cloned().unwrap_or_default();
+        let numbers = [
+            ("temperature", self.temperature.map(Value::from)),
+            ("top_p", self.top_p.map(Value::from)),
+            ("top_k", self.top_k.map(Value::from)),
+            ("min_p", self.min_p.map(Value::from)),
+            ("max_tokens", self.max_tokens.map(Value::from)),
+            ("seed", self.seed.map(Value::from)),
+            ("stop", (!self.stop.is_empty()).then(|| json!(self.stop))),
+        ];
+        for (name, value) in numbers {
+            sampling.extend(value.map(|value| (name.to_owned(), value)));
+        }
+        spec.insert("sampling".to_owned(), Value::Object(sampling));
+        Ok(spec)
+    }
+}
+
+fn export(client: &Client, name: &str, out: Option<&Path>, with_vectors: bool) -> Outcome {
+    let persona = client.json("GET", &path(name), None, &[])?;
+    let mut file = json!({
+        "schema": SCHEMA, "name": name, "version": persona["version"], "digest": persona["digest"],
+        "model": persona["model"],
+    });
+    for (field, value) in spec_of(&persona) {
+        file[field] = value;
+    }
+    if with_vectors {
+        file["vectors"] = Value::Object(vectors(client, &persona["steering"])?);
+    }
+    let text = format!("{file:#}\n");
+    match out {
+        None => print!("{text}"),
+        Some(out) => std::fs::write(out, text)
+            .map_err(|error| CliError::failed(format!("cannot write `{}`: {error}", out.display())))?,
+    }
+    Ok(())
+}
+
+/// The stored vectors of a plan by name, as safetensors in base64. Poles of traits are left out.
+fn vectors(client: &Client, steering: &Value) -> Result<Map<String, Value>, CliError> {
+    let plan = SteeringRequest::from_json(steering, "steering", RequestRules::default())
+        .map_err(|error| CliError::failed(error.to_string()))?;
+    let traits = client.json("GET", "/v1/traits", None, &[])?;
+    let poles: Vec<&str> = traits["data"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .flat_map(|one| [one["name"].as_str(), one["opposite"].as_str()])
+        .flatten()
+        .collect();
+    let is_trait = |name: &str| {
+        poles.contains(&name)
+            || poles.iter().any(|pole| {
+                name.strip_prefix(pole)
+                    .is_some_and(|rest| rest.strip_prefix('.').is_some_and(|rest| poles.contains(&rest)))
+            })
+    };
+    let mut found = Map::new();
+    for intervention in &plan.interventions {
+        if let Source::Name(name) = &intervention.source
+            && !is_trait(name)
+            && !found.contains_key(name)
+        {
+            let file =
+                client.call("GET", &format!("/v1/vectors/{name}/file?format=safetensors"), None, &[])?;
+            found.insert(name.clone(), json!(STANDARD.encode(file)));
+        }
+    }
+    Ok(found)
+}
+
+fn import(client: &Client, file: &Path, name: Option<&str>, replace: bool, as_json: bool) -> Outcome {
+    let bad = |what: String| CliError::bad_file(format!("`{}`: {what}", file.display()));
+    let text = std::fs::read_to_string(file).map_err(|error| bad(format!("cannot be read: {error}")))?;
+    let Ok(Value::Object(mut read)) = serde_json::from_str::<Value>(&text) else {
+        return Err(bad("is no JSON object; hint: `demeanor persona export` writes one".to_owned()));
+    };
+    match read.shift_remove("schema") {
+        None => {}
+        Some(schema) if schema == SCHEMA => {}
+        Some(other) => return Err(bad(format!("the schema is {other}, this build reads `{SCHEMA}`"))),
+    }
+    let digest = read.shift_remove("digest");
+    let vectors = read.shift_remove("vectors");
+    for field in ["version", "model"] {
+        read.shift_remove(field);
+    }
+    let own = read.shift_remove("name");
+    let name = name.or_else(|| own.as_ref().and_then(Value::as_str));
+    let name = name.ok_or_else(|| bad("has no `name`; hint: --name".to_owned()))?.to_owned();
+    for (vector, file) in vectors.as_ref().and_then(Value::as_object).into_iter().flatten() {
+        let bytes = file.as_str().and_then(|text| STANDARD.decode(text).ok());
+        let bytes = bytes.ok_or_else(|| bad(format!("the vector `{vector}` is no base64 text")))?;
+        upload(client, vector, bytes, replace)?;
+    }
+    let imported = if replace {
+        client.json("PUT", &path(&name), Some(&Value::Object(read)), &[])?
+    } else {
+        read.insert("name".to_owned(), json!(name));
+        client.json("POST", "/v1/personas", Some(&Value::Object(read)), &[])?
+    };
+    if digest.is_some_and(|digest| digest.is_string() && digest != imported["digest"]) {
+        eprintln!("note: its digest differs from the exported one: other weights, vectors or soft prompt");
+    }
+    print(&imported, as_json);
+    Ok(())
+}
+
+/// Stores a vector of the file. One that is there already stays, unless it is to be replaced.
+fn upload(client: &Client, name: &str, file: Vec<u8>, replace: bool) -> Outcome {
+    if !replace && client.json("GET", &format!("/v1/vectors/{name}"), None, &[]).is_ok() {
+        eprintln!("note: there is a vector `{name}` already, it stays; hint: --replace");
+        return Ok(());
+    }
+    const BOUNDARY: &str = "demeanor-8d2f4c61a7";
+    let mut body = Vec::new();
+    for (field, value) in [("name", name), ("replace", if replace { "true" } else { "false" })] {
+        let part =
+            format!("--{BOUNDARY}\r\ncontent-disposition: form-data; name=\"{field}\"\r\n\r\n{value}\r\n");
+        body.extend(part.into_bytes());
+    }
+    let head =
+        format!("--{BOUNDARY}\r\ncontent-disposition: form-data; name=\"file\"; filename=\"vector\"\r\n\r\n");
+    body.extend(head.into_bytes());
+    body.extend(file);
+    body.extend(format!("\r\n--{BOUNDARY}--\r\n").into_bytes());
+    let kind = format!("multipart/form-data; boundary={BOUNDARY}");
+    client.call("POST", "/v1/vectors", Some((&kind, body)), &[]).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_touch_what_they_name() {
+        let before = json!({"system": "s", "steering": "warm", "sampling": {"temperature": 1.0, "seed": 1}});
+        let Value::Object(before) = before else { unreachable!("an object") };
+        let changes = Changes {
+            system: Some(String::new()),
+            temperature: Some(0.5),
+            stop: vec!["X".into()],
+            ..Changes::default()
+        };
+        let after = Value::Object(changes.apply(before).unwrap());
+        let sampling = json!({"temperature": 0.5, "seed": 1, "stop": ["X"]});
+        assert_eq!(after, json!({"system": null, "steering": "warm", "sampling": sampling}));
+    }
+
+    #[test]
+    fn names_are_safe_in_paths() {
+        assert_eq!(path("ada.1"), "/v1/personas/ada.1");
+        assert_eq!(path("a/b?c"), "/v1/personas/a%2Fb%3Fc");
+    }
+}

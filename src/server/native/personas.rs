@@ -1,0 +1,256 @@
+//! `/v1/personas`: stored system texts, plans, soft prompts and sampling defaults under a name.
+//!
+//! A persona is checked as a whole before it is stored: its vectors must be there or be made within `--extract-wait`,
+//! its soft prompt must exist, its dose must be allowed. The entity tag is the version.
+
+use crate::limits;
+use crate::persona::{Expected, Persona, PersonaSpec};
+use crate::server::Context;
+use crate::server::body::read_object;
+use crate::server::error::{ApiError, ErrorCode, shown};
+use crate::server::fields::{Fields, wrong_kind};
+use crate::server::openai::{UNPROBED, digest_checked, digest_now, read_defaults};
+use crate::server::path::Segment;
+use crate::steering::{RequestRules, SteeringRequest};
+use crate::users::UserId;
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Query, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use axum::response::IntoResponse;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const FIELDS: [&str; 7] = ["name", "system", "steering", "soft_prompt", "user", "sampling", "description"];
+
+/// `GET /v1/personas?after=NAME&limit=N`: the newest version of each, by name.
+pub async fn list_personas(
+    State(context): State<Arc<Context>>,
+    Query(query): Query<BTreeMap<String, String>>,
+) -> Result<Json<Value>, ApiError> {
+    check_query(&query, &["after", "limit"])?;
+    let limit = match query.get("limit") {
+        None => limits::PERSONAS_PAGE,
+        Some(text) => whole("limit", text, 1..=limits::PERSONAS_PAGE as u32)? as usize,
+    };
+    let (page, has_more) = context.personas.page(query.get("after").map(String::as_str), limit);
+    let mut data = Vec::with_capacity(page.len());
+    for persona in &page {
+        data.push(described(&context, persona).await);
+    }
+    let last = page.last().map(|persona| persona.name.as_str());
+    Ok(Json(json!({"object": "list", "data": data, "has_more": has_more, "last_id": last})))
+}
+
+/// `POST /v1/personas`: 201, or 409 where the name is taken.
+pub async fn create_persona(
+    State(context): State<Arc<Context>>,
+    request: Request,
+) -> Result<Response<Body>, ApiError> {
+    let (_, map) = read_object(request).await?;
+    let mut fields = Fields::new(map);
+    let name = fields
+        .string("name")?
+        .ok_or_else(|| ApiError::at(ErrorCode::MissingField, "name", "the field is missing"))?;
+    let spec = read_spec(fields)?;
+    context.personas.check_new(&name)?;
+    let (digest, _) = digest_checked(&context, &spec).await?;
+    let personas = context.personas.clone();
+    let persona = on_disk(move || personas.create(&name, spec, digest)).await?;
+    Ok(answer(StatusCode::CREATED, &context, &persona).await)
+}
+
+/// `GET /v1/personas/{name}?version=N`: the newest version unless another is asked for.
+pub async fn show_persona(
+    State(context): State<Arc<Context>>,
+    Segment(name): Segment,
+    Query(query): Query<BTreeMap<String, String>>,
+) -> Result<Response<Body>, ApiError> {
+    check_query(&query, &["version"])?;
+    let personas = context.personas.clone();
+    let persona = match query.get("version") {
+        None => personas.find(&name, "name")?,
+        Some(text) => {
+            let version = whole("version", text, 1..=u32::MAX)?;
+            on_disk(move || personas.version(&name, version)).await?
+        }
+    };
+    Ok(answer(StatusCode::OK, &context, &persona).await)
+}
+
+/// `PUT /v1/personas/{name}`: a new version, 200; the first one, 201. Fields left out are at their defaults.
+pub async fn put_persona(
+    State(context): State<Arc<Context>>,
+    Segment(name): Segment,
+    request: Request,
+) -> Result<Response<Body>, ApiError> {
+    let (headers, map) = read_object(request).await?;
+    let expected = if_match(&headers)?;
+    let mut fields = Fields::new(map);
+    if let Some(other) = fields.string("name")?.filter(|other| *other != name) {
+        let message = format!("`{}` is not the name in the path; leave the field out", shown(other));
+        return Err(ApiError::at(ErrorCode::InvalidValue, "name", message));
+    }
+    let spec = read_spec(fields)?;
+    context.personas.check(&name, &expected)?;
+    let (digest, _) = digest_checked(&context, &spec).await?;
+    let personas = context.personas.clone();
+    let (persona, is_first) = on_disk(move || personas.put(&name, spec, &expected, digest)).await?;
+    let status = if is_first { StatusCode::CREATED } else { StatusCode::OK };
+    Ok(answer(status, &context, &persona).await)
+}
+
+/// `DELETE /v1/personas/{name}`: all its versions. Requests that run go on.
+pub async fn delete_persona(
+    State(context): State<Arc<Context>>,
+    Segment(name): Segment,
+    headers: HeaderMap,
+) -> Result<Json<Value>, ApiError> {
+    let expected = if_match(&headers)?;
+    let (personas, removed) = (context.personas.clone(), name.clone());
+    let versions = on_disk(move || personas.delete(&name, &expected)).await?;
+    Ok(Json(json!({"object": "persona.deleted", "name": removed, "deleted": true, "versions": versions})))
+}
+
+async fn on_disk<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, crate::persona::PersonaError> + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work).await.map_err(ApiError::internal)?.map_err(ApiError::from)
+}
+
+/// The body without its name. Names in it are looked up later.
+fn read_spec(mut fields: Fields) -> Result<PersonaSpec, ApiError> {
+    let steering = match fields.take("steering") {
+        None => SteeringRequest::default(),
+        // Inline directions have no name to be found again by: they are stored as vectors first.
+        Some(value) => SteeringRequest::from_json(&value, "steering", RequestRules { inline: false })?,
+    };
+    let name_or_null = |fields: &mut Fields, name: &str| match fields.take(name) {
+        None => Ok(None),
+        Some(Value::String(text)) if !text.is_empty() => Ok(Some(text)),
+        Some(Value::String(_)) => Err(fields.refuse(name, "the name is empty; send null for none")),
+        Some(other) => Err(wrong_kind(name, &other, "a name or null")),
+    };
+    let spec = PersonaSpec {
+        system: fields.string("system")?.unwrap_or_default(),
+        steering,
+        soft_prompt: name_or_null(&mut fields, "soft_prompt")?,
+        user: name_or_null(&mut fields, "user")?,
+        sampling: fields.take("sampling").map(read_defaults).transpose()?.unwrap_or_default(),
+        description: fields.string("description")?.unwrap_or_default(),
+    };
+    fields.finish(&FIELDS)?;
+    spec.check()?;
+    if let Some(id) = &spec.user {
+        UserId::parse(id, "user").map_err(|error| ApiError {
+            param: Some("user".into()),
+            ..ApiError::new(ErrorCode::InvalidValue, error.to_string())
+        })?;
+    }
+    Ok(spec)
+}
+
+/// `If-Match`: absent, `*`, or versions in quotes.
+fn if_match(headers: &HeaderMap) -> Result<Expected, ApiError> {
+    let mut versions = Vec::new();
+    let mut is_given = false;
+    for value in headers.get_all(header::IF_MATCH) {
+        is_given = true;
+        let text = value.to_str().unwrap_or_default();
+        if text.trim() == "*" {
+            return Ok(Expected::Some);
+        }
+        for tag in text.split(',').map(str::trim) {
+            let inside = tag.strip_prefix("W/").unwrap_or(tag);
+            let inside = inside.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+            let Some(inside) = inside else {
+                let message =
+                    format!("`{}` is no entity tag; send `\"1\"` for version 1, or `*`", shown(tag));
+                return Err(ApiError::at(ErrorCode::InvalidValue, "if-match", message));
+            };
+            // A tag of somebody else's making matches nothing, and a weak one never does.
+            versions.extend(inside.parse::<u32>().ok().filter(|_| !tag.starts_with("W/")));
+        }
+    }
+    Ok(if is_given { Expected::Versions(versions) } else { Expected::Anything })
+}
+
+fn check_query(query: &BTreeMap<String, String>, known: &[&str]) -> Result<(), ApiError> {
+    match query.keys().find(|name| !known.contains(&name.as_str())) {
+        None => Ok(()),
+        Some(name) => {
+            let message = format!("unknown parameter; this route knows {}", known.join(", "));
+            Err(ApiError::at(ErrorCode::UnknownField, name.as_str(), message))
+        }
+    }
+}
+
+fn whole(name: &str, text: &str, allowed: std::ops::RangeInclusive<u32>) -> Result<u32, ApiError> {
+    text.parse().ok().filter(|number| allowed.contains(number)).ok_or_else(|| {
+        let (low, high) = (allowed.start(), allowed.end());
+        let message =
+            format!("`{}` is out of range; allowed are whole numbers from {low} to {high}", shown(text));
+        ApiError::at(ErrorCode::InvalidValue, name, message)
+    })
+}
+
+async fn answer(status: StatusCode, context: &Context, persona: &Persona) -> Response<Body> {
+    let mut response = (status, Json(described(context, persona).await)).into_response();
+    if let Ok(tag) = HeaderValue::try_from(format!("\"{}\"", persona.version)) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    response
+}
+
+/// A persona as it is answered. `digest` is null where it cannot be told at the moment, and `digest_note` says why.
+async fn described(context: &Context, persona: &Persona) -> Value {
+    let (digest, note) = match digest_now(context, &persona.spec).await {
+        Ok(digest) => (Some(digest.to_string()), None),
+        Err(error) => (None, Some(error.message)),
+    };
+    let mut object = json!({
+        "object": "persona",
+        "name": persona.name,
+        "version": persona.version,
+        "model": format!("{}@{}", context.model, persona.name),
+        "created": persona.created,
+        "digest": digest,
+        "probe": {"status": UNPROBED},
+    });
+    if note.is_some() {
+        object["digest_note"] = json!(note);
+    }
+    if let (Value::Object(object), Value::Object(spec)) = (&mut object, persona.spec.to_value()) {
+        object.extend(spec);
+    }
+    object
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entity_tags() {
+        let read = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::IF_MATCH, HeaderValue::from_str(text).expect("a header value"));
+            if_match(&headers).map_err(|error| error.code)
+        };
+        assert_eq!(if_match(&HeaderMap::new()), Ok(Expected::Anything));
+        let table = [
+            ("*", Ok(Expected::Some)),
+            ("\"1\"", Ok(Expected::Versions(vec![1]))),
+            ("\"1\", \"12\"", Ok(Expected::Versions(vec![1, 12]))),
+            ("W/\"1\"", Ok(Expected::Versions(vec![]))),
+            ("\"abc\"", Ok(Expected::Versions(vec![]))),
+            ("1", Err(ErrorCode::InvalidValue)),
+            ("\"1", Err(ErrorCode::InvalidValue)),
+            ("", Err(ErrorCode::InvalidValue)),
+        ];
+        for (text, expected) in table {
+            assert_eq!(read(text), expected, "{text}");
+        }
+    }
+}
