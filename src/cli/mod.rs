@@ -2,6 +2,7 @@
 
 mod client;
 mod embed;
+mod eval;
 mod extract;
 mod ls;
 mod persona;
@@ -74,6 +75,7 @@ enum Verb {
     Persona(persona::PersonaArgs),
     Traits(traits::TraitsArgs),
     Embed(embed::EmbedArgs),
+    Eval(eval::EvalArgs),
 }
 
 pub fn main() -> ExitCode {
@@ -89,6 +91,7 @@ pub fn main() -> ExitCode {
         Verb::Persona(args) => persona::persona(args),
         Verb::Traits(args) => traits::traits(args),
         Verb::Embed(args) => embed::embed(args),
+        Verb::Eval(args) => eval::eval(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
