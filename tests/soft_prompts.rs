@@ -2,6 +2,7 @@
 
 use crate::harness::{self, Server};
 use crate::run;
+use demeanor::config::{Backend, Device};
 use demeanor::kernels::{Isa, Precision};
 use demeanor::model::{
     Edits, Input, Model, ModelOptions, Phase, Row, Rows, Slot, SoftRows, StepOutput, Wants,
@@ -22,7 +23,14 @@ fn folder() -> PathBuf {
 /// The tiny model in exact mode.
 fn tiny_model() -> Model {
     let file = ModelFile::open(&folder().join("model.gguf")).expect("a model");
-    let options = ModelOptions { precision: Precision::F32, isa: Isa::detect(), threads: 1, pages: 1 };
+    let options = ModelOptions {
+        backend: Backend::Cpu,
+        device: Device::Cpu,
+        precision: Precision::F32,
+        isa: Isa::detect(),
+        threads: 1,
+        pages: 1,
+    };
     Model::load(&file, &options).expect("it loads")
 }
 

@@ -2,7 +2,7 @@
 
 use super::config::{Gating, ModelConfig, RotaryPairs};
 use super::edits::{Change, Edit, Edits};
-use super::heads::HeadOutputs;
+use super::heads::{HeadOutputs, Projection};
 use super::load::{self, BlockWeights, ModelWeights};
 use super::rope::Rope;
 use super::rows::{CaptureSpec, Input, PageId, Row, Rows, StepOutput, TokenId};
@@ -87,8 +87,8 @@ impl CpuModel {
 
     /// For directions of single heads.
     pub fn head_outputs(&self) -> HeadOutputs {
-        let projections = self.weights.blocks.iter().map(|block| block.attn_output.clone()).collect();
-        HeadOutputs::new(&self.config, projections)
+        let projection = |block: &BlockWeights| Projection::Packed(block.attn_output.clone());
+        HeadOutputs::new(&self.config, self.weights.blocks.iter().map(projection).collect())
     }
 
     /// Clears a page for a new owner.
