@@ -60,7 +60,7 @@ fn logits(model: &mut Model, soft: &SoftRows, ids: &[u32]) -> Vec<Vec<f32>> {
     let edits = Edits::none();
     let slots = [Slot { pages: &[0], soft, edits: &edits, capture: None }];
     let mut out = StepOutput::default();
-    model.step(&Rows { slots: &slots, rows: &rows }, &mut out);
+    model.step(&Rows { slots: &slots, rows: &rows }, &mut out).expect("the step runs");
     out.logits.chunks_exact(model.config().vocab_size).map(<[f32]>::to_vec).collect()
 }
 
