@@ -7,6 +7,7 @@
 //! | `candle` | the decoder on candle tensors: equal distributions, gradients |
 //! | `steering` | a control vector moves log-probabilities as the reference says |
 //! | `encoder` | embeddings equal sentence-transformers, alone and in company; `/v1/embeddings` |
+//! | `hooks` | heads equal `transformers` with hooks; activations over HTTP |
 //! | `sharing` | sequences of one batch do not touch each other: bytes equal solo runs |
 //! | `http` | the HTTP surface: shapes, streams, disconnects, names, keys, recorded client requests |
 //! | `bad_requests` | every bad request of a table gets its status and message |
@@ -26,6 +27,7 @@ mod distributions;
 mod encoder;
 mod exact;
 mod harness;
+mod hooks;
 mod http;
 mod personas;
 mod readme;

@@ -70,10 +70,10 @@ fn projector(form: Form) -> Projector {
 }
 
 /// A data folder of its own, removed at the end.
-struct Folder(PathBuf);
+pub struct Folder(PathBuf);
 
 impl Folder {
-    fn new(name: &str) -> Folder {
+    pub fn new(name: &str) -> Folder {
         let folder =
             Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("users-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&folder);
@@ -81,7 +81,7 @@ impl Folder {
         Folder(folder)
     }
 
-    fn settings(&self, form: Form) -> Settings {
+    pub fn settings(&self, form: Form) -> Settings {
         let file = self.0.join("projector.safetensors");
         fs::write(&file, projector(form).write()).expect("the projector is written");
         let data_dir = self.0.join("data");
@@ -126,18 +126,18 @@ fn shared() -> &'static Server {
 }
 
 /// With the encoder there, so that few items are embedded at once.
-fn started(settings: &Settings) -> Server {
+pub fn started(settings: &Settings) -> Server {
     let server = harness::start(settings);
     server.context().encoder.wait().expect("the encoder loads");
     server
 }
 
-fn create(server: &Server, id: &str) {
+pub fn create(server: &Server, id: &str) {
     let response = server.post("/v1/users", &json!({"id": id}));
     assert_eq!(response.status, 201, "{}", response.text());
 }
 
-fn add(server: &Server, id: &str, texts: &[&str]) -> Value {
+pub fn add(server: &Server, id: &str, texts: &[&str]) -> Value {
     let items: Vec<Value> = texts.iter().map(|text| json!({"text": text})).collect();
     server.post(&format!("/v1/users/{id}/history"), &json!({"items": items})).ok()
 }

@@ -2,11 +2,12 @@
 //! Knows numbers only: no vector names, no text, no HTTP.
 
 pub mod candle;
+mod capture;
 mod config;
 mod decoder;
 mod edits;
-mod heads;
 mod embedding;
+mod heads;
 mod load;
 mod rope;
 mod rows;
@@ -18,8 +19,8 @@ pub use candle::{DenseModel, gradients};
 pub use config::{BlockConfig, Gating, ModelConfig, RotaryConfig, RotaryPairs};
 pub use decoder::Model;
 pub use edits::{BlockEdits, Change, Edit, Edits, Phase, RowRule};
-pub use heads::HeadOutputs;
 pub use embedding::{ControlRow, EmbeddingFacts};
+pub use heads::HeadOutputs;
 pub use rows::{CaptureSpec, Input, PageId, Row, Rows, Slot, SoftRows, StepOutput, TokenId, Wants};
 
 use crate::kernels::{Isa, KernelError, Precision};

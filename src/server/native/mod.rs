@@ -1,5 +1,6 @@
 //! Our own routes: personas, users, soft prompts, scores, vectors, jobs and more. Unknown fields are refused here.
 
+mod activations;
 mod jobs;
 mod personas;
 mod score;
@@ -9,6 +10,7 @@ mod tokens;
 mod users;
 mod vectors;
 
+pub use activations::activations;
 pub use jobs::{cancel_job, job_events, list_jobs, show_job};
 pub use personas::{create_persona, delete_persona, list_personas, put_persona, show_persona};
 pub use score::score;
