@@ -10,6 +10,7 @@ use crate::limits::PAGE_POSITIONS;
 use crate::model::{Model, ModelConfig, ModelOptions};
 use crate::persona::Personas;
 use crate::server;
+use crate::server::Parts;
 pub use crate::server::{Context, Front};
 use crate::steering::{Library, LibraryOptions};
 use crate::store::{Store, StoreError};
@@ -49,6 +50,7 @@ pub enum AppError {
 pub struct DataFolder {
     pub store: Store,
     pub jobs: Jobs,
+    pub personas: Personas,
 }
 
 impl DataFolder {
@@ -56,7 +58,8 @@ impl DataFolder {
     pub fn open(path: &Path) -> Result<DataFolder, AppError> {
         let store = Store::open(path)?;
         let jobs = Jobs::open(store.clone()).map_err(|error| AppError::Failed(error.to_string()))?;
-        Ok(DataFolder { store, jobs })
+        let personas = Personas::open(store.clone()).map_err(|error| AppError::Failed(error.to_string()))?;
+        Ok(DataFolder { store, jobs, personas })
     }
 }
 
@@ -123,7 +126,9 @@ pub fn load_with(settings: &Settings, path: &Path, data: &DataFolder) -> Result<
         pages: pages(settings, &config, precision, context),
     };
     let model = Model::load(&file, &options).map_err(|error| file_error(&error))?;
-    let info = info(settings, &file, &model, context, isa);
+    let controls = (0..text.tokenizer.vocab_size() as u32).filter(|id| text.tokenizer.is_special(*id));
+    let embedding = model.embedding_facts(controls);
+    let info = EngineInfo { embedding: Arc::new(embedding), ..info(settings, &file, &model, context, isa) };
     drop(file);
     let options = EngineOptions {
         max_batch: settings.max_batch,
@@ -135,16 +140,31 @@ pub fn load_with(settings: &Settings, path: &Path, data: &DataFolder) -> Result<
     let options = LibraryOptions { store: &data.store, jobs: &data.jobs, max_dose: settings.max_dose };
     let library = Library::start(engine.clone(), text.clone(), options)
         .map_err(|error| AppError::Config(error.to_string()))?;
-    let users = users(settings, &engine, &data.store)?;
-    let personas = Personas::open(data.store.clone()).map_err(|error| AppError::Failed(error.to_string()))?;
-    let model = model_name(&settings.model);
-    let jobs = data.jobs.clone();
-    Ok(Arc::new(Context::new(engine, text, library, users, personas, jobs, model, settings.clone())))
+    let encoder = EncoderHandle::new(match &settings.encoder {
+        Some(folder) => Source::Folder(folder.clone()),
+        None => Source::Catalogue,
+    });
+    let users = users(settings, &engine, &data.store, &encoder)?;
+    Ok(Arc::new(Context::new(Parts {
+        engine,
+        text,
+        library,
+        encoder,
+        users,
+        personas: data.personas.clone(),
+        jobs: data.jobs.clone(),
+        model: model_name(&settings.model),
+        settings: settings.clone(),
+    })))
 }
 
 /// The people of a data folder, with the projector that was named or the one that ships for this model.
-fn users(settings: &Settings, engine: &Engine, store: &Store) -> Result<Users, AppError> {
-    let encoder = EncoderHandle::new(Source::Catalogue);
+fn users(
+    settings: &Settings,
+    engine: &Engine,
+    store: &Store,
+    encoder: &EncoderHandle,
+) -> Result<Users, AppError> {
     let projector = match &settings.projector {
         Some(path) => {
             let bytes = std::fs::read(path)
@@ -158,7 +178,13 @@ fn users(settings: &Settings, engine: &Engine, store: &Store) -> Result<Users, A
         Some(days) => Recency::HalfLife { days },
         None => Recency::Uniform,
     };
-    let options = UsersOptions { store: store.clone(), engine: engine.clone(), encoder, projector, recency };
+    let options = UsersOptions {
+        store: store.clone(),
+        engine: engine.clone(),
+        encoder: encoder.clone(),
+        projector,
+        recency,
+    };
     Users::start(options).map_err(|error| match error {
         UsersError::DoesNotFit(message) => AppError::Config(format!("--projector: {message}")),
         other => AppError::Failed(other.to_string()),
@@ -206,6 +232,7 @@ fn info(settings: &Settings, file: &ModelFile, model: &Model, context: u32, isa:
         n_heads: config.n_heads as u32,
         d_head: config.d_head as u32,
         vocab_size: config.vocab_size as u32,
+        embedding: Arc::default(),
         context,
         trained_context: config.trained_context,
         parameters: model.parameters(),

@@ -43,6 +43,8 @@ pub struct Settings {
     pub projector: Option<PathBuf>,
     /// A history item of this many days counts half; `None`: age does not count.
     pub history_half_life_days: Option<f64>,
+    /// Folder of the sentence encoder; `None`: the catalogue's, fetched when it is first needed.
+    pub encoder: Option<PathBuf>,
     /// Whether requests may carry directions inline.
     pub allow_inline_vectors: bool,
     /// Memory of the KV cache in bytes.

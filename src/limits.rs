@@ -83,6 +83,24 @@ pub const PERSONAS_PAGE: usize = 100;
 pub const PERSONA_MODELS_LISTED: usize = 200;
 /// Rows of a soft prompt.
 pub const SOFT_ROWS_MAX: usize = 64;
+/// Named soft prompts of one model; listing them stays quick.
+pub const SOFT_PROMPTS_MAX: usize = 1024;
+/// Bytes of a soft prompt's file: 64 rows of the widest model in f32, and a header.
+pub const SOFT_PROMPT_FILE_BYTES_MAX: usize = 16 << 20;
+/// Tensors that are listed before a file of more than one is refused.
+pub const SOFT_PROMPT_TENSORS_MAX: usize = 16;
+/// Bytes of an `adapter_config.json`; PEFT writes some 700.
+pub const ADAPTER_CONFIG_BYTES_MAX: usize = 64 << 10;
+/// Length of a soft row over the median length of a token's row. Trained prompts lie between; far shorter or longer rows
+/// drown in the first norm or shout down the context.
+pub const SOFT_ROW_NORM_MIN: f32 = 0.1;
+pub const SOFT_ROW_NORM_MAX: f32 = 4.0;
+/// A row this near to a control token's would be one.
+pub const CONTROL_COSINE_MAX: f32 = 0.999;
+/// Control tokens that rows are compared with; those of templates have low ids, gemma has thousands of unused ones.
+pub const CONTROL_ROWS_MAX: usize = 1024;
+/// Rows whose lengths are measured at load; their median is that of the table to a percent.
+pub const EMBEDDING_NORMS_MAX: usize = 8192;
 
 // ---- steering ----
 /// From this dose on an answer carries a warning (steering.md: 0.7 is far past collapse).
@@ -107,8 +125,9 @@ pub const VECTORS_MAX: usize = 1024;
 /// Users or items on one page of a listing.
 pub const USERS_PAGE_MAX: usize = 1000;
 pub const HISTORY_PAGE_MAX: usize = 1000;
-/// Body of one addition to a history. A larger history comes in parts: each part is one transaction.
-pub const HISTORY_BODY_BYTES_MAX: usize = 4 << 20;
+/// Body of one addition to a history; parsed JSON takes up to thirty times its text. A larger history comes in parts:
+/// each part is one transaction.
+pub const HISTORY_BODY_BYTES_MAX: usize = 2 << 20;
 /// Items of one addition; the transaction takes well under a second.
 pub const HISTORY_ITEMS_AT_ONCE_MAX: usize = 10_000;
 /// Text or input of one item: a long letter. The encoder sees its beginning.
@@ -165,6 +184,16 @@ pub const PROJECTOR_HEADER_BYTES_MAX: u64 = 64 << 10;
 pub const PROJECTOR_TENSORS_MAX: usize = 8;
 /// Width of a projector's hidden layer.
 pub const PROJECTOR_HIDDEN_MAX: usize = 4096;
+/// Size of a file of training people: a thousand people with a hundred items and a hundred targets each take some 40 MB.
+pub const PEOPLE_BYTES_MAX: u64 = 512 << 20;
+/// Bytes of one text of training people.
+pub const PEOPLE_TEXT_BYTES_MAX: usize = 16 << 10;
+/// Distinct questions of training people; each needs a backward pass for a first-order start.
+pub const PEOPLE_ITEMS_MAX: usize = 4096;
+/// Tokens of one training sequence: a batch of sixteen must fit beside the weights.
+pub const TRAINING_TOKENS_MAX: usize = 512;
+/// Tensors of a training checkpoint: at most seven trained ones, each with two moments and its best values.
+pub const CHECKPOINT_TENSORS_MAX: usize = 64;
 /// Width of a sentence embedding; common encoders have 384 to 4096.
 pub const EMBEDDING_WIDTH_MAX: usize = 8192;
 
@@ -199,6 +228,8 @@ pub const VOCABULARY_MAX: u32 = 1 << 21;
 // ---- sentence encoder ----
 /// Texts of one embeddings request: some 10 seconds of work for two cores when all are long.
 pub const EMBEDDING_TEXTS_MAX: usize = 256;
+/// How long an embeddings request waits for those before it; then it is answered 503.
+pub const EMBEDDING_WAIT_SECONDS_MAX: u64 = 30;
 /// Bytes of one text that are read; 256 tokens of ordinary text end far before.
 pub const ENCODER_TEXT_BYTES_MAX: usize = 32 << 10;
 /// Header of an encoder's safetensors file: 24 layers take 50 KiB.

@@ -1,4 +1,5 @@
-//! Intervals and tests on slices of numbers: mean, spread, median, Wilson's interval, Student's t.
+//! Intervals and tests on slices of numbers: mean, spread, median, correlation, Wilson's interval, Student's t, bootstrap
+//! and the draws for it.
 
 /// An interval for a proportion or a mean, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -128,6 +129,85 @@ fn ln_gamma(x: f64) -> f64 {
     (x - 0.5) * x.ln() - x + 0.5 * (2.0 * std::f64::consts::PI).ln() + series + shift
 }
 
+/// A reproducible stream of draws: SplitMix64 (Steele, Lea and Flood 2014). Not for secrets.
+#[derive(Clone, Debug)]
+pub struct Draws(u64);
+
+impl Draws {
+    /// A stream of its own for each purpose and index under one seed.
+    pub fn new(seed: u64, purpose: &str, index: u64) -> Draws {
+        let mut draws = Draws(seed);
+        for part in purpose.bytes().map(u64::from).chain([index]) {
+            draws.0 = draws.next() ^ part;
+        }
+        draws
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// An index below `n` (n > 0); the bias is below n / 2^64.
+    pub fn below(&mut self, n: usize) -> usize {
+        ((u128::from(self.next()) * n as u128) >> 64) as usize
+    }
+
+    /// Uniform in [0, 1).
+    pub fn uniform(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// Standard normal (Box and Muller 1958).
+    pub fn normal(&mut self) -> f64 {
+        let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
+        radius * (2.0 * std::f64::consts::PI * self.uniform()).cos()
+    }
+
+    /// `count` different indices below `n` (all of them where `count` is larger), in drawn order.
+    pub fn sample(&mut self, n: usize, count: usize) -> Vec<usize> {
+        let mut indices: Vec<usize> = (0..n).collect();
+        for i in 0..count.min(n) {
+            let other = i + self.below(n - i);
+            indices.swap(i, other);
+        }
+        indices.truncate(count);
+        indices
+    }
+}
+
+/// Pearson's correlation; NaN where one side has no spread.
+pub fn correlation(x: &[f64], y: &[f64]) -> f64 {
+    let (mean_x, mean_y) = (mean(x), mean(y));
+    let (mut xy, mut xx, mut yy) = (0.0, 0.0, 0.0);
+    for (x, y) in x.iter().zip(y) {
+        let (x, y) = (x - mean_x, y - mean_y);
+        (xy, xx, yy) = (xy + x * y, xx + x * x, yy + y * y);
+    }
+    xy / (xx * yy).sqrt()
+}
+
+/// The percentile interval of 95 % of `statistic` over `rounds` resamples of `n` units with replacement (Efron 1979). The
+/// statistic gets the drawn units' indices.
+pub fn bootstrap(n: usize, rounds: usize, seed: u64, statistic: impl Fn(&[usize]) -> f64) -> Interval {
+    let mut values: Vec<f64> = (0..rounds as u64)
+        .map(|round| {
+            let mut draws = Draws::new(seed, "bootstrap", round);
+            statistic(&(0..n).map(|_| draws.below(n)).collect::<Vec<_>>())
+        })
+        .filter(|value| value.is_finite())
+        .collect();
+    values.sort_by(f64::total_cmp);
+    let at = |share: f64| {
+        let index = (share * (values.len().max(1) - 1) as f64).round() as usize;
+        values.get(index).copied().unwrap_or(f64::NAN)
+    };
+    Interval { low: at(0.025), high: at(0.975) }
+}
+
 #[cfg(test)]
 mod tests {
     //! Reference figures: scipy 1.17.1 (`stats.t.sf`, `stats.ttest_1samp`, `stats.ttest_rel`,
@@ -221,5 +301,37 @@ mod tests {
         ] {
             close(ln_gamma(x), value);
         }
+    }
+
+    #[test]
+    fn draws_are_uniform_and_reproducible() {
+        let mut draws = Draws::new(7, "test", 1);
+        assert_eq!(draws.next(), Draws::new(7, "test", 1).next());
+        assert_ne!(Draws::new(7, "test", 2).next(), Draws::new(7, "other", 1).next());
+        let values: Vec<f64> = (0..10_000).map(|_| draws.uniform()).collect();
+        assert!((mean(&values) - 0.5).abs() < 0.01);
+        let values: Vec<f64> = (0..10_000).map(|_| draws.normal()).collect();
+        assert!(mean(&values).abs() < 0.03 && (standard_deviation(&values) - 1.0).abs() < 0.03);
+        let mut sample = draws.sample(9, 20);
+        sample.sort_unstable();
+        assert_eq!(sample, (0..9).collect::<Vec<_>>());
+        assert_eq!(draws.sample(9, 4).len(), 4);
+    }
+
+    #[test]
+    fn the_bootstrap_agrees_with_the_normal_interval() {
+        let mut draws = Draws::new(1, "test", 0);
+        let values: Vec<f64> = (0..400).map(|_| draws.normal()).collect();
+        let interval = bootstrap(400, 2000, 3, |drawn| drawn.iter().map(|i| values[*i]).sum::<f64>() / 400.0);
+        let half = Z_95 * standard_deviation(&values) / 20.0;
+        assert!((interval.low - (mean(&values) - half)).abs() < 0.01, "{interval:?}");
+        assert!((interval.high - (mean(&values) + half)).abs() < 0.01, "{interval:?}");
+    }
+
+    #[test]
+    fn correlations() {
+        assert!((correlation(&[1.0, 2.0, 3.0], &[2.0, 4.0, 6.0]) - 1.0).abs() < 1e-12);
+        assert!((correlation(&[1.0, 2.0, 3.0], &[1.0, 0.0, 1.0])).abs() < 1e-12);
+        assert!(correlation(&[1.0, 1.0], &[1.0, 2.0]).is_nan());
     }
 }

@@ -37,7 +37,7 @@ fn model() -> String {
 
 #[test]
 fn every_verb_has_help_with_an_example() {
-    for verb in ["serve", "run", "pull", "ls", "extract", "vectors", "traits", "store"] {
+    for verb in ["serve", "run", "pull", "ls", "extract", "vectors", "traits", "persona", "store"] {
         let output = demeanor(&[verb, "--help"]);
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{verb}");
@@ -98,13 +98,12 @@ fn a_taken_port_is_named() {
 
 /// A served process and the address it printed.
 fn serve(arguments: &[&str]) -> (Child, String) {
-    serve_in(&data_folder(), arguments)
+    serve_on(&data_folder().display().to_string(), arguments)
 }
 
-fn serve_in(data: &Path, arguments: &[&str]) -> (Child, String) {
-    let data = data.display().to_string();
+fn serve_on(data: &str, arguments: &[&str]) -> (Child, String) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_demeanor"))
-        .args(["serve", "-m", &model(), "--port", "0", "--data-dir", &data])
+        .args(["serve", "-m", &model(), "--port", "0", "--data-dir", data])
         .args(arguments)
         .stderr(Stdio::piped())
         .spawn()
@@ -152,7 +151,7 @@ fn a_termination_signal_lets_running_streams_finish() {
 #[test]
 fn a_data_folder_in_use_is_said_with_the_request_to_make() {
     let data = data_folder();
-    let (mut child, address) = serve_in(&data, &[]);
+    let (mut child, address) = serve_on(&data.display().to_string(), &[]);
     let data_dir = data.display().to_string();
     let common = ["-m", &model(), "--data-dir", &data_dir].map(str::to_owned);
     let copy = data.with_extension("backup").display().to_string();
@@ -253,4 +252,88 @@ fn vectors_go_out_and_come_in_again() {
     assert_eq!(shown["name"], "random");
     run(&["vectors", "delete", "random"]);
     assert!(!run(&["vectors", "list"]).0.contains("random"));
+}
+
+/// A successful run's stdout and stderr.
+fn done(arguments: &[&str]) -> (String, String) {
+    let output = demeanor(arguments);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+    (text(&output.stdout), text(&output.stderr))
+}
+
+/// The fixture's control vector on the shared server, as `name`.
+fn upload(name: &str) {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/control_smollm2.gguf");
+    let part = |name: &str, value: &[u8]| {
+        let head = format!("--b\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n");
+        [head.as_bytes(), value, b"\r\n"].concat()
+    };
+    let file = std::fs::read(fixture).expect("the fixture is there");
+    let parts =
+        [part("name", name.as_bytes()), part("replace", b"true"), part("file", &file), b"--b--\r\n".to_vec()];
+    let kind = [("content-type", "multipart/form-data; boundary=b")];
+    let response = default_server().send("POST", "/v1/vectors", &kind, &parts.concat());
+    assert_eq!(response.status, 201, "{}", response.text());
+}
+
+#[test]
+fn personas_go_to_a_running_server_and_come_back() {
+    let server = format!("http://{}", default_server().address);
+    let at = ["--server", &server];
+    let persona = |arguments: &[&str]| done(&[&["persona"], arguments, &at[..]].concat()).0;
+    let json = |arguments: &[&str]| -> Value {
+        serde_json::from_str(&persona(&[arguments, &["--json"]].concat())).expect("JSON")
+    };
+    upload("cli-vector");
+    // What an aborted run may have left.
+    default_server().send("DELETE", "/v1/personas/cli-ada", &[], b"");
+    let first =
+        ["set", "cli-ada", "--system", "You are Ada.", "--steering", "0 cli-vector", "--temperature", "0.5"];
+    let made = json(&first);
+    assert_eq!((&made["system"], &made["steering"]), (&"You are Ada.".into(), &"0 cli-vector".into()));
+    let changed = json(&["set", "cli-ada", "--temperature", "0.25"]);
+    assert_eq!(changed["system"], "You are Ada.", "the rest stays");
+    assert_eq!(changed["sampling"], json!({"temperature": 0.25}));
+    let version = |persona: &Value| persona["version"].as_u64().expect("a number");
+    assert_eq!(version(&changed), version(&made) + 1);
+    assert!(persona(&["list"]).contains(&format!("cli-ada@{}", changed["version"])));
+    let old = made["version"].to_string();
+    assert_eq!(json(&["show", "cli-ada", "--version", &old])["digest"], made["digest"]);
+
+    let file = folder("cli").join("ada.json").display().to_string();
+    persona(&["export", "cli-ada", "--with-vectors", "--out", &file]);
+    let exported: Value =
+        serde_json::from_str(&std::fs::read_to_string(&file).expect("written")).expect("JSON");
+    assert!(exported["vectors"]["cli-vector"].is_string(), "the plan's vector is in the file");
+    assert!(persona(&["delete", "cli-ada"]).contains("2 versions"));
+    assert_eq!(default_server().send("DELETE", "/v1/vectors/cli-vector", &[], b"").status, 200);
+    let (said, noted) = done(&["persona", "import", &file, "--server", &server]);
+    assert!(said.contains("cli-ada@") && !noted.contains("digest differs"), "{said}{noted}");
+    assert_eq!(json(&["show", "cli-ada"])["digest"], changed["digest"]);
+
+    let again = demeanor(&["persona", "import", &file, "--server", &server]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&again.stderr).contains("PUT /v1/personas/cli-ada"));
+    std::fs::write(&file, "{\"schema\": \"demeanor.persona/9\"}").expect("writable");
+    assert_eq!(demeanor(&["persona", "import", &file, "--server", &server]).status.code(), Some(65));
+    persona(&["delete", "cli-ada"]);
+    default_server().send("DELETE", "/v1/vectors/cli-vector", &[], b"");
+}
+
+#[test]
+fn personas_live_in_the_data_folder() {
+    let data = folder("cli-personas").display().to_string();
+    let at = ["-m", &model(), "--data-dir", &data].map(str::to_owned);
+    let at: Vec<&str> = at.iter().map(String::as_str).collect();
+    done(&[&["persona", "set", "ada", "--system", "You are Ada."], &at[..]].concat());
+    let (listed, _) = done(&[&["persona", "list"], &at[..]].concat());
+    assert!(listed.contains("ada@") && listed.contains("unprobed"), "{listed}");
+    let (mut child, address) = serve_on(&data, &[]);
+    let output = demeanor(&[&["persona", "show", "ada"], &at[..]].concat());
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    child.kill().expect("it runs");
+    child.wait().expect("it ends");
+    assert_eq!(output.status.code(), Some(75), "{told}");
+    assert!(told.contains(&format!("curl http://{address}/v1/personas/ada")), "{told}");
 }

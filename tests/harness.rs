@@ -2,7 +2,9 @@
 
 use demeanor::app;
 use demeanor::config::{Activations, Settings};
+use demeanor::encoder::DEFAULT_ENCODER;
 use demeanor::engine::Engine;
+use demeanor::weights::{Cache, Fetcher};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -43,6 +45,20 @@ impl TestModel {
     }
 }
 
+/// The folder of the sentence encoder. `DEMEANOR_TEST_ENCODER` names a copy at hand; else it is fetched into
+/// `target/test-models` the way `demeanor pull` does it.
+pub fn encoder_folder() -> PathBuf {
+    static FETCH: Mutex<()> = Mutex::new(());
+    if let Some(path) = std::env::var_os("DEMEANOR_TEST_ENCODER") {
+        return path.into();
+    }
+    let _one_at_a_time = FETCH.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let cache = Cache::at(Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-models"));
+    let fetcher = Fetcher { cache, ..Fetcher::from_environment().expect("an environment") };
+    let found = fetcher.locate_encoder(DEFAULT_ENCODER).expect("a name of the catalogue");
+    found.unwrap_or_else(|| fetcher.pull_encoder(DEFAULT_ENCODER, &mut ()).expect("the encoder is fetched"))
+}
+
 /// What makes one shared server differ from another.
 #[derive(Clone, Debug, PartialEq, PartialOrd)]
 pub struct Setup {
@@ -81,6 +97,7 @@ impl Setup {
             data_dir: data_dir(),
             projector: None,
             history_half_life_days: None,
+            encoder: Some(encoder_folder()),
             allow_inline_vectors: true,
             kv_bytes: 512 << 20,
             max_output_tokens: None,
@@ -139,6 +156,12 @@ pub fn start(settings: &Settings) -> Server {
     Server { address: running.address, engine: running.engine.clone(), _running: running }
 }
 
+/// Starts a server over an open data folder.
+pub fn start_over(settings: &Settings, data: &app::DataFolder) -> Server {
+    let running = app::start_with(settings, data).expect("the server starts");
+    Server { address: running.address, engine: running.engine.clone(), _running: running }
+}
+
 #[derive(Debug)]
 pub struct Response {
     pub status: u16,
@@ -168,6 +191,11 @@ impl Response {
 }
 
 impl Server {
+    /// What the server's routes work on.
+    pub fn context(&self) -> &app::Context {
+        &self._running.context
+    }
+
     pub fn get(&self, path: &str) -> Response {
         self.send("GET", path, &[], b"")
     }

@@ -6,9 +6,12 @@
 //! | `distributions` | the default mode stays near that reference |
 //! | `candle` | the decoder on candle tensors: equal distributions, gradients |
 //! | `steering` | a control vector moves log-probabilities as the reference says |
+//! | `encoder` | embeddings equal sentence-transformers, alone and in company; `/v1/embeddings` |
 //! | `sharing` | sequences of one batch do not touch each other: bytes equal solo runs |
 //! | `http` | the HTTP surface: shapes, streams, disconnects, names, keys, recorded client requests |
 //! | `bad_requests` | every bad request of a table gets its status and message |
+//! | `personas` | stored personas: versions, digests, what adds up, restarts |
+//! | `users` | history, soft prompts made of it, export, and deletion that leaves nothing |
 //! | `text` | token ids and rendered chats equal `transformers` |
 //! | `readme` | the README's examples work as they stand |
 //! | `cli` | the binary: verbs, exit statuses, terminal chat, orderly end |
@@ -22,14 +25,17 @@ mod bad_requests;
 mod candle;
 mod cli;
 mod distributions;
+mod encoder;
 mod exact;
 mod harness;
 mod http;
 mod jobs;
 mod kill_store;
+mod personas;
 mod readme;
 mod repository;
 mod run;
 mod sharing;
 mod steering;
 mod text;
+mod users;

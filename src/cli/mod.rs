@@ -1,6 +1,7 @@
 //! The command line: one file per verb; each parses, makes one library call and prints.
 
 mod client;
+mod embed;
 mod extract;
 mod ls;
 mod persona;
@@ -8,7 +9,9 @@ mod progress;
 mod pull;
 mod run;
 mod serve;
+mod soft_prompts;
 mod store;
+mod target;
 mod traits;
 mod vectors;
 
@@ -81,6 +84,7 @@ enum Verb {
     Persona(persona::PersonaArgs),
     Traits(traits::TraitsArgs),
     Store(store::StoreArgs),
+    Embed(embed::EmbedArgs),
 }
 
 pub fn main() -> ExitCode {
@@ -96,6 +100,7 @@ pub fn main() -> ExitCode {
         Verb::Persona(args) => persona::persona(args),
         Verb::Traits(args) => traits::traits(args),
         Verb::Store(args) => store::store(args),
+        Verb::Embed(args) => embed::embed(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,8 +2,8 @@
 
 use super::client::Client;
 use super::serve::ModelArgs;
+use super::target::Target;
 use super::{CliError, Outcome};
-use crate::app::Running;
 use crate::steering::{RequestRules, Source, SteeringRequest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -144,7 +144,8 @@ impl Action {
 }
 
 pub fn persona(args: &PersonaArgs) -> Outcome {
-    let target = Target::open(args)?;
+    let (server, key) = (args.server.as_deref(), args.api_key.clone());
+    let target = Target::open_or_ask(server, key, args.action.model(), &equivalent(&args.action))?;
     let client = &target.client;
     match &args.action {
         Action::List { .. } => list(client, args.json),
@@ -170,45 +171,21 @@ pub fn persona(args: &PersonaArgs) -> Outcome {
     }
 }
 
-/// The server that is asked. Without `--server` it is one of this process's own on the data folder, so that both ways
-/// obey the same rules.
-struct Target {
-    client: Client,
-    /// Ends with the verb.
-    _own: Option<Running>,
-}
-
-impl Target {
-    fn open(args: &PersonaArgs) -> Result<Target, CliError> {
-        if let Some(server) = &args.server {
-            return Ok(Target { client: Client::new(server, args.api_key.clone()), _own: None });
-        }
-        let running = super::load(&args.action.model().settings()?).map_err(|error| in_use(args, error))?;
-        let client = Client::new(&format!("http://{}", running.address), None);
-        Ok(Target { client, _own: Some(running) })
-    }
-}
-
-/// A data folder that a server holds: what to ask it instead.
-fn in_use(args: &PersonaArgs, error: CliError) -> CliError {
-    if error.code != 75 {
-        return error;
-    }
-    let base = "http://127.0.0.1:8080";
-    let curl = match &args.action {
-        Action::List { .. } => format!("curl {base}/v1/personas"),
-        Action::Show { name, .. } | Action::Export { name, .. } => format!("curl {base}{}", path(name)),
-        Action::Delete { name, .. } => format!("curl -X DELETE {base}{}", path(name)),
+/// What asks the server at `URL` the same, for whoever finds the data folder in use.
+fn equivalent(action: &Action) -> String {
+    match action {
+        Action::List { .. } => "URL/v1/personas".to_owned(),
+        Action::Show { name, .. } | Action::Export { name, .. } => format!("URL{}", path(name)),
+        Action::Delete { name, .. } => format!("-X DELETE URL{}", path(name)),
         Action::Set { name, changes, .. } => match changes.apply(Map::new()) {
-            Ok(spec) => format!("curl -X PUT {base}{} -d '{}'", path(name), Value::Object(spec)),
-            Err(_) => format!("curl -X PUT {base}{} -d @FILE", path(name)),
+            Ok(spec) => format!("-X PUT URL{} -d '{}'", path(name), Value::Object(spec)),
+            Err(_) => format!("-X PUT URL{} -d @FILE", path(name)),
         },
-        Action::Import { file, .. } => format!("curl {base}/v1/personas -d @{}", file.display()),
-    };
-    CliError { code: 75, message: format!("{}\nor: {curl}\nor: --server {base}", error.message) }
+        Action::Import { file, .. } => format!("URL/v1/personas -d @{}", file.display()),
+    }
 }
 
-fn path(name: &str) -> String {
+pub(super) fn path(name: &str) -> String {
     let safe = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     let coded: String = name
         .bytes()

@@ -92,6 +92,10 @@ pub struct ModelArgs {
     /// Days after which a history item counts half in a soft prompt; without it age does not count
     #[arg(long, env = "DEMEANOR_HISTORY_HALF_LIFE")]
     pub history_half_life: Option<f64>,
+    /// Folder of the sentence encoder (config.json, tokenizer.json, model.safetensors and the rest, as
+    /// sentence-transformers keeps them); default: all-minilm-l6-v2, fetched when it is first needed
+    #[arg(long, env = "DEMEANOR_ENCODER")]
+    pub encoder: Option<PathBuf>,
 }
 
 impl ModelArgs {
@@ -139,6 +143,7 @@ impl ModelArgs {
             data_dir: self.data_dir.clone().unwrap_or_else(default_data_dir),
             projector: self.projector.clone(),
             history_half_life_days: self.history_half_life,
+            encoder: self.encoder.clone(),
             allow_inline_vectors: true,
             kv_bytes: self.kv_mib.clamp(1, 1 << 20) << 20,
             max_output_tokens: None,
@@ -212,11 +217,10 @@ pub fn serve(args: &ServeArgs) -> Outcome {
         let (sender, loaded) = oneshot::channel();
         let (loading, opened) = (settings.clone(), front.clone());
         std::thread::spawn(move || {
-            let result = load(&loading).map(|loaded| {
+            let result = load(&loading).inspect(|loaded| {
                 app::open(&opened, loaded.context.clone());
                 loaded.announce(address);
                 say_ready(&loading, address);
-                loaded
             });
             let _ = sender.send(result);
         });

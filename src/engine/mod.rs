@@ -14,7 +14,7 @@ pub use request::*;
 
 use crate::digest::Digest;
 use crate::limits;
-use crate::model::Model;
+use crate::model::{EmbeddingFacts, Model};
 use sequence::Sequence;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -58,6 +58,8 @@ pub struct EngineInfo {
     pub n_heads: u32,
     pub d_head: u32,
     pub vocab_size: u32,
+    /// What is natural for rows of input embeddings.
+    pub embedding: Arc<EmbeddingFacts>,
     /// Positions of one sequence.
     pub context: u32,
     /// Context the model was trained for.

@@ -19,6 +19,7 @@ fn engine_with(pages: usize, options: EngineOptions) -> Engine {
         n_heads: tiny::N_HEADS as u32,
         d_head: tiny::D_HEAD as u32,
         vocab_size: VOCAB_SIZE as u32,
+        embedding: Arc::default(),
         context: 2048,
         trained_context: 4096,
         parameters: model.parameters(),

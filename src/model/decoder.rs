@@ -4,7 +4,7 @@ use super::config::{Gating, ModelConfig, RotaryPairs};
 use super::edits::{Change, Edit, Edits};
 use super::load::{self, BlockWeights, ModelWeights};
 use super::rope::Rope;
-use super::rows::{CaptureSpec, Input, PageId, Row, Rows, StepOutput};
+use super::rows::{CaptureSpec, Input, PageId, Row, Rows, StepOutput, TokenId};
 use super::{ModelError, ModelOptions, self_test};
 use crate::kernels::{
     self, Activations, AttentionRow, AttentionShape, Cpu, KvFormat, KvLayer, Precision, Rotary,
@@ -106,6 +106,11 @@ impl Model {
         self.kv.iter_mut().for_each(|layer| layer.copy_page(from, to, positions));
     }
 
+    /// The row with which a token enters the first block, `[d_model]`.
+    pub(super) fn token_row(&self, id: TokenId, out: &mut [f32]) {
+        token_row(&self.weights, &self.config, id, out);
+    }
+
     /// Number of weights.
     pub fn parameters(&self) -> u64 {
         let block = |b: &BlockWeights| {
@@ -151,15 +156,7 @@ impl Model {
         let d = self.config.d_model;
         for (row, stream) in rows.rows.iter().zip(self.scratch.stream.chunks_exact_mut(d)) {
             match row.input {
-                Input::Token(id) => {
-                    match &self.weights.embedding {
-                        Some(table) => table.row(id as usize, stream),
-                        None => self.weights.head.dequantize_row(id as usize, stream),
-                    }
-                    if self.config.embedding_scale != 1.0 {
-                        stream.iter_mut().for_each(|value| *value *= self.config.embedding_scale);
-                    }
-                }
+                Input::Token(id) => token_row(&self.weights, &self.config, id, stream),
                 Input::Soft(i) => stream.copy_from_slice(rows.slots[row.slot as usize].soft.row(i as usize)),
             }
         }
@@ -391,5 +388,16 @@ impl Scratch {
         for buffer in [&mut self.gate, &mut self.up, &mut self.gated] {
             buffer.resize(rows * config.d_ff, 0.0);
         }
+    }
+}
+
+/// The embedding of a token, scaled where the family does.
+fn token_row(weights: &ModelWeights, config: &ModelConfig, id: TokenId, out: &mut [f32]) {
+    match &weights.embedding {
+        Some(table) => table.row(id as usize, out),
+        None => weights.head.dequantize_row(id as usize, out),
+    }
+    if config.embedding_scale != 1.0 {
+        out.iter_mut().for_each(|value| *value *= config.embedding_scale);
     }
 }

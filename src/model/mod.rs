@@ -5,6 +5,7 @@ pub mod candle;
 mod config;
 mod decoder;
 mod edits;
+mod embedding;
 mod load;
 mod rope;
 mod rows;
@@ -12,10 +13,11 @@ mod self_test;
 #[cfg(test)]
 pub mod tiny;
 
-pub use candle::DenseModel;
+pub use candle::{DenseModel, gradients};
 pub use config::{BlockConfig, Gating, ModelConfig, RotaryConfig, RotaryPairs};
 pub use decoder::Model;
 pub use edits::{BlockEdits, Change, Edit, Edits, Phase, RowRule};
+pub use embedding::{ControlRow, EmbeddingFacts};
 pub use rows::{CaptureSpec, Input, PageId, Row, Rows, Slot, SoftRows, StepOutput, TokenId, Wants};
 
 use crate::kernels::{Isa, KernelError, Precision};

@@ -6,6 +6,7 @@ use crate::limits;
 use crate::persona::PersonaError;
 use crate::steering::SteeringError;
 use crate::text::TextError;
+use crate::users::UsersError;
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
@@ -32,6 +33,8 @@ pub enum ErrorCode {
     RouteNotFound,
     ModelNotFound,
     PersonaNotFound,
+    UserNotFound,
+    HistoryItemNotFound,
     VectorNotFound,
     TraitNotFound,
     SoftPromptNotFound,
@@ -42,15 +45,21 @@ pub enum ErrorCode {
     Conflict,
     PreconditionFailed,
     BodyTooLarge,
+    HistoryFull,
     UnsupportedMediaType,
     WrongHost,
     VectorDoesNotFit,
+    SoftPromptDoesNotFit,
+    SoftPromptOutOfRange,
+    ControlTokenAlias,
+    NotSafetensors,
     VectorFailed,
     DoseTooLarge,
     TooManyFailedKeys,
     QueueFull,
     Busy,
     Loading,
+    EncoderNotReady,
     VectorNotReady,
     ShuttingDown,
     SequenceFailed,
@@ -90,6 +99,10 @@ impl ErrorCode {
             RouteNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "route_not_found", None),
             ModelNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "model_not_found", None),
             PersonaNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "persona_not_found", None),
+            UserNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "user_not_found", None),
+            HistoryItemNotFound => {
+                (StatusCode::NOT_FOUND, "invalid_request_error", "history_item_not_found", None)
+            }
             VectorNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "vector_not_found", None),
             TraitNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "trait_not_found", None),
             SoftPromptNotFound => {
@@ -108,10 +121,23 @@ impl ErrorCode {
                 (StatusCode::PRECONDITION_FAILED, "invalid_request_error", "precondition_failed", None)
             }
             BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", "body_too_large", None),
+            HistoryFull => (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", "history_full", None),
             UnsupportedMediaType => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", "unsupported_media_type", None)
             }
             WrongHost => (StatusCode::MISDIRECTED_REQUEST, "invalid_request_error", "host_not_allowed", None),
+            SoftPromptDoesNotFit => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request_error", "soft_prompt_does_not_fit", None)
+            }
+            SoftPromptOutOfRange => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request_error", "soft_prompt_out_of_range", None)
+            }
+            ControlTokenAlias => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request_error", "control_token_alias", None)
+            }
+            NotSafetensors => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request_error", "not_safetensors", None)
+            }
             VectorDoesNotFit => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request_error", "vector_does_not_fit", None)
             }
@@ -127,6 +153,9 @@ impl ErrorCode {
             QueueFull => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "queue_full", None),
             Busy => (StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", "busy", None),
             Loading => (StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", "loading", None),
+            EncoderNotReady => {
+                (StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", "encoder_not_ready", None)
+            }
             VectorNotReady => {
                 (StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", "vector_not_ready", None)
             }
@@ -297,6 +326,31 @@ impl From<PersonaError> for ApiError {
             E::Changed { .. } => ErrorCode::PreconditionFailed,
             E::DiskFull => ErrorCode::DiskFull,
             E::Stored { .. } | E::Store(_) => return ApiError::internal(error),
+        };
+        let param = error.param().map(str::to_string);
+        ApiError { param, ..ApiError::new(code, error.to_string()) }
+    }
+}
+
+impl From<UsersError> for ApiError {
+    fn from(error: UsersError) -> ApiError {
+        use UsersError as E;
+        let code = match &error {
+            E::BadId { .. } | E::Item { .. } => ErrorCode::InvalidValue,
+            E::UnknownField { .. } => ErrorCode::UnknownField,
+            E::Unknown { .. } => ErrorCode::UserNotFound,
+            E::UnknownItem { .. } => ErrorCode::HistoryItemNotFound,
+            E::Exists { .. } | E::TooManyUsers { .. } => ErrorCode::Conflict,
+            E::Full { .. } => ErrorCode::HistoryFull,
+            E::DoesNotFit(_) | E::BadFile { .. } => ErrorCode::VectorDoesNotFit,
+            E::SoftPromptFile { .. } => ErrorCode::SoftPromptDoesNotFit,
+            E::NotSafetensors { .. } => ErrorCode::NotSafetensors,
+            E::SoftPromptRange { .. } => ErrorCode::SoftPromptOutOfRange,
+            E::ControlTokenAlias { .. } => ErrorCode::ControlTokenAlias,
+            E::UnknownSoftPrompt { .. } => ErrorCode::SoftPromptNotFound,
+            E::SoftPromptExists { .. } | E::TooManySoftPrompts { .. } => ErrorCode::Conflict,
+            E::DiskFull => ErrorCode::DiskFull,
+            E::Internal(_) => return ApiError::internal(error),
         };
         let param = error.param().map(str::to_string);
         ApiError { param, ..ApiError::new(code, error.to_string()) }

@@ -10,6 +10,7 @@ mod json;
 mod keys;
 mod layers;
 mod metrics;
+mod multipart;
 mod native;
 mod openai;
 mod path;
@@ -20,6 +21,7 @@ pub use error::{ApiError, ErrorCode};
 
 use crate::config::Settings;
 use crate::digest::Digest;
+use crate::encoder::EncoderHandle;
 use crate::engine::Engine;
 use crate::jobs::Jobs;
 use crate::limits;
@@ -31,7 +33,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::Method;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 use error::shown;
 use keys::Keys;
 use metrics::Metrics;
@@ -50,6 +52,8 @@ pub struct Context {
     pub users: Users,
     pub personas: Personas,
     pub jobs: Jobs,
+    /// Loaded when it is first needed.
+    pub encoder: EncoderHandle,
     /// Name of the loaded model.
     pub model: String,
     /// When it was loaded, Unix seconds.
@@ -59,43 +63,47 @@ pub struct Context {
     template: Digest,
     /// Places for uploads that are being read and checked.
     uploads: Arc<Semaphore>,
+    /// The place of the embeddings request in work.
+    embeddings: Semaphore,
     keys: Keys,
     metrics: Metrics,
 }
 
+/// What a context is made from.
+pub struct Parts {
+    pub engine: Engine,
+    pub text: Arc<Text>,
+    pub library: Library,
+    pub encoder: EncoderHandle,
+    pub users: Users,
+    pub personas: Personas,
+    pub jobs: Jobs,
+    /// The name under which the loaded model answers; its aliases are in the settings.
+    pub model: String,
+    pub settings: Settings,
+}
+
 impl Context {
-    /// `model` is the name under which the loaded model answers; its aliases are in the settings.
-    pub fn new(
-        engine: Engine,
-        text: Arc<Text>,
-        library: Library,
-        users: Users,
-        personas: Personas,
-        jobs: Jobs,
-        model: String,
-        settings: Settings,
-    ) -> Context {
+    pub fn new(parts: Parts) -> Context {
+        let Parts { engine, text, library, encoder, users, personas, jobs, model, settings } = parts;
         let keys = Keys::new(&settings.api_keys);
-        // From here on only their digests are kept.
-        let settings = Settings { api_keys: Vec::new(), ..settings };
-        let created = unix_seconds();
-        let uploads = Arc::new(Semaphore::new(limits::UPLOADS_AT_ONCE_MAX));
-        let metrics = Metrics::default();
-        let template = Digest::of(text.template().source().as_bytes());
         Context {
+            template: Digest::of(text.template().source().as_bytes()),
             engine,
             text,
             library,
             users,
             personas,
             jobs,
+            encoder,
             model,
-            created,
-            settings,
-            template,
-            uploads,
+            created: unix_seconds(),
+            // From here on only the digests of keys are kept.
+            settings: Settings { api_keys: Vec::new(), ..settings },
+            uploads: Arc::new(Semaphore::new(limits::UPLOADS_AT_ONCE_MAX)),
+            embeddings: Semaphore::new(1),
             keys,
-            metrics,
+            metrics: Metrics::default(),
         }
     }
 
@@ -128,14 +136,23 @@ impl Context {
 }
 
 /// The route table. Every route also answers without `/v1`.
-const ROUTES: [(&str, Route); 22] = [
+const ROUTES: [(&str, Route); 31] = [
     ("/v1/chat/completions", Route::Chat),
     ("/v1/completions", Route::Completions),
+    ("/v1/embeddings", Route::Embeddings),
     ("/v1/models", Route::Models),
     ("/v1/models/{*id}", Route::Model),
     ("/v1/personas", Route::Personas),
     ("/v1/personas/{name}", Route::Persona),
     ("/v1/score", Route::Score),
+    ("/v1/soft_prompts", Route::SoftPrompts),
+    ("/v1/soft_prompts/{name}", Route::SoftPrompt),
+    ("/v1/soft_prompts/{name}/file", Route::SoftPromptFile),
+    ("/v1/users", Route::Users),
+    ("/v1/users/{id}", Route::User),
+    ("/v1/users/{id}/history", Route::History),
+    ("/v1/users/{id}/history/{item}", Route::HistoryItem),
+    ("/v1/users/{id}/export", Route::UserExport),
     ("/v1/vectors", Route::Vectors),
     ("/v1/vectors/{name}", Route::Vector),
     ("/v1/vectors/{name}/file", Route::VectorFile),
@@ -157,11 +174,20 @@ const ROUTES: [(&str, Route); 22] = [
 enum Route {
     Chat,
     Completions,
+    Embeddings,
     Models,
     Model,
     Personas,
     Persona,
     Score,
+    SoftPrompts,
+    SoftPrompt,
+    SoftPromptFile,
+    Users,
+    User,
+    History,
+    HistoryItem,
+    UserExport,
     Vectors,
     Vector,
     VectorFile,
@@ -184,6 +210,7 @@ impl Route {
         match self {
             Route::Chat => post(openai::chat),
             Route::Completions => post(openai::complete),
+            Route::Embeddings => post(openai::embeddings),
             Route::Models => get(openai::models),
             Route::Model => get(openai::model),
             Route::Personas => get(native::list_personas).post(native::create_persona),
@@ -191,6 +218,14 @@ impl Route {
                 get(native::show_persona).put(native::put_persona).delete(native::delete_persona)
             }
             Route::Score => post(native::score),
+            Route::SoftPrompts => get(native::list_soft_prompts).post(native::upload_soft_prompt),
+            Route::SoftPrompt => get(native::show_soft_prompt).delete(native::delete_soft_prompt),
+            Route::SoftPromptFile => get(native::export_soft_prompt),
+            Route::Users => get(native::list_users).post(native::create_user),
+            Route::User => get(native::show_user).delete(native::delete_user),
+            Route::History => get(native::list_history).post(native::add_history),
+            Route::HistoryItem => delete(native::delete_item),
+            Route::UserExport => get(native::export_user),
             Route::Vectors => get(native::list_vectors).post(native::upload_vector),
             Route::Vector => get(native::show_vector).delete(native::delete_vector),
             Route::VectorFile => get(native::export_vector),

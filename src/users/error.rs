@@ -31,6 +31,24 @@ pub enum UsersError {
     /// A projector or soft prompt file that breaks a rule of its format.
     #[error("{what}: {rule}")]
     BadFile { what: String, rule: String },
+    /// A soft prompt's file that breaks a rule, or rows that do not fit the loaded model.
+    #[error("soft prompt: {rule}")]
+    SoftPromptFile { rule: String },
+    /// Another kind of file, by its first bytes. Nothing of it was looked at.
+    #[error("{found} is not taken; soft prompts come as safetensors files; hint: save with safetensors")]
+    NotSafetensors { found: &'static str },
+    #[error(
+        "soft prompt: row {row} has length {norm:.4}; the loaded model's embeddings allow {low:.4} to {high:.4}"
+    )]
+    SoftPromptRange { row: usize, norm: f32, low: f32, high: f32 },
+    #[error("soft prompt: row {row} points where control token {token} does; no row may stand in for one")]
+    ControlTokenAlias { row: usize, token: u32 },
+    #[error("there is no soft prompt `{name}` for the loaded model; `GET /v1/soft_prompts` lists them")]
+    UnknownSoftPrompt { name: String },
+    #[error("there is a soft prompt `{name}` already; send `replace` to put another in its place")]
+    SoftPromptExists { name: String },
+    #[error("{max} soft prompts are stored for this model; delete one first")]
+    TooManySoftPrompts { max: usize },
     /// The disk is full; nothing was changed.
     #[error("the disk of the data folder is full; nothing was changed")]
     DiskFull,

@@ -44,7 +44,7 @@ pub(super) fn archive(inner: &Inner, id: &UserId, user: &UserRow) -> Result<Vec<
         })).collect::<Vec<_>>(),
     });
     let about = serde_json::to_vec_pretty(&about).map_err(|error| UsersError::Internal(error.to_string()))?;
-    let mut zip = Archive(ZipWriter::new(Cursor::new(Vec::new())));
+    let mut zip = Archive::new();
     zip.add("user.json", &about)?;
     zip.add("history.jsonl", &history)?;
     zip.add("embeddings.safetensors", &embeddings(inner, id, &encoders)?)?;
@@ -101,10 +101,15 @@ fn soft_prompts(prompts: &[SoftPromptRow]) -> Vec<u8> {
     safetensors::write(&metadata, &views)
 }
 
-struct Archive(ZipWriter<Cursor<Vec<u8>>>);
+/// A zip archive in memory.
+pub(super) struct Archive(ZipWriter<Cursor<Vec<u8>>>);
 
 impl Archive {
-    fn add(&mut self, name: &str, content: &[u8]) -> Result<(), UsersError> {
+    pub fn new() -> Archive {
+        Archive(ZipWriter::new(Cursor::new(Vec::new())))
+    }
+
+    pub fn add(&mut self, name: &str, content: &[u8]) -> Result<(), UsersError> {
         let options = SimpleFileOptions::default()
             .compression_method(CompressionMethod::Deflated)
             .unix_permissions(0o600);
@@ -112,7 +117,7 @@ impl Archive {
         self.0.write_all(content).map_err(|error| failed(error.into()))
     }
 
-    fn finish(self) -> Result<Vec<u8>, UsersError> {
+    pub fn finish(self) -> Result<Vec<u8>, UsersError> {
         Ok(self.0.finish().map_err(failed)?.into_inner())
     }
 }

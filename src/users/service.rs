@@ -13,6 +13,7 @@ use super::memory::Memory;
 use super::projector::Projector;
 use super::prompt::{NamedPrompt, UserPrompt};
 use super::recency::Recency;
+use super::soft_prompts::SoftPrompts;
 use super::time::Timestamp;
 use crate::encoder::EncoderHandle;
 use crate::engine::Engine;
@@ -49,6 +50,7 @@ pub(super) struct Inner {
     pub encoder: EncoderHandle,
     pub projector: Option<Projector>,
     pub recency: Recency,
+    pub soft_prompts: SoftPrompts,
     pub memory: Memory,
     pub lives: Lives,
     turns: [Mutex<()>; TURNS],
@@ -104,6 +106,7 @@ impl Users {
         let (wake, work) = Embedder::channel();
         let inner = Arc::new(Inner {
             tenant: Tenant::local(),
+            soft_prompts: SoftPrompts::new(options.store.clone(), options.engine.info()),
             store: options.store,
             engine: options.engine,
             encoder: options.encoder,
@@ -131,9 +134,19 @@ impl Users {
         }
     }
 
+    /// The sentence encoder, there or on its way.
+    pub fn encoder(&self) -> &EncoderHandle {
+        &self.inner.encoder
+    }
+
     /// A stored soft prompt for the loaded model.
-    pub fn named(&self, _name: &str) -> Result<Option<NamedPrompt>, UsersError> {
-        Ok(None)
+    pub fn named(&self, name: &str) -> Result<Option<NamedPrompt>, UsersError> {
+        self.inner.soft_prompts.get(name)
+    }
+
+    /// The soft prompts that have names of their own.
+    pub fn soft_prompts(&self) -> &SoftPrompts {
+        &self.inner.soft_prompts
     }
 
     /// At most `limit` users whose ids come after `after`, by id.
@@ -154,6 +167,11 @@ impl Users {
         // Its history will need it; loading takes a second or, the first time, a download.
         inner.encoder.start();
         self.show(id.as_str())
+    }
+
+    /// Refuses a name that no user has.
+    pub fn exists(&self, id: &str) -> Result<(), UsersError> {
+        self.inner.find(id).map(drop)
     }
 
     pub fn show(&self, id: &str) -> Result<UserState, UsersError> {
@@ -225,7 +243,8 @@ impl Users {
         let (id, _) = inner.find(id)?;
         let unknown =
             || UsersError::UnknownItem { id: id.to_string(), item: item.chars().take(32).collect() };
-        let number = item.parse().map_err(|_| unknown())?;
+        let is_number = item.bytes().all(|byte| byte.is_ascii_digit());
+        let number = item.parse().ok().filter(|_| is_number).ok_or_else(unknown)?;
         let _turn = inner.turn(&id);
         let before = inner.embedded(&id)?;
         if !inner.store.delete_history_item(&inner.tenant, id.as_str(), number)? {

@@ -1,17 +1,25 @@
-//! Our own routes: personas, scores, vectors, traits, jobs, tokenizer, health, metrics. Unknown fields are refused here.
+//! Our own routes: personas, users, soft prompts, scores, vectors, jobs and more. Unknown fields are refused here.
 
 mod jobs;
 mod personas;
 mod score;
+mod soft_prompts;
 mod status;
 mod tokens;
+mod users;
 mod vectors;
 
 pub use jobs::{cancel_job, job_events, list_jobs, show_job};
 pub use personas::{create_persona, delete_persona, list_personas, put_persona, show_persona};
 pub use score::score;
+pub use soft_prompts::{
+    delete_soft_prompt, export_soft_prompt, list_soft_prompts, show_soft_prompt, upload_soft_prompt,
+};
 pub use status::{health, live, metrics, ready, root};
 pub use tokens::{apply_template, detokenize, tokenize, tokenizer_info};
+pub use users::{
+    add_history, create_user, delete_item, delete_user, export_user, list_history, list_users, show_user,
+};
 pub use vectors::{
     delete_vector, export_vector, list_traits, list_vectors, show_trait, show_vector, upload_vector,
 };

@@ -5,18 +5,18 @@ use crate::server::Context;
 use crate::server::body::{media_type, read_map};
 use crate::server::error::{ApiError, ErrorCode};
 use crate::server::fields::{Fields, wrong_kind};
+use crate::server::multipart::{Parts, turn};
 use crate::server::path::Segment;
 use crate::steering::formats::{Assumed, Format};
 use crate::steering::{Contrast, SteeringError, Trait, VectorInfo};
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{FromRequest, Multipart, Query, Request, State};
+use axum::extract::{Query, Request, State};
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 
 const UPLOAD_FIELDS: [&str; 5] = ["name", "directions", "pairs", "replace", "any_weights"];
@@ -131,22 +131,11 @@ pub async fn upload_vector(
 }
 
 /// A vector file and what shall become of it.
-#[derive(Default)]
 struct Upload {
     name: String,
     file: Vec<u8>,
     replace: bool,
     any_weights: bool,
-}
-
-/// Waits for one of the few places for uploads, which bound the memory that bodies take.
-async fn turn(context: &Context) -> Result<OwnedSemaphorePermit, ApiError> {
-    let limit = Duration::from_secs(limits::BODY_READ_SECONDS_MAX);
-    match tokio::time::timeout(limit, context.uploads.clone().acquire_owned()).await {
-        Ok(Ok(turn)) => Ok(turn),
-        Ok(Err(closed)) => Err(ApiError::internal(closed)),
-        Err(_) => Err(ApiError::new(ErrorCode::Busy, "other uploads are in progress").retry_after(10)),
-    }
 }
 
 /// The turn ends with the work, also when the client is gone before.
@@ -203,55 +192,15 @@ fn read_pairs(pairs: Value) -> Result<Vec<Contrast>, ApiError> {
     items.into_iter().enumerate().map(one).collect()
 }
 
-/// The parts `file`, `name`, `replace` and `any_weights`. A file name is ignored.
+/// The parts `file`, `name`, `replace` and `any_weights`.
 async fn read_multipart(request: Request) -> Result<Upload, ApiError> {
-    let limit = Duration::from_secs(limits::BODY_READ_SECONDS_MAX);
-    let read = async {
-        let mut parts = Multipart::from_request(request, &())
-            .await
-            .map_err(|error| bad_part(error.status(), error.body_text()))?;
-        let mut upload = Upload::default();
-        let mut has_file = false;
-        while let Some(part) =
-            parts.next_field().await.map_err(|error| bad_part(error.status(), error.body_text()))?
-        {
-            let name = part.name().unwrap_or_default().to_string();
-            let bytes = part.bytes().await.map_err(|error| bad_part(error.status(), error.body_text()))?;
-            let text = || String::from_utf8_lossy(&bytes).trim().to_string();
-            match name.as_str() {
-                "file" => (upload.file, has_file) = (bytes.to_vec(), true),
-                "name" => upload.name = text(),
-                "replace" => upload.replace = text() == "true",
-                "any_weights" => upload.any_weights = text() == "true",
-                other => {
-                    let shown: String = other.chars().take(40).collect();
-                    let message = "unknown part; this route knows `file`, `name`, `replace`, `any_weights`";
-                    return Err(ApiError::at(ErrorCode::UnknownField, shown, message));
-                }
-            }
-        }
-        for (name, missing) in [("file", !has_file), ("name", upload.name.is_empty())] {
-            if missing {
-                return Err(ApiError::at(ErrorCode::MissingField, name, "the part is missing"));
-            }
-        }
-        Ok(upload)
-    };
-    match tokio::time::timeout(limit, read).await {
-        Ok(result) => result,
-        Err(_) => {
-            let message = format!("the body did not arrive within {} s", limit.as_secs());
-            Err(ApiError::new(ErrorCode::BodyTimeout, message))
-        }
-    }
-}
-
-fn bad_part(status: StatusCode, message: String) -> ApiError {
-    if status == StatusCode::PAYLOAD_TOO_LARGE {
-        let message = format!("the body is larger than the limit of {} bytes", limits::UPLOAD_BYTES_MAX);
-        return ApiError::new(ErrorCode::BodyTooLarge, message);
-    }
-    ApiError::new(ErrorCode::BadRequest, format!("the multipart body cannot be read: {message}"))
+    let mut parts = Parts::read(request, &["file", "name", "replace", "any_weights"]).await?;
+    Ok(Upload {
+        file: parts.required("file")?,
+        name: parts.text("name")?,
+        replace: parts.flag("replace")?,
+        any_weights: parts.flag("any_weights")?,
+    })
 }
 
 /// `GET /v1/traits`: what vectors can be made of on first use.

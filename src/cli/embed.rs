@@ -1,0 +1,166 @@
+//! `demeanor embed`: what turns people into soft prompts.
+
+use super::{CliError, Outcome, soft_prompts};
+use crate::encoder::{Encoder, EncoderHandle, Source};
+use crate::model::DenseModel;
+use crate::text::Text;
+use crate::users::Form;
+use crate::users::people::People;
+use crate::users::train::{self, Embeddings, Materials, TrainError, TrainOptions};
+use crate::weights::{self, ModelFile};
+use candle_core::Device;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Train and move soft prompts
+#[derive(clap::Args, Clone, Debug)]
+pub struct EmbedArgs {
+    #[command(subcommand)]
+    pub verb: EmbedVerb,
+}
+
+#[derive(clap::Subcommand, Clone, Debug)]
+pub enum EmbedVerb {
+    Train(TrainArgs),
+    Import(soft_prompts::ImportArgs),
+    Export(soft_prompts::ExportArgs),
+}
+
+/// Train a projector: from the embeddings of a person's history to rows that stand before a prompt
+#[derive(clap::Args, Clone, Debug)]
+#[command(
+    after_help = "Example:\n  demeanor embed train --data people.jsonl --out projector.safetensors --log training\n\nThe format of people is described in src/users/people.rs. Training takes both cores of a small machine for some twenty minutes; `--resume` goes on from the last checkpoint."
+)]
+pub struct TrainArgs {
+    /// People to train on, JSON Lines
+    #[arg(long)]
+    pub data: PathBuf,
+    /// File for the projector
+    #[arg(long)]
+    pub out: PathBuf,
+    /// Catalogue name, path of a GGUF file, or hf:REPO/FILE
+    #[arg(long, short = 'm', default_value = weights::default_model(), env = "DEMEANOR_MODEL")]
+    pub model: String,
+    /// Folder of a sentence encoder; default: the catalogue's, fetched when missing
+    #[arg(long)]
+    pub encoder: Option<PathBuf>,
+    /// static: rows independent of the request; input-aware: history weighted by the request
+    #[arg(long, default_value = "static", value_parser = ["static", "input-aware"])]
+    pub form: String,
+    /// Rows of a prompt
+    #[arg(long, default_value_t = 4)]
+    pub k: usize,
+    /// Width of a hidden layer; default: one linear layer
+    #[arg(long)]
+    pub hidden: Option<usize>,
+    /// Steps through the model
+    #[arg(long, default_value_t = 300)]
+    pub steps: usize,
+    /// Steps of the person-free prompt that everything starts from
+    #[arg(long, default_value_t = 60)]
+    pub steps_constant: usize,
+    /// Steps of the first-order start, for questions
+    #[arg(long, default_value_t = 400)]
+    pub steps_first_order: usize,
+    /// Learning rate of the layers
+    #[arg(long, default_value_t = 3e-4)]
+    pub rate: f64,
+    /// People of a step, and targets of each
+    #[arg(long, default_value_t = 4)]
+    pub people_per_step: usize,
+    #[arg(long, default_value_t = 12)]
+    pub targets_per_person: usize,
+    /// Train on random parts of each history, so that short ones work too
+    #[arg(long)]
+    pub sample_history: bool,
+    /// Largest norm of a row's change
+    #[arg(long, default_value_t = 2.5)]
+    pub cap: f32,
+    /// Looks at the held-out people (every 20 steps) without a better one after which training ends
+    #[arg(long, default_value_t = 8)]
+    pub patience: usize,
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Folder for log.jsonl, curve.svg and checkpoint.safetensors
+    #[arg(long)]
+    pub log: Option<PathBuf>,
+    /// Go on from the checkpoint of --log
+    #[arg(long, requires = "log")]
+    pub resume: bool,
+}
+
+pub fn embed(args: &EmbedArgs) -> Outcome {
+    match &args.verb {
+        EmbedVerb::Train(args) => train(args),
+        EmbedVerb::Import(args) => soft_prompts::import(args),
+        EmbedVerb::Export(args) => soft_prompts::export(args),
+    }
+}
+
+fn train(args: &TrainArgs) -> Outcome {
+    let people = people(&args.data)?;
+    let encoder = encoder(args.encoder.as_deref())?;
+    let embeddings = Embeddings::of(&encoder, &people).map_err(failed)?;
+    eprintln!("people  {}, {} texts embedded by {}", people.people.len(), embeddings.len(), encoder.name());
+    let path = super::on_disk(&args.model)?;
+    let file = ModelFile::open(&path)?;
+    file.scan_finite()?;
+    let bad = |error: &dyn std::fmt::Display| CliError::bad_file(format!("{}: {error}", path.display()));
+    let text = Text::from_gguf(file.metadata()).map_err(|error| bad(&error))?;
+    let model = DenseModel::load(&file, &Device::Cpu).map_err(|error| bad(&error))?;
+    let materials = Materials {
+        people: &people,
+        embeddings: &embeddings,
+        model: &model,
+        text: &text,
+        weights: file.digest(),
+    };
+    let projector =
+        train::train(&materials, &options(args), &mut |line| eprintln!("{line}")).map_err(failed)?;
+    std::fs::write(&args.out, projector.write())
+        .map_err(|error| CliError::failed(format!("cannot write `{}`: {error}", args.out.display())))?;
+    println!("{}", args.out.display());
+    Ok(())
+}
+
+fn options(args: &TrainArgs) -> TrainOptions {
+    TrainOptions {
+        form: Form::parse(&args.form).unwrap_or(Form::Static),
+        k: args.k,
+        hidden: args.hidden,
+        seed: args.seed,
+        steps: args.steps,
+        steps_constant: args.steps_constant,
+        steps_first_order: args.steps_first_order,
+        rate: args.rate,
+        people_per_step: args.people_per_step,
+        targets_per_person: args.targets_per_person,
+        sample_history: args.sample_history,
+        cap: args.cap,
+        patience: args.patience,
+        log: args.log.clone(),
+        resume: args.resume,
+        ..TrainOptions::default()
+    }
+}
+
+/// People of a file, JSON Lines.
+pub fn people(path: &Path) -> Result<People, CliError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| CliError::failed(format!("cannot read `{}`: {error}", path.display())))?;
+    People::parse(&text).map_err(|fault| CliError::bad_file(format!("{}: {fault}", path.display())))
+}
+
+/// The encoder of a folder, or the catalogue's.
+pub fn encoder(folder: Option<&Path>) -> Result<Arc<Encoder>, CliError> {
+    let source = folder.map_or(Source::Catalogue, |folder| Source::Folder(folder.to_owned()));
+    EncoderHandle::new(source).wait().map_err(CliError::failed)
+}
+
+fn failed(error: TrainError) -> CliError {
+    match error {
+        TrainError::Data(_) => CliError::bad_file(error.to_string()),
+        TrainError::Options(_) => CliError::config(error.to_string()),
+        _ => CliError::failed(error.to_string()),
+    }
+}

@@ -1,0 +1,78 @@
+//! A page of text, tables and charts as one HTML file.
+
+use super::escaped;
+
+const STYLE: &str = "body{font:15px/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}\
+table{border-collapse:collapse;margin:1rem 0;font-size:13px}th,td{padding:.25rem .6rem;border-bottom:1px solid #ddd;text-align:right}\
+th:first-child,td:first-child{text-align:left}svg{max-width:100%;height:auto}code{background:#f4f4f4}";
+
+/// A table; the first column is text, the others are aligned right.
+#[derive(Clone, Debug, Default)]
+pub struct Table {
+    pub head: Vec<String>,
+    pub rows: Vec<Vec<String>>,
+}
+
+/// Parts are added in the order in which they are read.
+#[derive(Clone, Debug)]
+pub struct Page {
+    title: String,
+    body: String,
+}
+
+impl Page {
+    pub fn new(title: &str) -> Page {
+        Page { title: escaped(title), body: String::new() }
+    }
+
+    pub fn heading(&mut self, text: &str) -> &mut Page {
+        self.body += &format!("<h2>{}</h2>\n", escaped(text));
+        self
+    }
+
+    pub fn paragraph(&mut self, text: &str) -> &mut Page {
+        self.body += &format!("<p>{}</p>\n", escaped(text));
+        self
+    }
+
+    pub fn table(&mut self, table: &Table) -> &mut Page {
+        let cells = |cells: &[String], kind: &str| -> String {
+            cells.iter().map(|cell| format!("<{kind}>{}</{kind}>", escaped(cell))).collect()
+        };
+        self.body += &format!("<table><thead><tr>{}</tr></thead><tbody>\n", cells(&table.head, "th"));
+        for row in &table.rows {
+            self.body += &format!("<tr>{}</tr>\n", cells(row, "td"));
+        }
+        self.body += "</tbody></table>\n";
+        self
+    }
+
+    /// An SVG that this room made.
+    pub fn chart(&mut self, svg: &str) -> &mut Page {
+        self.body += svg;
+        self
+    }
+
+    pub fn html(&self) -> String {
+        let (title, body) = (&self.title, &self.body);
+        format!(
+            "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title>\n\
+             <style>{STYLE}</style></head><body>\n<h1>{title}</h1>\n{body}</body></html>\n"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_from_outside_becomes_markup() {
+        let mut page = Page::new("a<b");
+        let table = Table { head: vec!["<th>".into()], rows: vec![vec!["<script>".into(), "1".into()]] };
+        page.heading("h&h").paragraph("<p>").table(&table);
+        let html = page.html();
+        assert!(html.contains("<td>&lt;script&gt;</td><td>1</td>") && html.contains("<h2>h&amp;h</h2>"));
+        assert!(!html.contains("<script") && !html.contains("http"), "{html}");
+    }
+}
