@@ -98,7 +98,11 @@ fn a_taken_port_is_named() {
 
 /// A served process and the address it printed.
 fn serve(arguments: &[&str]) -> (Child, String) {
-    serve_on(&data_folder().display().to_string(), arguments)
+    serve_in(&data_folder(), arguments)
+}
+
+fn serve_in(data: &Path, arguments: &[&str]) -> (Child, String) {
+    serve_on(&data.display().to_string(), arguments)
 }
 
 fn serve_on(data: &str, arguments: &[&str]) -> (Child, String) {
@@ -151,7 +155,7 @@ fn a_termination_signal_lets_running_streams_finish() {
 #[test]
 fn a_data_folder_in_use_is_said_with_the_request_to_make() {
     let data = data_folder();
-    let (mut child, address) = serve_on(&data.display().to_string(), &[]);
+    let (mut child, address) = serve_in(&data, &[]);
     let data_dir = data.display().to_string();
     let common = ["-m", &model(), "--data-dir", &data_dir].map(str::to_owned);
     let copy = data.with_extension("backup").display().to_string();
