@@ -1,23 +1,25 @@
 //! Builds everything from settings: weights, model, engine, text, vectors, router. The only place that knows all rooms.
 //! The listener, the shutdown signal and the port are arguments, so tests start it on port 0.
 
-use crate::config::{Activations, Settings};
+use crate::config::{Activations, Backend, Device, Settings};
 use crate::encoder::{EncoderHandle, Source};
 use crate::engine::{Engine, EngineInfo, EngineOptions};
+use crate::jobs::Jobs;
 use crate::kernels::{Isa, Precision};
 use crate::limits::PAGE_POSITIONS;
 use crate::model::{Model, ModelConfig, ModelOptions};
 use crate::persona::Personas;
 use crate::server;
+use crate::server::Parts;
 pub use crate::server::{Context, Front};
 use crate::steering::{Library, LibraryOptions};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::text::Text;
 use crate::users::{Projector, Recency, Users, UsersError, UsersOptions, shipped_projector};
 use crate::weights::{self, ModelFile, WeightsError};
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -36,18 +38,66 @@ pub enum AppError {
     /// Settings that cannot be met.
     #[error("{0}")]
     Config(String),
+    /// The data folder: in use, of another version, damaged.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     #[error("{0}")]
     Failed(String),
 }
 
+/// An open data folder: what is kept, and the long work on it. Cheap to clone; servers of one process share it.
+#[derive(Clone)]
+pub struct DataFolder {
+    pub store: Store,
+    pub jobs: Jobs,
+    pub personas: Personas,
+}
+
+impl DataFolder {
+    /// Opens a data folder for this process alone.
+    pub fn open(path: &Path) -> Result<DataFolder, AppError> {
+        let store = Store::open(path)?;
+        let jobs = Jobs::open(store.clone()).map_err(|error| AppError::Failed(error.to_string()))?;
+        let personas = Personas::open(store.clone()).map_err(|error| AppError::Failed(error.to_string()))?;
+        Ok(DataFolder { store, jobs, personas })
+    }
+}
+
+/// A loaded model with a data folder of its own, which is closed in order when this is dropped.
+pub struct Loaded {
+    pub context: Arc<Context>,
+    data: DataFolder,
+}
+
+impl Loaded {
+    /// Tells others who find the data folder in use where this process can be asked.
+    pub fn announce(&self, address: SocketAddr) {
+        self.data.store.announce(&format!("http://{address}"));
+    }
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        self.data.store.close();
+    }
+}
+
 /// Where the model's file is, without touching the network.
-pub fn locate(settings: &Settings) -> Result<Option<std::path::PathBuf>, AppError> {
+pub fn locate(settings: &Settings) -> Result<Option<PathBuf>, AppError> {
     Ok(weights::locate(&settings.model)?)
 }
 
-/// Loads the model at `path` and starts its engine.
-pub fn load(settings: &Settings, path: &Path) -> Result<Arc<Context>, AppError> {
+/// Opens the settings' data folder, loads the model at `path` and starts its engine.
+pub fn load(settings: &Settings, path: &Path) -> Result<Loaded, AppError> {
+    let data = DataFolder::open(&settings.data_dir)?;
+    let context = load_with(settings, path, &data)?;
+    Ok(Loaded { context, data })
+}
+
+/// As [`load`], over a data folder that is open already.
+pub fn load_with(settings: &Settings, path: &Path, data: &DataFolder) -> Result<Arc<Context>, AppError> {
     let file_error = |error: &dyn std::fmt::Display| AppError::File(format!("{}: {error}", path.display()));
+    check_device(settings)?;
     let file = ModelFile::open(path)?;
     if let Some(expected) = weights::expected_digest(&settings.model)?
         && file.digest() != expected
@@ -58,9 +108,9 @@ pub fn load(settings: &Settings, path: &Path) -> Result<Arc<Context>, AppError> 
     file.scan_finite()?;
     let text = Text::from_gguf(file.metadata()).map_err(|error| file_error(&error))?;
     let isa = isa(settings)?;
-    let precision = match settings.activations {
-        Activations::Int8 => Precision::Int8,
-        Activations::F32 => Precision::F32,
+    let precision = match (settings.backend, settings.activations) {
+        (Backend::Cpu, Activations::Int8) => Precision::Int8,
+        (Backend::Cpu, Activations::F32) | (Backend::Candle, _) => Precision::F32,
     };
     let config = Model::read_config(&file).map_err(|error| file_error(&error))?;
     if text.tokenizer.vocab_size() > config.vocab_size {
@@ -71,6 +121,8 @@ pub fn load(settings: &Settings, path: &Path) -> Result<Arc<Context>, AppError> 
     }
     let context = context(settings, &config);
     let options = ModelOptions {
+        backend: settings.backend,
+        device: settings.device,
         precision,
         isa,
         threads: settings.threads,
@@ -78,7 +130,7 @@ pub fn load(settings: &Settings, path: &Path) -> Result<Arc<Context>, AppError> 
     };
     let model = Model::load(&file, &options).map_err(|error| file_error(&error))?;
     let controls = (0..text.tokenizer.vocab_size() as u32).filter(|id| text.tokenizer.is_special(*id));
-    let embedding = model.embedding_facts(controls);
+    let embedding = model.embedding_facts(controls).map_err(|error| file_error(&error))?;
     let info = EngineInfo { embedding: Arc::new(embedding), ..info(settings, &file, &model, context, isa) };
     drop(file);
     let options = EngineOptions {
@@ -88,22 +140,34 @@ pub fn load(settings: &Settings, path: &Path) -> Result<Arc<Context>, AppError> 
     };
     let engine = Engine::start(model, info, options).map_err(|error| AppError::Failed(error.to_string()))?;
     let text = Arc::new(text);
-    let options = LibraryOptions { data_dir: &settings.data_dir, max_dose: settings.max_dose };
+    let options = LibraryOptions { store: &data.store, jobs: &data.jobs, max_dose: settings.max_dose };
     let library = Library::start(engine.clone(), text.clone(), options)
         .map_err(|error| AppError::Config(error.to_string()))?;
-    let store = Store::open(&settings.data_dir).map_err(|error| AppError::Config(error.to_string()))?;
-    let users = users(settings, &engine, &store)?;
-    let personas = Personas::open(store).map_err(|error| AppError::Failed(error.to_string()))?;
-    let model = model_name(&settings.model);
-    Ok(Arc::new(Context::new(engine, text, library, users, personas, model, settings.clone())))
-}
-
-/// The people of a data folder, with the projector that was named or the one that ships for this model.
-fn users(settings: &Settings, engine: &Engine, store: &Store) -> Result<Users, AppError> {
     let encoder = EncoderHandle::new(match &settings.encoder {
         Some(folder) => Source::Folder(folder.clone()),
         None => Source::Catalogue,
     });
+    let users = users(settings, &engine, &data.store, &encoder)?;
+    Ok(Arc::new(Context::new(Parts {
+        engine,
+        text,
+        library,
+        encoder,
+        users,
+        personas: data.personas.clone(),
+        jobs: data.jobs.clone(),
+        model: model_name(&settings.model),
+        settings: settings.clone(),
+    })))
+}
+
+/// The people of a data folder, with the projector that was named or the one that ships for this model.
+fn users(
+    settings: &Settings,
+    engine: &Engine,
+    store: &Store,
+    encoder: &EncoderHandle,
+) -> Result<Users, AppError> {
     let projector = match &settings.projector {
         Some(path) => {
             let bytes = std::fs::read(path)
@@ -117,7 +181,13 @@ fn users(settings: &Settings, engine: &Engine, store: &Store) -> Result<Users, A
         Some(days) => Recency::HalfLife { days },
         None => Recency::Uniform,
     };
-    let options = UsersOptions { store: store.clone(), engine: engine.clone(), encoder, projector, recency };
+    let options = UsersOptions {
+        store: store.clone(),
+        engine: engine.clone(),
+        encoder: encoder.clone(),
+        projector,
+        recency,
+    };
     Users::start(options).map_err(|error| match error {
         UsersError::DoesNotFit(message) => AppError::Config(format!("--projector: {message}")),
         other => AppError::Failed(other.to_string()),
@@ -171,7 +241,7 @@ fn info(settings: &Settings, file: &ModelFile, model: &Model, context: u32, isa:
         parameters: model.parameters(),
         file_bytes: file.file_bytes(),
         weights_digest: file.digest(),
-        arithmetic: arithmetic(settings.activations, isa).into(),
+        arithmetic: arithmetic(settings, isa).into(),
         quantisation: quantisation.into(),
         isa: isa.name().into(),
         threads: settings.threads,
@@ -179,13 +249,29 @@ fn info(settings: &Settings, file: &ModelFile, model: &Model, context: u32, isa:
     }
 }
 
-/// Equal names and weights give equal bytes: AVX2 and AVX-512 agree, the portable form rounds differently.
-fn arithmetic(activations: Activations, isa: Isa) -> &'static str {
-    match (activations, isa) {
-        (Activations::Int8, Isa::Portable) => "cpu-int8-portable",
-        (Activations::F32, Isa::Portable) => "cpu-f32-portable",
-        (Activations::Int8, _) => "cpu-int8",
-        (Activations::F32, _) => "cpu-f32",
+/// Equal names and weights give equal bytes: AVX2 and AVX-512 agree, the portable form rounds differently. Names of the
+/// candle backend promise equal values up to rounding only.
+fn arithmetic(settings: &Settings, isa: Isa) -> &'static str {
+    match (settings.backend, settings.activations, isa) {
+        (Backend::Candle, ..) => "candle-f32",
+        (_, Activations::Int8, Isa::Portable) => "cpu-int8-portable",
+        (_, Activations::F32, Isa::Portable) => "cpu-f32-portable",
+        (_, Activations::Int8, _) => "cpu-int8",
+        (_, Activations::F32, _) => "cpu-f32",
+    }
+}
+
+/// A device that this build can use.
+fn check_device(settings: &Settings) -> Result<(), AppError> {
+    match (settings.backend, settings.device) {
+        (_, Device::Cpu) => Ok(()),
+        (Backend::Cpu, Device::Cuda(_)) => Err(AppError::Config(
+            "--device cuda is for the candle backend; hint: add --backend candle".into(),
+        )),
+        (Backend::Candle, Device::Cuda(_)) if cfg!(feature = "cuda") => Ok(()),
+        (Backend::Candle, Device::Cuda(index)) => Err(AppError::Config(format!(
+            "--device cuda:{index}: this build has no CUDA; hint: cargo build --release --features cuda"
+        ))),
     }
 }
 
@@ -220,14 +306,31 @@ pub struct Running {
     pub engine: Engine,
     pub context: Arc<Context>,
     _shutdown: oneshot::Sender<()>,
+    /// The data folder, where it is this server's own.
+    _loaded: Option<Loaded>,
 }
 
 /// Loads the model of the settings, which must be on disk, and serves it on the settings' port (0: a free one).
 pub fn start_in_background(settings: &Settings) -> Result<Running, AppError> {
-    let path = locate(settings)?.ok_or_else(|| {
+    let loaded = load(settings, &on_disk(settings)?)?;
+    let mut running = run(settings, loaded.context.clone())?;
+    loaded.announce(running.address);
+    running._loaded = Some(loaded);
+    Ok(running)
+}
+
+/// As [`start_in_background`], over a data folder that other servers of this process use too.
+pub fn start_with(settings: &Settings, data: &DataFolder) -> Result<Running, AppError> {
+    run(settings, load_with(settings, &on_disk(settings)?, data)?)
+}
+
+fn on_disk(settings: &Settings) -> Result<PathBuf, AppError> {
+    locate(settings)?.ok_or_else(|| {
         AppError::File(format!("model `{}` is not on disk; hint: demeanor pull {0}", settings.model))
-    })?;
-    let context = load(settings, &path)?;
+    })
+}
+
+fn run(settings: &Settings, context: Arc<Context>) -> Result<Running, AppError> {
     let failed = |error: std::io::Error| AppError::Failed(error.to_string());
     let runtime = runtime(2).map_err(failed)?;
     let listener = runtime.block_on(bind(settings)).map_err(failed)?;
@@ -240,5 +343,5 @@ pub fn start_in_background(settings: &Settings) -> Result<Running, AppError> {
             let _ = receiver.await;
         }));
     });
-    Ok(Running { address, engine, context, _shutdown: sender })
+    Ok(Running { address, engine, context, _shutdown: sender, _loaded: None })
 }

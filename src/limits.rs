@@ -64,6 +64,9 @@ pub const CHOICES_MAX: usize = 8;
 pub const PROMPTS_MAX: usize = 128;
 /// Continuations of one score request.
 pub const SCORE_CHOICES_MAX: usize = 128;
+/// Continuations of one score that run at once: enough rows for products to run at their full speed, and no more pages
+/// (one each, beside the prompt's) than a long prompt takes.
+pub const SCORE_LANES_MAX: usize = 32;
 /// `top_logprobs` of a chat (OpenAI's bound) and `logprobs` of a completion.
 pub const CHAT_TOP_LOGPROBS_MAX: usize = 20;
 pub const COMPLETION_LOGPROBS_MAX: usize = 100;
@@ -172,6 +175,9 @@ pub const STORE_HISTORY_ITEMS_MAX: u64 = 50_000;
 pub const STORE_REPORTS_KEPT: i64 = 32;
 /// Finished jobs that can still be asked for.
 pub const STORE_JOBS_KEPT: i64 = 256;
+/// Jobs that wait for their turn; each takes seconds to hours.
+pub const JOBS_WAITING_MAX: usize = 32;
+
 // ---- projectors ----
 /// Largest projector file: one layer of 8 rows of d_model 4096 from an embedding of 1024, in half floats, twice.
 pub const PROJECTOR_BYTES_MAX: usize = 128 << 20;

@@ -11,9 +11,13 @@
 //! | `sharing` | sequences of one batch do not touch each other: bytes equal solo runs |
 //! | `http` | the HTTP surface: shapes, streams, disconnects, names, keys, recorded client requests |
 //! | `bad_requests` | every bad request of a table gets its status and message |
+//! | `personas` | stored personas: versions, digests, what adds up, restarts |
+//! | `users` | history, soft prompts made of it, export, and deletion that leaves nothing |
 //! | `text` | token ids and rendered chats equal `transformers` |
 //! | `readme` | the README's examples work as they stand |
 //! | `cli` | the binary: verbs, exit statuses, terminal chat, orderly end |
+//! | `jobs` | an extraction is told of, streamed, cancelled |
+//! | `kill_store` | kill -9 at random moments: nothing acknowledged is missing |
 //! | `repository` | ranks, dependencies, documents |
 //!
 //! `harness` starts servers and speaks HTTP; `run` drives an engine and reads fixtures.
@@ -26,6 +30,9 @@ mod encoder;
 mod exact;
 mod harness;
 mod http;
+mod jobs;
+mod kill_store;
+mod personas;
 mod readme;
 mod repository;
 mod run;
@@ -33,3 +40,4 @@ mod sharing;
 mod soft_prompts;
 mod steering;
 mod text;
+mod users;

@@ -2,6 +2,7 @@
 
 use crate::harness::{self, Server};
 use crate::run;
+use demeanor::config::{Backend, Device};
 use demeanor::kernels::{Isa, Precision};
 use demeanor::model::{
     Edits, Input, Model, ModelOptions, Phase, Row, Rows, Slot, SoftRows, StepOutput, Wants,
@@ -23,7 +24,14 @@ fn folder() -> PathBuf {
 /// The tiny model in exact mode.
 fn tiny_model() -> Model {
     let file = ModelFile::open(&folder().join("model.gguf")).expect("a model");
-    let options = ModelOptions { precision: Precision::F32, isa: Isa::detect(), threads: 1, pages: 1 };
+    let options = ModelOptions {
+        backend: Backend::Cpu,
+        device: Device::Cpu,
+        precision: Precision::F32,
+        isa: Isa::detect(),
+        threads: 1,
+        pages: 1,
+    };
     Model::load(&file, &options).expect("it loads")
 }
 
@@ -53,7 +61,7 @@ fn logits(model: &mut Model, soft: &SoftRows, ids: &[u32]) -> Vec<Vec<f32>> {
     let edits = Edits::none();
     let slots = [Slot { pages: &[0], soft, edits: &edits, capture: None }];
     let mut out = StepOutput::default();
-    model.step(&Rows { slots: &slots, rows: &rows }, &mut out);
+    model.step(&Rows { slots: &slots, rows: &rows }, &mut out).expect("the step runs");
     out.logits.chunks_exact(model.config().vocab_size).map(<[f32]>::to_vec).collect()
 }
 

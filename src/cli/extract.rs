@@ -2,10 +2,11 @@
 
 use super::serve::ModelArgs;
 use super::vectors::{failed, print_info};
-use super::{CliError, Outcome};
+use super::{CliError, Outcome, progress};
 use crate::app;
+use crate::jobs::Jobs;
 use crate::steering::formats::Format;
-use crate::steering::{State, Trait};
+use crate::steering::{Pending, State, Trait};
 use std::path::PathBuf;
 
 /// Extract a steering vector from a contrast set
@@ -39,9 +40,14 @@ pub fn extract(args: &ExtractArgs) -> Outcome {
     let format = Format::parse(&args.format, "--format").map_err(failed)?;
     let settings = args.model.settings()?;
     let path = super::on_disk(&settings.model)?;
-    let library = app::load(&settings, &path)?.library.clone();
+    let curl = format!(
+        "URL/v1/chat/completions -d '{{\"messages\":[{{\"role\":\"user\",\"content\":\"Hi\"}}],\"steering\":\"{}\"}}'",
+        args.source
+    );
+    let loaded = app::load(&settings, &path).map_err(|error| super::or_ask(error, &curl))?;
+    let library = loaded.context.library.clone();
     let shipped = library.traits().iter().any(|one| [&one.name, &one.opposite].contains(&&args.source));
-    let (name, progress) = if shipped {
+    let (name, pending) = if shipped {
         if args.name.is_some() {
             return Err(CliError::failed("--name is for trait files; a shipped trait's vector has its name"));
         }
@@ -56,11 +62,11 @@ pub fn extract(args: &ExtractArgs) -> Outcome {
         })?;
         let read = Trait::parse(&text).map_err(failed)?;
         let name = args.name.clone().unwrap_or_else(|| read.name.clone());
-        let progress = library.extract(&name, read.training(), args.replace).map_err(failed)?;
-        (name, Some(progress))
+        let pending = library.extract(&name, read.training(), args.replace).map_err(failed)?;
+        (name, Some(pending))
     };
-    if let Some(progress) = progress {
-        wait(progress)?;
+    if let Some(pending) = pending {
+        wait(&loaded.context.jobs, pending)?;
     }
     if let Some(out) = &args.out {
         let file = library.export(&name, format).map_err(failed)?;
@@ -72,21 +78,21 @@ pub fn extract(args: &ExtractArgs) -> Outcome {
 }
 
 /// Waits until a vector is made, with its progress on stderr.
-fn wait(mut progress: tokio::sync::watch::Receiver<State>) -> Outcome {
+fn wait(jobs: &Jobs, pending: Pending) -> Outcome {
+    let Pending { mut state, job } = pending;
+    let changes = match &job {
+        Some(job) => jobs.watch(&job.id).map_err(|error| CliError::failed(error.to_string()))?,
+        None => None,
+    };
     let runtime = app::runtime(1).map_err(|error| CliError::failed(error.to_string()))?;
     runtime.block_on(async {
-        loop {
-            let state = progress.borrow_and_update().clone();
-            match state {
-                State::Done => break,
-                State::Failed(error) => return Err(failed(error)),
-                State::Working(message) => eprint!("\r{message:<60}"),
-            }
-            if progress.changed().await.is_err() {
-                return Err(CliError::failed("the extraction ended without a result"));
-            }
+        if let Some(changes) = changes {
+            progress::follow(changes).await;
         }
-        eprintln!();
-        Ok(())
+        match state.wait_for(State::is_finished).await.map(|state| state.clone()) {
+            Ok(State::Failed(error)) => Err(failed(error)),
+            Ok(_) => Ok(()),
+            Err(_) => Err(CliError::failed("the extraction ended without a result")),
+        }
     })
 }

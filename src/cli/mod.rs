@@ -2,19 +2,23 @@
 
 mod client;
 mod embed;
+mod eval;
 mod extract;
 mod ls;
 mod persona;
+mod progress;
 mod pull;
 mod run;
 mod serve;
 mod soft_prompts;
+mod store;
 mod target;
 mod traits;
 mod vectors;
 
 use crate::app::{self, AppError, Running};
 use crate::config::Settings;
+use crate::store::StoreError;
 use crate::weights::{self, WeightsError};
 use clap::Parser;
 use std::fmt;
@@ -41,6 +45,11 @@ impl CliError {
     /// A bad file: 65.
     pub fn bad_file(message: impl Into<String>) -> CliError {
         CliError { code: 65, message: message.into() }
+    }
+
+    /// The data folder is in use: 75.
+    pub fn in_use(message: impl Into<String>) -> CliError {
+        CliError { code: 75, message: message.into() }
     }
 
     /// A bad configuration: 78.
@@ -75,7 +84,9 @@ enum Verb {
     Vectors(vectors::VectorsArgs),
     Persona(persona::PersonaArgs),
     Traits(traits::TraitsArgs),
+    Store(store::StoreArgs),
     Embed(embed::EmbedArgs),
+    Eval(eval::EvalArgs),
 }
 
 pub fn main() -> ExitCode {
@@ -90,7 +101,9 @@ pub fn main() -> ExitCode {
         Verb::Vectors(args) => vectors::vectors(args),
         Verb::Persona(args) => persona::persona(args),
         Verb::Traits(args) => traits::traits(args),
+        Verb::Store(args) => store::store(args),
         Verb::Embed(args) => embed::embed(args),
+        Verb::Eval(args) => eval::eval(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -133,8 +146,34 @@ impl From<AppError> for CliError {
             AppError::Weights(error) => error.into(),
             AppError::File(_) => CliError::bad_file(message),
             AppError::Config(_) => CliError::config(message),
+            AppError::Store(error) => error.into(),
             AppError::Failed(_) => CliError::failed(message),
         }
+    }
+}
+
+impl From<StoreError> for CliError {
+    fn from(error: StoreError) -> CliError {
+        let message = error.to_string();
+        match error {
+            StoreError::InUse { .. } => CliError::in_use(message),
+            StoreError::Newer { .. } | StoreError::NotOurs { .. } | StoreError::NotWritable { .. } => {
+                CliError::config(message)
+            }
+            StoreError::Corrupt { .. } => CliError::bad_file(message),
+            _ => CliError::failed(message),
+        }
+    }
+}
+
+/// A failed start of a verb that a running server could do instead: `curl` is its arguments with `URL` in them.
+fn or_ask(error: AppError, curl: &str) -> CliError {
+    match &error {
+        AppError::Store(StoreError::InUse { folder, holder, url: Some(url) }) => CliError::in_use(format!(
+            "the data folder `{folder}` is in use by {holder}; hint: curl {}",
+            curl.replace("URL", url)
+        )),
+        _ => error.into(),
     }
 }
 

@@ -1,13 +1,12 @@
 //! `demeanor serve`: loads a model and answers HTTP until a signal comes.
 
 use super::{CliError, Outcome};
-use crate::app::{self, Context, Front};
-use crate::config::{Activations, Settings};
+use crate::app::{self, Front, Loaded};
+use crate::config::{Activations, Backend, Device, Settings};
 use crate::limits;
 use crate::weights;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::oneshot;
 
@@ -71,6 +70,12 @@ pub struct ModelArgs {
     /// int8: fast; f32: exact
     #[arg(long, default_value = "int8", value_parser = ["int8", "f32"], env = "DEMEANOR_ACTIVATIONS")]
     pub activations: String,
+    /// cpu: our own kernels; candle: dense f32 weights on --device
+    #[arg(long, default_value = "cpu", value_parser = ["cpu", "candle"], env = "DEMEANOR_BACKEND")]
+    pub backend: String,
+    /// Where the candle backend computes: cpu, or cuda:N in a build with the feature `cuda`
+    #[arg(long, default_value = "cpu", env = "DEMEANOR_DEVICE")]
+    pub device: String,
     /// Sequences that run at once
     #[arg(long, alias = "parallel", default_value_t = 16, env = "DEMEANOR_MAX_BATCH")]
     pub max_batch: usize,
@@ -83,13 +88,9 @@ pub struct ModelArgs {
     /// Milliseconds that a step with prefill in it should take
     #[arg(long, default_value_t = 20.0, env = "DEMEANOR_STEP_BUDGET_MS")]
     pub step_budget_ms: f32,
-    /// Folder for vectors; default: demeanor in the XDG data folder
+    /// Folder for vectors, personas and users; default: demeanor in the XDG data folder
     #[arg(long, env = "DEMEANOR_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Folder of the sentence encoder (config.json, tokenizer.json, model.safetensors and the rest, as
-    /// sentence-transformers keeps them); default: all-minilm-l6-v2, fetched when it is first needed
-    #[arg(long, env = "DEMEANOR_ENCODER")]
-    pub encoder: Option<PathBuf>,
     /// File that makes soft prompts of users' histories (`demeanor embed train` writes one); default: the one that
     /// ships for the model
     #[arg(long, env = "DEMEANOR_PROJECTOR")]
@@ -97,6 +98,10 @@ pub struct ModelArgs {
     /// Days after which a history item counts half in a soft prompt; without it age does not count
     #[arg(long, env = "DEMEANOR_HISTORY_HALF_LIFE")]
     pub history_half_life: Option<f64>,
+    /// Folder of the sentence encoder (config.json, tokenizer.json, model.safetensors and the rest, as
+    /// sentence-transformers keeps them); default: all-minilm-l6-v2, fetched when it is first needed
+    #[arg(long, env = "DEMEANOR_ENCODER")]
+    pub encoder: Option<PathBuf>,
 }
 
 impl ModelArgs {
@@ -106,6 +111,8 @@ impl ModelArgs {
             && self.threads.is_none()
             && self.isa.is_none()
             && self.activations == "int8"
+            && self.backend == "cpu"
+            && self.device == "cpu"
     }
 
     /// Settings with the defaults of a server that nobody else talks to.
@@ -127,6 +134,9 @@ impl ModelArgs {
         if self.history_half_life.is_some_and(|days| !(days > 0.0 && days <= 1e6)) {
             return Err(CliError::config("--history-half-life must be above 0 and at most 1000000 days"));
         }
+        let device = Device::parse(&self.device).ok_or_else(|| {
+            CliError::config(format!("--device {}: allowed are cpu and cuda:N", self.device))
+        })?;
         Ok(Settings {
             model: self.model.clone(),
             aliases: Vec::new(),
@@ -135,6 +145,8 @@ impl ModelArgs {
             threads,
             isa: self.isa.clone(),
             activations: if self.activations == "f32" { Activations::F32 } else { Activations::Int8 },
+            backend: if self.backend == "candle" { Backend::Candle } else { Backend::Cpu },
+            device,
             max_batch: self.max_batch,
             context: self.context,
             step_budget_ms: self.step_budget_ms,
@@ -142,9 +154,9 @@ impl ModelArgs {
             max_dose: limits::DOSE_MAX,
             extract_wait_seconds: 600.0,
             data_dir: self.data_dir.clone().unwrap_or_else(default_data_dir),
-            encoder: self.encoder.clone(),
             projector: self.projector.clone(),
             history_half_life_days: self.history_half_life,
+            encoder: self.encoder.clone(),
             allow_inline_vectors: true,
             kv_bytes: self.kv_mib.clamp(1, 1 << 20) << 20,
             max_output_tokens: None,
@@ -157,7 +169,7 @@ impl ModelArgs {
 }
 
 /// `$XDG_DATA_HOME/demeanor`, else `~/.local/share/demeanor`.
-fn default_data_dir() -> PathBuf {
+pub(super) fn default_data_dir() -> PathBuf {
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
     let base =
         std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute()).or_else(home);
@@ -218,15 +230,18 @@ pub fn serve(args: &ServeArgs) -> Outcome {
         let (sender, loaded) = oneshot::channel();
         let (loading, opened) = (settings.clone(), front.clone());
         std::thread::spawn(move || {
-            let result = load(&loading).map(|context| {
-                app::open(&opened, context);
+            let result = load(&loading).map(|loaded| {
+                app::open(&opened, loaded.context.clone());
+                loaded.announce(address);
                 say_ready(&loading, address);
+                loaded
             });
             let _ = sender.send(result);
         });
         let failure = async {
             match loaded.await {
-                Ok(Ok(())) => std::future::pending().await,
+                // Held until the server ends, then the data folder is closed in order.
+                Ok(Ok(_loaded)) => std::future::pending().await,
                 Ok(Err(error)) => error,
                 Err(_) => CliError::failed("loading ended without a result; the message above says why"),
             }
@@ -243,10 +258,11 @@ pub fn serve(args: &ServeArgs) -> Outcome {
 }
 
 /// Fetches the model if need be, loads it and says what it is.
-fn load(settings: &Settings) -> Result<Arc<Context>, CliError> {
+fn load(settings: &Settings) -> Result<Loaded, CliError> {
     let path = super::on_disk(&settings.model)?;
     let begin = Instant::now();
-    let context = app::load(settings, &path)?;
+    let loaded = app::load(settings, &path)?;
+    let context = &loaded.context;
     let info = context.engine.info();
     eprintln!(
         "load    {}: {}, {} blocks, {}, context {}, {:.0} M parameters, {}, {} threads, {:.1} s",
@@ -263,7 +279,7 @@ fn load(settings: &Settings) -> Result<Arc<Context>, CliError> {
     context.text.template().warnings().iter().for_each(|warning| eprintln!("warning {warning}"));
     let names: Vec<&str> = context.library.traits().iter().map(|one| one.name.as_str()).collect();
     eprintln!("traits  {}; a trait is extracted when it is first used", names.join(", "));
-    Ok(context)
+    Ok(loaded)
 }
 
 fn say_ready(settings: &Settings, address: SocketAddr) {

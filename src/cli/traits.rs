@@ -38,7 +38,8 @@ pub fn traits(args: &TraitsArgs) -> Outcome {
     }
     let settings = args.model.settings()?;
     let path = super::on_disk(&settings.model)?;
-    let context = app::load(&settings, &path)?;
+    let loaded = app::load(&settings, &path)?;
+    let context = &loaded.context;
     let options = CheckOptions { rounds: args.rounds as usize, samples: !args.no_samples };
     let progress = |message: &str| {
         // One line per stage, not per reply.

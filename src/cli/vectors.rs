@@ -76,12 +76,28 @@ impl Action {
             | Action::Delete { model, .. } => model,
         }
     }
+
+    /// The same of a running server.
+    fn curl(&self) -> String {
+        match self {
+            Action::Import { file, name, .. } => {
+                format!("-F file=@{} -F name={name} URL/v1/vectors", file.display())
+            }
+            Action::Export { name, format, out, .. } => {
+                format!("-o {} 'URL/v1/vectors/{name}/file?format={format}'", out.display())
+            }
+            Action::Show { name, .. } => format!("URL/v1/vectors/{name}"),
+            Action::List { .. } => "URL/v1/vectors".to_owned(),
+            Action::Delete { name, .. } => format!("-X DELETE URL/v1/vectors/{name}"),
+        }
+    }
 }
 
 pub fn vectors(args: &VectorsArgs) -> Outcome {
     let settings = args.action.model().settings()?;
     let path = super::on_disk(&settings.model)?;
-    let library = app::load(&settings, &path)?.library.clone();
+    let loaded = app::load(&settings, &path).map_err(|error| super::or_ask(error, &args.action.curl()))?;
+    let library = loaded.context.library.clone();
     match &args.action {
         Action::Import { file, name, replace, force, .. } => {
             let bytes = std::fs::read(file)

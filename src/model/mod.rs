@@ -1,11 +1,13 @@
 //! One configurable decoder with hook points: config as data, rows of a step, edits, KV pages, rotary, CPU backend.
 //! Knows numbers only: no vector names, no text, no HTTP.
 
+mod backend;
 pub mod candle;
 mod config;
 mod decoder;
 mod edits;
 mod embedding;
+mod heads;
 mod load;
 mod rope;
 mod rows;
@@ -13,19 +15,24 @@ mod self_test;
 #[cfg(test)]
 pub mod tiny;
 
+pub use backend::Model;
 pub use candle::{DenseModel, gradients};
 pub use config::{BlockConfig, Gating, ModelConfig, RotaryConfig, RotaryPairs};
-pub use decoder::Model;
 pub use edits::{BlockEdits, Change, Edit, Edits, Phase, RowRule};
 pub use embedding::{ControlRow, EmbeddingFacts};
+pub use heads::HeadOutputs;
 pub use rows::{CaptureSpec, Input, PageId, Row, Rows, Slot, SoftRows, StepOutput, TokenId, Wants};
 
+use crate::config::{Backend, Device};
 use crate::kernels::{Isa, KernelError, Precision};
 use crate::weights::WeightsError;
 
 /// How a model is brought into memory.
 #[derive(Clone, Debug)]
 pub struct ModelOptions {
+    pub backend: Backend,
+    /// Where the candle backend computes; the CPU backend has the CPU only.
+    pub device: Device,
     pub precision: Precision,
     pub isa: Isa,
     pub threads: usize,
@@ -51,6 +58,12 @@ pub enum ModelError {
     LeftOver { tensor: String },
     #[error("tensor `{tensor}`: {source}")]
     Pack { tensor: String, source: KernelError },
+    #[error("head {h} of block {l} does not exist; the model has {n_blocks} blocks of {n_heads} heads")]
+    NoSuchHead { l: u32, h: u32, n_blocks: usize, n_heads: usize },
+    #[error("{given} values for a head of width {wanted}")]
+    HeadWidth { given: usize, wanted: usize },
+    #[error("this model's family norms the output of attention, so that no direction equals a moved head")]
+    HeadBehindNorm,
     #[error("the hook at the output of block {block} does not move the residual stream as it should")]
     DeadHook { block: usize },
     #[error("{doing}: {source}")]

@@ -1,6 +1,7 @@
 //! A random model of two blocks for tests: small enough to load within milliseconds, with every part a family has.
 
 use super::{Model, ModelOptions};
+use crate::config::{Backend, Device};
 use crate::kernels::{Isa, Precision};
 use crate::weights::{GgufWriter, ModelFile};
 use std::path::Path;
@@ -15,11 +16,21 @@ pub const VOCAB_SIZE: usize = 96;
 
 /// A model file of an architecture, `llama` or `gemma3`.
 pub fn file(architecture: &str) -> ModelFile {
+    changed(architecture, N_BLOCKS, &[])
+}
+
+/// The same with so many blocks; from six on gemma has a global one.
+pub fn file_of(architecture: &str, n_blocks: usize) -> ModelFile {
+    changed(architecture, n_blocks, &[])
+}
+
+/// The same with other values in some tensors.
+fn changed(architecture: &str, n_blocks: usize, tensors: &[(&str, &[f32])]) -> ModelFile {
     let mut writer = GgufWriter::new();
     let key = |name: &str| format!("{architecture}.{name}");
     writer.string("general.architecture", architecture);
     let sizes = [
-        ("block_count", N_BLOCKS),
+        ("block_count", n_blocks),
         ("context_length", 4096),
         ("embedding_length", D_MODEL),
         ("feed_forward_length", D_FF),
@@ -38,12 +49,13 @@ pub fn file(architecture: &str) -> ModelFile {
         let scale = if norm { 0.1 } else { 1.5 / (shape[1] as f32).sqrt() };
         let values: Vec<f32> =
             (0..len).map(|_| scale * random.next() + if norm { 1.0 } else { 0.0 }).collect();
-        writer.tensor_f32(name, shape, &values);
+        let other = tensors.iter().find(|(changed, _)| *changed == name);
+        writer.tensor_f32(name, shape, other.map_or(&values[..], |(_, values)| values));
     };
     tensor("token_embd.weight", &[VOCAB_SIZE, D_MODEL]);
     tensor("output_norm.weight", &[D_MODEL]);
     let (queries, keys) = (N_HEADS * D_HEAD, N_KV_HEADS * D_HEAD);
-    for l in 0..N_BLOCKS {
+    for l in 0..n_blocks {
         let mut part = |name: &str, shape: &[usize]| tensor(&format!("blk.{l}.{name}.weight"), shape);
         part("attn_norm", &[D_MODEL]);
         part("ffn_norm", &[D_MODEL]);
@@ -66,8 +78,23 @@ pub fn file(architecture: &str) -> ModelFile {
 }
 
 pub fn load(architecture: &str, precision: Precision, pages: usize) -> Model {
-    let options = ModelOptions { precision, isa: Isa::detect(), threads: 1, pages };
-    Model::load(&file(architecture), &options).expect("the tiny model loads")
+    load_on(Backend::Cpu, &file(architecture), precision, pages)
+}
+
+pub fn load_changed(
+    architecture: &str,
+    precision: Precision,
+    pages: usize,
+    tensors: &[(&str, &[f32])],
+) -> Model {
+    load_on(Backend::Cpu, &changed(architecture, N_BLOCKS, tensors), precision, pages)
+}
+
+/// A model file on either backend.
+pub fn load_on(backend: Backend, file: &ModelFile, precision: Precision, pages: usize) -> Model {
+    let (isa, device) = (Isa::detect(), Device::Cpu);
+    let options = ModelOptions { backend, device, precision, isa, threads: 1, pages };
+    Model::load(file, &options).expect("the tiny model loads")
 }
 
 /// A linear congruential generator: the same numbers everywhere.

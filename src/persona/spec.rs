@@ -97,7 +97,7 @@ impl PersonaSpec {
             .map_err(|error| error.to_string())?;
         Ok(PersonaSpec {
             system: stored.system,
-            steering,
+            steering: steering.named("persona"),
             soft_prompt: stored.soft_prompt,
             user: stored.user,
             sampling: stored.sampling,
@@ -127,7 +127,8 @@ mod tests {
                 "persona",
                 RequestRules::default(),
             )
-            .unwrap(),
+            .unwrap()
+            .named("persona"),
             soft_prompt: Some("poet".into()),
             user: None,
             sampling: SamplingDefaults {

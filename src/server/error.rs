@@ -1,6 +1,7 @@
 //! Every refusal a client can get: one code each, and one place that decides status, type and retry advice.
 
 use crate::engine::{SequenceError, SubmitError};
+use crate::jobs::JobsError;
 use crate::limits;
 use crate::persona::PersonaError;
 use crate::steering::SteeringError;
@@ -37,6 +38,7 @@ pub enum ErrorCode {
     VectorNotFound,
     TraitNotFound,
     SoftPromptNotFound,
+    JobNotFound,
     UserDeleted,
     MethodNotAllowed,
     BodyTimeout,
@@ -106,6 +108,7 @@ impl ErrorCode {
             SoftPromptNotFound => {
                 (StatusCode::NOT_FOUND, "invalid_request_error", "soft_prompt_not_found", None)
             }
+            JobNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "job_not_found", None),
             UserDeleted => (StatusCode::GONE, "invalid_request_error", "user_deleted", Some(false)),
             MethodNotAllowed => {
                 (StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", "method_not_allowed", None)
@@ -212,6 +215,18 @@ impl ApiError {
         ApiError::new(ErrorCode::Internal, "the server failed on this request; its log says why")
     }
 
+    /// What the store refused: a full disk and a bound are told, the rest is a fault of ours.
+    pub fn storage(is_full: bool, is_bound: bool, cause: impl fmt::Display) -> ApiError {
+        match (is_full, is_bound) {
+            (true, _) => {
+                tracing::error!(cause = %cause, "nothing can be stored");
+                ApiError::new(ErrorCode::DiskFull, "the server's disk is full, nothing was stored")
+            }
+            (_, true) => ApiError::new(ErrorCode::Conflict, cause.to_string()),
+            _ => ApiError::internal(cause),
+        }
+    }
+
     pub fn status(&self) -> StatusCode {
         self.code.status()
     }
@@ -280,6 +295,7 @@ impl From<SteeringError> for ApiError {
             E::DoseExceeded { .. } => ErrorCode::DoseExceeded,
             E::NotReady { .. } => ErrorCode::VectorNotReady,
             E::Failed { .. } => ErrorCode::VectorFailed,
+            E::Store(cause) => return ApiError::storage(cause.is_full(), cause.is_bound(), cause),
             E::Internal(_) => return ApiError::internal(error),
         };
         let param = error.param().map(str::to_string);
@@ -287,6 +303,15 @@ impl From<SteeringError> for ApiError {
         match retry_after {
             Some(seconds) => plain.retry_after(seconds),
             None => plain,
+        }
+    }
+}
+
+impl From<JobsError> for ApiError {
+    fn from(error: JobsError) -> ApiError {
+        match error {
+            JobsError::Full { .. } => ApiError::new(ErrorCode::QueueFull, error.to_string()).retry_after(10),
+            JobsError::Store(cause) => ApiError::storage(cause.is_full(), cause.is_bound(), cause),
         }
     }
 }

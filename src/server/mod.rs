@@ -14,13 +14,16 @@ mod multipart;
 mod native;
 mod openai;
 mod path;
+mod sse;
 
 pub use accept::{Front, Lifecycle, Peer, bind, serve};
 pub use error::{ApiError, ErrorCode};
 
 use crate::config::Settings;
 use crate::digest::Digest;
+use crate::encoder::EncoderHandle;
 use crate::engine::Engine;
+use crate::jobs::Jobs;
 use crate::limits;
 use crate::persona::{Personas, Serving};
 use crate::steering::Library;
@@ -48,6 +51,9 @@ pub struct Context {
     pub library: Library,
     pub users: Users,
     pub personas: Personas,
+    pub jobs: Jobs,
+    /// Loaded when it is first needed.
+    pub encoder: EncoderHandle,
     /// Name of the loaded model.
     pub model: String,
     /// When it was loaded, Unix seconds.
@@ -63,39 +69,41 @@ pub struct Context {
     metrics: Metrics,
 }
 
+/// What a context is made from.
+pub struct Parts {
+    pub engine: Engine,
+    pub text: Arc<Text>,
+    pub library: Library,
+    pub encoder: EncoderHandle,
+    pub users: Users,
+    pub personas: Personas,
+    pub jobs: Jobs,
+    /// The name under which the loaded model answers; its aliases are in the settings.
+    pub model: String,
+    pub settings: Settings,
+}
+
 impl Context {
-    /// `model` is the name under which the loaded model answers; its aliases are in the settings.
-    pub fn new(
-        engine: Engine,
-        text: Arc<Text>,
-        library: Library,
-        users: Users,
-        personas: Personas,
-        model: String,
-        settings: Settings,
-    ) -> Context {
+    pub fn new(parts: Parts) -> Context {
+        let Parts { engine, text, library, encoder, users, personas, jobs, model, settings } = parts;
         let keys = Keys::new(&settings.api_keys);
-        // From here on only their digests are kept.
-        let settings = Settings { api_keys: Vec::new(), ..settings };
-        let created = unix_seconds();
-        let uploads = Arc::new(Semaphore::new(limits::UPLOADS_AT_ONCE_MAX));
-        let embeddings = Semaphore::new(1);
-        let metrics = Metrics::default();
-        let template = Digest::of(text.template().source().as_bytes());
         Context {
+            template: Digest::of(text.template().source().as_bytes()),
             engine,
             text,
             library,
             users,
             personas,
+            jobs,
+            encoder,
             model,
-            created,
-            settings,
-            template,
-            embeddings,
-            uploads,
+            created: unix_seconds(),
+            // From here on only the digests of keys are kept.
+            settings: Settings { api_keys: Vec::new(), ..settings },
+            uploads: Arc::new(Semaphore::new(limits::UPLOADS_AT_ONCE_MAX)),
+            embeddings: Semaphore::new(1),
             keys,
-            metrics,
+            metrics: Metrics::default(),
         }
     }
 
@@ -128,7 +136,7 @@ impl Context {
 }
 
 /// The route table. Every route also answers without `/v1`.
-const ROUTES: [(&str, Route); 28] = [
+const ROUTES: &[(&str, Route)] = &[
     ("/v1/chat/completions", Route::Chat),
     ("/v1/completions", Route::Completions),
     ("/v1/embeddings", Route::Embeddings),
@@ -148,6 +156,9 @@ const ROUTES: [(&str, Route); 28] = [
     ("/v1/vectors", Route::Vectors),
     ("/v1/vectors/{name}", Route::Vector),
     ("/v1/vectors/{name}/file", Route::VectorFile),
+    ("/v1/jobs", Route::Jobs),
+    ("/v1/jobs/{id}", Route::Job),
+    ("/v1/jobs/{id}/events", Route::JobEvents),
     ("/v1/traits", Route::Traits),
     ("/v1/traits/{name}", Route::Trait),
     ("/v1/tokenize", Route::Tokenize),
@@ -180,6 +191,9 @@ enum Route {
     Vectors,
     Vector,
     VectorFile,
+    Jobs,
+    Job,
+    JobEvents,
     Traits,
     Trait,
     Tokenize,
@@ -215,6 +229,9 @@ impl Route {
             Route::Vectors => get(native::list_vectors).post(native::upload_vector),
             Route::Vector => get(native::show_vector).delete(native::delete_vector),
             Route::VectorFile => get(native::export_vector),
+            Route::Jobs => get(native::list_jobs),
+            Route::Job => get(native::show_job).delete(native::cancel_job),
+            Route::JobEvents => get(native::job_events),
             Route::Traits => get(native::list_traits),
             Route::Trait => get(native::show_trait),
             Route::Tokenize => post(native::tokenize),
@@ -231,7 +248,7 @@ impl Route {
 /// All routes with everything that stands before them.
 pub fn router(context: Arc<Context>) -> Router {
     let mut router = Router::new().route("/", get(native::root)).route("/metrics", get(native::metrics));
-    for (path, route) in ROUTES {
+    for &(path, route) in ROUTES {
         router = router.route(path, route.handler());
         if let Some(short) = path.strip_prefix("/v1") {
             router = router.route(short, route.handler());

@@ -1,5 +1,6 @@
 //! Why steering was refused: what was wrong, where in the request, what was given and what is allowed.
 
+use crate::store::StoreError;
 use std::time::Duration;
 
 /// Every refusal of this room. `param` is the path of the field (`steering`, `steering[2].blocks`).
@@ -46,7 +47,10 @@ pub enum SteeringError {
     BadFile { format: &'static str, rule: String, offset: Option<usize> },
     #[error("`{param}`: {message}")]
     Conflict { param: String, message: String },
-    /// The disk or the model failed; nothing the client can mend.
+    /// The store refused or failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The model failed; nothing the client can mend.
     #[error("{0}")]
     Internal(String),
 }
@@ -67,7 +71,7 @@ impl SteeringError {
             | SteeringError::NotReady { param, .. }
             | SteeringError::Failed { param, .. }
             | SteeringError::Conflict { param, .. } => Some(param),
-            SteeringError::BadFile { .. } | SteeringError::Internal(_) => None,
+            SteeringError::BadFile { .. } | SteeringError::Store(_) | SteeringError::Internal(_) => None,
         }
     }
 

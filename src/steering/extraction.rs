@@ -23,6 +23,9 @@ pub fn default_blocks(n_blocks: u32) -> RangeInclusive<u32> {
     first..=(first + n_blocks / 5).min(n_blocks.saturating_sub(1))
 }
 
+/// Is told how many replies are done and what happens next; its error ends the work.
+pub type Progress<'a> = &'a dyn Fn(u64, &str) -> Result<(), SteeringError>;
+
 /// For each pair of a contrast set the difference of its replies' mean residuals.
 pub struct Differences {
     blocks: Vec<u32>,
@@ -36,7 +39,7 @@ impl Differences {
     pub fn measure(
         meter: &Meter,
         contrasts: &[Contrast],
-        progress: &dyn Fn(&str),
+        progress: Progress<'_>,
     ) -> Result<Differences, SteeringError> {
         let blocks: Vec<u32> = default_blocks(meter.n_blocks()).collect();
         let encoded =
@@ -54,8 +57,7 @@ impl Differences {
                 }
                 _ => pairs.push(row),
             }
-            progress(&format!("reply {} of {}", index + 1, 2 * contrasts.len()));
-            Ok(())
+            progress(index as u64 + 1, &format!("reply {} of {}", index + 1, 2 * contrasts.len()))
         })?;
         Ok(Differences { blocks, width: meter.engine.info().d_model as usize, pairs })
     }
@@ -100,10 +102,10 @@ pub fn extract(
     name: &str,
     contrasts: &[Contrast],
     norms: &Norms,
-    progress: &dyn Fn(&str),
+    progress: Progress<'_>,
 ) -> Result<Vector, SteeringError> {
     let differences = Differences::measure(meter, contrasts, progress)?;
-    progress("calibrating");
+    progress(2 * contrasts.len() as u64, "calibrating")?;
     calibrated(meter, name, contrasts, &differences, norms)
 }
 

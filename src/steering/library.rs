@@ -5,24 +5,25 @@ use super::error::SteeringError;
 use super::extraction::FORM;
 use super::formats::{self, Assumed, Format, Imported};
 use super::info::VectorInfo;
-use super::maker::{Keep, Key, Made, Maker, Measures, State, Task, lock};
+use super::maker::{Keep, Key, Made, Maker, Measures, Pending, State, Task, lock};
 use super::measure::Meter;
 use super::names::{is_valid_name, nearest};
 use super::norms::neutral_text;
 use super::plan::{self, Applied, Resolved};
 use super::request::{Intervention, Source, SteeringRequest, Unit};
-use super::store::Store;
+use super::store::Vectors;
 use super::traits::{Contrast, Trait, digest_of};
 use super::vector::{Calibration, ModelShape, Origin, Vector};
 use crate::digest::Digest;
 use crate::engine::Engine;
+use crate::jobs::Jobs;
 use crate::limits;
+use crate::model::{HeadOutputs, ModelError};
+use crate::store::Store;
 use crate::text::Text;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// The vectors of one loaded model. Cheap to clone.
@@ -30,12 +31,16 @@ use tokio::time::Instant;
 pub struct Library {
     shared: Arc<Shared>,
     maker: Arc<Maker>,
+    /// For directions of single heads; `None` without an engine.
+    heads: Option<HeadOutputs>,
 }
 
 /// What the library is built from besides the model.
 pub struct LibraryOptions<'a> {
-    /// Vectors live in `vectors/` below it.
-    pub data_dir: &'a Path,
+    /// Where vectors and norms are kept.
+    pub store: &'a Store,
+    /// Where extractions are told of.
+    pub jobs: &'a Jobs,
     pub max_dose: f32,
 }
 
@@ -48,7 +53,7 @@ pub(super) struct Shared {
     traits: Vec<Trait>,
     /// What each trait is extracted from, in the same order.
     promised: Vec<Pairs>,
-    store: Store,
+    store: Vectors,
     neutral: &'static str,
     /// Vectors read or made so far.
     loaded: Mutex<BTreeMap<String, Arc<Vector>>>,
@@ -95,7 +100,9 @@ impl Library {
         let model =
             ModelShape { n_blocks: info.n_blocks, d_model: info.d_model, weights: info.weights_digest };
         let architecture = info.architecture.clone();
-        Library::open(model, architecture, Trait::shipped()?, options, Meter { engine, text })
+        let heads = Some(engine.heads().clone());
+        let library = Library::open(model, architecture, Trait::shipped()?, options, Meter { engine, text })?;
+        Ok(Library { heads, ..library })
     }
 
     pub(super) fn open(
@@ -105,7 +112,7 @@ impl Library {
         options: LibraryOptions<'_>,
         measures: impl Measures,
     ) -> Result<Library, SteeringError> {
-        let store = Store::new(options.data_dir, model.weights);
+        let store = Vectors::open(options.store, model.weights);
         let neutral = neutral_text()?;
         let norms = store.load_norms(neutral, model.n_blocks).map(Arc::new);
         let shared = Arc::new(Shared {
@@ -119,8 +126,9 @@ impl Library {
             loaded: Mutex::default(),
             norms: Mutex::new(norms),
         });
-        let maker = Maker::start(measures, limits::EXTRACTIONS_WAITING_MAX, shared.clone())?;
-        Ok(Library { shared, maker: Arc::new(maker) })
+        let maker =
+            Maker::start(measures, limits::EXTRACTIONS_WAITING_MAX, shared.clone(), options.jobs.clone())?;
+        Ok(Library { shared, maker: Arc::new(maker), heads: None })
     }
 
     pub fn traits(&self) -> &[Trait] {
@@ -201,12 +209,54 @@ impl Library {
                     vector.check_fits(&self.shared.model, &param)?;
                     Found::Inline(Arc::new(vector))
                 }
+                Source::Heads(heads) => {
+                    Found::Inline(Arc::new(self.of_heads(heads, &format!("{}.heads", intervention.param))?))
+                }
             };
             if intervention.coefficient != 0.0 {
                 wanted.push((intervention, found));
             }
         }
         Ok(wanted)
+    }
+
+    /// Directions of heads as one direction at `attn[l]` for each block.
+    fn of_heads(&self, heads: &BTreeMap<(u32, u32), Vec<f32>>, param: &str) -> Result<Vector, SteeringError> {
+        let outputs = self.heads.as_ref().ok_or_else(|| SteeringError::unsupported(param, "a head here"))?;
+        let mut directions: BTreeMap<u32, Vec<f32>> = BTreeMap::new();
+        for (&(block, head), values) in heads {
+            let direction = outputs.direction(block, head, values).map_err(|error| match error {
+                ModelError::HeadBehindNorm => SteeringError::unsupported(
+                    param,
+                    "a direction of a head (this model norms the output of attention)",
+                ),
+                error => SteeringError::unfit(param, error.to_string()),
+            })?;
+            let sum = directions.entry(block).or_insert_with(|| vec![0.0; direction.len()]);
+            sum.iter_mut().zip(direction).for_each(|(sum, value)| *sum += value);
+        }
+        let directions = directions.into_iter().map(|(block, values)| (block, Arc::from(values)));
+        Vector::new("inline", directions.collect(), param)
+    }
+
+    /// A vector by its name or a pole's, with the sign of the pole; made and waited for as in [`Library::plan`].
+    pub async fn direction(
+        &self,
+        name: &str,
+        param: &str,
+        wait: Duration,
+    ) -> Result<(Arc<Vector>, f32), SteeringError> {
+        let mut request = SteeringRequest::from_expression(name, param)?;
+        let plain = request.interventions.pop().filter(|only| {
+            request.is_empty() && only.source == Source::Name(name.to_owned()) && only.blocks.is_none()
+        });
+        let Some(mut intervention) = plain else {
+            return Err(SteeringError::range(param, "expected the name of one vector"));
+        };
+        intervention.unit = Unit::Raw;
+        let located = self.locate(name, param)?;
+        let vector = self.vector(&located, &intervention, Instant::now() + wait).await?;
+        Ok((vector, located.sign))
     }
 
     /// What a name stands for, a vector that is just being made included.
@@ -269,7 +319,7 @@ impl Library {
             retry_after: self.maker.estimate(),
         };
         let mut receiver =
-            self.maker.request(task).ok_or_else(|| not_ready("too many others are being made"))?;
+            self.maker.request(task).ok_or_else(|| not_ready("too many others are being made"))?.state;
         let finished = tokio::time::timeout_at(deadline, receiver.wait_for(State::is_finished)).await;
         match finished.map(|state| state.map(|state| state.clone())) {
             Ok(Ok(State::Done)) => Ok(()),
@@ -291,7 +341,7 @@ impl Library {
     }
 
     /// Makes sure that a vector is there or on its way; its progress, or `None` when it is ready.
-    pub fn prepare(&self, name: &str) -> Result<Option<watch::Receiver<State>>, SteeringError> {
+    pub fn prepare(&self, name: &str) -> Result<Option<Pending>, SteeringError> {
         let located = self.locate(name, "name")?;
         match self.shared.ready(&located)? {
             Some(_) => Ok(None),
@@ -300,12 +350,7 @@ impl Library {
     }
 
     /// Starts to extract a vector from pairs: `(reply of one pole, of the other, prompt)`.
-    pub fn extract(
-        &self,
-        name: &str,
-        pairs: Vec<Contrast>,
-        replace: bool,
-    ) -> Result<watch::Receiver<State>, SteeringError> {
+    pub fn extract(&self, name: &str, pairs: Vec<Contrast>, replace: bool) -> Result<Pending, SteeringError> {
         self.shared.check_new_name(name, replace)?;
         self.refuse_pending(name)?;
         check_pairs(&pairs)?;
@@ -323,7 +368,7 @@ impl Library {
         }
     }
 
-    fn queue(&self, task: Task, name: &str) -> Result<watch::Receiver<State>, SteeringError> {
+    fn queue(&self, task: Task, name: &str) -> Result<Pending, SteeringError> {
         self.maker.request(task).ok_or_else(|| SteeringError::NotReady {
             param: "name".to_owned(),
             name: name.to_owned(),

@@ -1,11 +1,14 @@
 //! The library with a stand-in for the model: what is made, when, how often, and what waits for it.
 
 use super::*;
+use crate::jobs::JobState;
 use crate::model::Change;
+use crate::steering::extraction::Progress;
 use crate::steering::request::RequestRules;
-use crate::steering::store::tests::Folder;
 use crate::steering::traits::tests::sample;
 use crate::steering::vector::Provenance;
+use crate::store::Store;
+use crate::store::tests::Folder;
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -36,10 +39,10 @@ impl Measures for Fake {
         name: &str,
         contrasts: &[Contrast],
         _: &Norms,
-        progress: &dyn Fn(&str),
+        progress: Progress<'_>,
     ) -> Result<Vector, SteeringError> {
         self.extracted.fetch_add(1, Ordering::SeqCst);
-        progress("reply 1 of 6");
+        progress(1, "reply 1 of 6")?;
         match self.orders.recv() {
             Ok(Order::Work) => {}
             Ok(Order::Fail) => return Err(SteeringError::Internal("no luck".into())),
@@ -67,23 +70,34 @@ struct Bench {
     library: Library,
     orders: Sender<Order>,
     extracted: Arc<AtomicUsize>,
-    folder: Folder,
+    store: Store,
+    jobs: Jobs,
+    /// Removed when the last bench over it is gone.
+    folder: Arc<Folder>,
 }
 
 impl Bench {
     fn new(test: &str) -> Bench {
-        Bench::over(Folder::new(test))
+        let folder = Folder::new(test);
+        let store = Store::open(&folder.0).unwrap();
+        Bench::over(Arc::new(folder), store)
     }
 
-    fn over(folder: Folder) -> Bench {
+    /// Another server over the same store.
+    fn again(&self) -> Bench {
+        Bench::over(self.folder.clone(), self.store.clone())
+    }
+
+    fn over(folder: Arc<Folder>, store: Store) -> Bench {
         let (orders, receiver) = channel();
         let extracted = Arc::new(AtomicUsize::new(0));
         let fake = Fake { orders: receiver, extracted: extracted.clone() };
         let traits = [("warm", "cold"), ("formal", "casual")]
             .map(|(name, opposite)| Trait::parse(&sample(name, opposite).to_string()).unwrap());
-        let options = LibraryOptions { data_dir: &folder.0, max_dose: 1.0 };
+        let jobs = Jobs::open(store.clone()).unwrap();
+        let options = LibraryOptions { store: &store, jobs: &jobs, max_dose: 1.0 };
         let library = Library::open(MODEL, "llama".into(), traits.into(), options, fake).unwrap();
-        Bench { library, orders, extracted, folder }
+        Bench { library, orders, extracted, store, jobs, folder }
     }
 
     async fn plan(&self, steering: Value, wait: Duration) -> Result<Applied, SteeringError> {
@@ -185,7 +199,7 @@ async fn what_is_made_is_kept_until_its_pairs_change() {
     let bench = Bench::new("kept");
     bench.order(Order::Work);
     let first = bench.plan(json!("warm"), LONG).await.unwrap();
-    let again = Bench::over(Folder(bench.folder.0.clone()));
+    let again = bench.again();
     let second = again.plan(json!("warm"), Duration::ZERO).await.unwrap();
     assert_eq!((first.edits.digest(), again.extracted()), (second.edits.digest(), 0));
 
@@ -198,7 +212,7 @@ async fn what_is_made_is_kept_until_its_pairs_change() {
         model: MODEL,
         architecture: String::new(),
         max_dose: 1.0,
-        store: Store::new(&bench.folder.0, MODEL.weights),
+        store: Vectors::open(&bench.store, MODEL.weights),
         neutral: "",
         loaded: Mutex::default(),
         norms: Mutex::default(),
@@ -216,7 +230,7 @@ async fn uploads() {
     let (info, assumed) = library.upload("mine", FILE.to_vec(), false, false).unwrap();
     assert_eq!((info.blocks.as_slice(), info.width, assumed.block_offset), (&[1, 2][..], 2, 0));
     assert_eq!(library.list().unwrap(), std::slice::from_ref(&info));
-    let again = Bench::over(Folder(bench.folder.0.clone()));
+    let again = bench.again();
     assert_eq!(again.library.show("mine").unwrap(), info);
 
     for (name, replace, part) in [
@@ -250,7 +264,7 @@ async fn an_upload_is_calibrated_on_first_use() {
     bench.order(Order::Work);
     let calibrated = bench.plan(json!("mine"), LONG).await.unwrap();
     assert_eq!((calibrated.vectors[0].unit, sizes(&calibrated)), ("calibrated", vec![3.0]));
-    let again = Bench::over(Folder(bench.folder.0.clone()));
+    let again = bench.again();
     assert_eq!(again.library.show("mine").unwrap().calibration.map(|found| found.scale), Some(3.0));
 }
 
@@ -258,14 +272,35 @@ async fn an_upload_is_calibrated_on_first_use() {
 async fn pairs_become_a_vector() {
     let bench = Bench::new("pairs");
     let pair = |a: &str, b: &str| Contrast { prompt: None, positive: a.into(), negative: b.into() };
-    let mut state = bench.library.extract("mine", vec![pair("a", "b"), pair("c", "d")], false).unwrap();
+    let Pending { mut state, job } =
+        bench.library.extract("mine", vec![pair("a", "b"), pair("c", "d")], false).unwrap();
+    let job = job.unwrap();
+    assert_eq!((job.kind.as_str(), job.total), ("extract", Some(4)));
     assert!(matches!(bench.plan(json!("mine"), Duration::ZERO).await, Err(SteeringError::NotReady { .. })));
     bench.order(Order::Work);
     assert_eq!(*state.wait_for(State::is_finished).await.unwrap(), State::Done);
+    let job = bench.jobs.get(&job.id).unwrap().unwrap();
+    assert_eq!((job.state, job.result), (JobState::Done, Some(json!({"vector": "mine"}))));
     assert_eq!(sizes(&bench.plan(json!("2 mine"), LONG).await.unwrap()), [2.0]);
     for pairs in [vec![pair("a", "b")], vec![pair("a", " "), pair("a", "b")], vec![pair("a", "b"); 513]] {
         assert!(matches!(bench.library.extract("x", pairs, false), Err(SteeringError::Range { .. })));
     }
+}
+
+#[tokio::test]
+async fn a_cancelled_extraction_makes_nothing() {
+    let bench = Bench::new("cancelled");
+    // One is being made, the other waits.
+    let first = bench.library.prepare("warm").unwrap().unwrap();
+    let mut second = bench.library.prepare("formal").unwrap().unwrap();
+    let id = second.job.unwrap().id;
+    bench.jobs.cancel(&id).unwrap();
+    bench.order(Order::Work);
+    let state = second.state.wait_for(State::is_finished).await.unwrap().clone();
+    assert!(matches!(&state, State::Failed(error) if error.to_string().contains("cancelled")), "{state:?}");
+    assert_eq!(bench.jobs.get(&id).unwrap().unwrap().state, JobState::Cancelled);
+    assert_eq!(bench.jobs.get(&first.job.unwrap().id).unwrap().unwrap().state, JobState::Done);
+    assert!(bench.library.prepare("formal").unwrap().is_some(), "it is not there");
 }
 
 #[tokio::test]

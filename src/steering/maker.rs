@@ -3,11 +3,13 @@
 use super::calibration;
 use super::dose::Norms;
 use super::error::SteeringError;
-use super::extraction;
+use super::extraction::{self, Progress};
 use super::measure::Meter;
 use super::norms;
 use super::traits::Contrast;
 use super::vector::{Calibration, Vector};
+use crate::jobs::{JobInfo, Jobs, TrackedJob};
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
@@ -23,7 +25,7 @@ pub trait Measures: Send + 'static {
         name: &str,
         contrasts: &[Contrast],
         norms: &Norms,
-        progress: &dyn Fn(&str),
+        progress: Progress<'_>,
     ) -> Result<Vector, SteeringError>;
     fn calibrate(&self, vector: &Vector, norms: &Norms) -> Result<Calibration, SteeringError>;
 }
@@ -38,7 +40,7 @@ impl Measures for Meter {
         name: &str,
         contrasts: &[Contrast],
         norms: &Norms,
-        progress: &dyn Fn(&str),
+        progress: Progress<'_>,
     ) -> Result<Vector, SteeringError> {
         extraction::extract(self, name, contrasts, norms, progress)
     }
@@ -96,15 +98,31 @@ impl State {
     }
 }
 
+/// A task on its way, as those who wait for it see it.
+#[derive(Clone)]
+pub struct Pending {
+    pub state: watch::Receiver<State>,
+    /// Extractions are jobs: this one as it was when it was asked for.
+    pub job: Option<JobInfo>,
+}
+
+/// A task as the thread gets it.
+struct Order {
+    task: Task,
+    state: watch::Sender<State>,
+    job: Option<TrackedJob>,
+}
+
 /// Handle to the thread. It ends when the last handle is dropped.
 pub struct Maker {
-    sender: SyncSender<(Task, watch::Sender<State>)>,
+    sender: SyncSender<Order>,
     shared: Arc<Shared>,
+    jobs: Jobs,
 }
 
 #[derive(Default)]
 struct Shared {
-    pending: Mutex<BTreeMap<Key, watch::Receiver<State>>>,
+    pending: Mutex<BTreeMap<Key, Pending>>,
     /// Duration of the last task that was extracted.
     last: Mutex<Option<Duration>>,
 }
@@ -115,19 +133,24 @@ impl Maker {
         measures: impl Measures,
         waiting_max: usize,
         keep: impl Keep,
+        jobs: Jobs,
     ) -> Result<Maker, SteeringError> {
-        let (sender, receiver) = sync_channel::<(Task, watch::Sender<State>)>(waiting_max);
+        let (sender, receiver) = sync_channel::<Order>(waiting_max);
         let shared = Arc::new(Shared::default());
         let pending = shared.clone();
         let work = move || {
-            for (task, state) in receiver {
+            for Order { task, state, job } in receiver {
                 let started = Instant::now();
-                let result = run(&measures, &keep, &task, &state);
+                let result = run(&measures, &keep, &task, &state, job.as_ref());
                 if matches!(task, Task::Extract { .. }) && result.is_ok() {
                     *lock(&pending.last) = Some(started.elapsed());
                 }
                 // First the result is kept, then the task is forgotten, then waiters are told: nobody starts it again.
                 lock(&pending.pending).remove(&task.key());
+                if let (Some(job), Key::Extract(name)) = (job, task.key()) {
+                    let made = result.as_ref().map(|()| json!({"vector": name}));
+                    job.finish(made.map_err(|error| error.to_string()));
+                }
                 state.send_replace(result.map_or_else(State::Failed, |()| State::Done));
             }
         };
@@ -135,29 +158,38 @@ impl Maker {
             .name("steering".to_owned())
             .spawn(work)
             .map_err(|error| SteeringError::Internal(format!("cannot start a thread: {error}")))?;
-        Ok(Maker { sender, shared })
+        Ok(Maker { sender, shared, jobs })
     }
 
     /// Starts a task, or joins the one that is on its way. `None` when too many wait.
-    pub fn request(&self, task: Task) -> Option<watch::Receiver<State>> {
+    pub fn request(&self, task: Task) -> Option<Pending> {
         let mut pending = lock(&self.shared.pending);
         let key = task.key();
-        if let Some(receiver) = pending.get(&key) {
-            return Some(receiver.clone());
+        if let Some(found) = pending.get(&key) {
+            return Some(found.clone());
         }
-        let (sender, receiver) = watch::channel(State::Working("waiting".to_owned()));
-        match self.sender.try_send((task, sender)) {
+        let job = self.track(&task);
+        let (state, receiver) = watch::channel(State::Working("waiting".to_owned()));
+        let found = Pending { state: receiver, job: job.as_ref().map(TrackedJob::info) };
+        match self.sender.try_send(Order { task, state, job }) {
             Ok(()) => {
-                pending.insert(key, receiver.clone());
-                Some(receiver)
+                pending.insert(key, found.clone());
+                Some(found)
             }
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => None,
         }
     }
 
+    /// The job of an extraction. A store that fails costs its visibility, not the vector.
+    fn track(&self, task: &Task) -> Option<TrackedJob> {
+        let Task::Extract { contrasts, .. } = task else { return None };
+        let tracked = self.jobs.track("extract", None, Some(2 * contrasts.len() as u64));
+        tracked.inspect_err(|error| tracing::warn!(%error, "an extraction is not among the jobs")).ok()
+    }
+
     /// What a task on its way is doing.
     pub fn state(&self, key: &Key) -> Option<State> {
-        lock(&self.shared.pending).get(key).map(|receiver| receiver.borrow().clone())
+        lock(&self.shared.pending).get(key).map(|pending| pending.state.borrow().clone())
     }
 
     /// When a task asked for now may be ready.
@@ -179,13 +211,25 @@ fn run(
     keep: &impl Keep,
     task: &Task,
     state: &watch::Sender<State>,
+    job: Option<&TrackedJob>,
 ) -> Result<(), SteeringError> {
-    let progress = |message: &str| drop(state.send_replace(State::Working(message.to_owned())));
+    let progress = |done: u64, message: &str| {
+        state.send_replace(State::Working(message.to_owned()));
+        let Some(job) = job.map(TrackedJob::context) else { return Ok(()) };
+        if job.cancelled() {
+            return Err(SteeringError::Internal("its job was cancelled".to_owned()));
+        }
+        job.progress(done, None, message);
+        Ok(())
+    };
+    if let Some(job) = job {
+        job.begin();
+    }
     let work = || -> Result<(), SteeringError> {
         let norms = match keep.norms() {
             Some(norms) => norms,
             None => {
-                progress("measuring the model's norms");
+                progress(0, "measuring the model's norms")?;
                 let norms = measures.norms()?;
                 keep.keep(Made::Norms(norms.clone()));
                 Arc::new(norms)
@@ -197,7 +241,7 @@ fn run(
                 keep.keep(Made::Vector(measures.extract(name, contrasts, &norms, &progress)?));
             }
             Task::Calibrate { vector } => {
-                progress("calibrating");
+                progress(0, "calibrating")?;
                 let calibration = measures.calibrate(vector, &norms)?;
                 keep.keep(Made::Calibration { vector: vector.clone(), calibration });
             }

@@ -32,7 +32,7 @@ pub use error::SteeringError;
 pub use expression::{Expression, Operation, Positions, Term, When};
 pub use info::{OriginInfo, VectorInfo};
 pub use library::{Library, LibraryOptions};
-pub use maker::State;
+pub use maker::{Pending, State};
 pub use names::{edit_distance, is_valid_name, nearest as nearest_names};
 pub use plan::{Applied, AppliedVector};
 pub use report::{CheckOptions, Effect, TraitReport, TraitsReport, check_traits};

@@ -110,7 +110,10 @@ pub fn check_traits(
     for one in &chosen {
         let training = one.training();
         let report = |message: &str| progress(&format!("{}: {message}", one.name));
-        let differences = Differences::measure(&meter, &training, &report)?;
+        let differences = Differences::measure(&meter, &training, &|_, message| {
+            report(message);
+            Ok(())
+        })?;
         report("calibrating");
         let vector = extraction::calibrated(&meter, &one.name, &training, &differences, &norms)?;
         let shuffled = differences.sign_shuffled(&one.name, &norms, 1)?;

@@ -1,26 +1,31 @@
-//! Vectors on disk: one folder per model (by the digest of its weights), one safetensors file per vector.
+//! Vectors and norms of one model in the store: a row and a safetensors blob for each vector.
 
 use super::dose::Norms;
 use super::error::SteeringError;
 use super::formats::safetensors;
+use super::info::VectorInfo;
 use super::names::is_valid_name;
 use super::vector::Vector;
 use crate::digest::Digest;
 use crate::limits;
+use crate::store::{Store, StoreError, Tenant};
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-/// `DATA/vectors/<16 hex digits of the weights>/`; holds `NAME.safetensors` and `norms.json`.
-pub struct Store {
-    folder: PathBuf,
-    weights: Digest,
+/// The stored vectors of one model.
+pub struct Vectors {
+    store: Store,
+    tenant: Tenant,
+    /// The model's weights, 64 hex digits.
+    weights: String,
 }
 
+/// Norms as they are kept.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct NormsFile {
+struct StoredNorms {
     schema: String,
     weights: String,
     /// Digest of the neutral text.
@@ -30,99 +35,133 @@ struct NormsFile {
 }
 
 const NORMS_SCHEMA: &str = "demeanor.norms/1";
-const EXTENSION: &str = "safetensors";
+/// Name of the norms among a model's facts.
+const NORMS: &str = "norms";
 
-impl Store {
-    pub fn new(data_dir: &Path, weights: Digest) -> Store {
-        Store { folder: data_dir.join("vectors").join(weights.short(16)), weights }
+impl Vectors {
+    /// Opens the vectors of a model; those that version 0.1 kept as files are taken over.
+    pub fn open(store: &Store, weights: Digest) -> Vectors {
+        let vectors = Vectors { store: store.clone(), tenant: Tenant::local(), weights: weights.to_string() };
+        let folder = store.folder().join("vectors").join(weights.short(16));
+        if folder.is_dir()
+            && let Err(error) = vectors.take_over(&folder)
+        {
+            tracing::warn!(folder = %folder.display(), %error, "vectors of an earlier version were not all taken over");
+        }
+        vectors
     }
 
-    /// Names of the stored vectors, sorted. A folder that is not there yet is empty.
+    /// Names of the stored vectors, sorted.
     pub fn names(&self) -> Result<Vec<String>, SteeringError> {
-        let entries = match fs::read_dir(&self.folder) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(self.failed("list", &self.folder, &error)),
-        };
-        let mut names = Vec::new();
-        for entry in entries {
-            let path = entry.map_err(|error| self.failed("list", &self.folder, &error))?.path();
-            let stem = path.file_stem().and_then(|stem| stem.to_str());
-            if let (Some(stem), true) =
-                (stem, path.extension().is_some_and(|extension| extension == EXTENSION))
-            {
-                names.extend(is_valid_name(stem).then(|| stem.to_owned()));
-            }
-        }
-        names.sort();
-        Ok(names)
+        let rows = self.store.vectors(&self.tenant, &self.weights)?;
+        Ok(rows.into_iter().map(|row| row.name).filter(|name| is_valid_name(name)).collect())
     }
 
     /// Reads a vector; `None` where there is none of this name.
     pub fn load(&self, name: &str) -> Result<Option<Vector>, SteeringError> {
-        let path = self.path(name)?;
-        let bytes = match read_bounded(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(self.failed("read", &path, &error)),
+        let Some(row) = self.store.vector(&self.tenant, &self.weights, checked(name)?)? else {
+            return Ok(None);
         };
+        let bytes = self.store.vector_content(&row).map_err(|error| match error {
+            StoreError::Corrupt { .. } => {
+                SteeringError::BadFile { format: "stored", rule: error.to_string(), offset: None }
+            }
+            error => error.into(),
+        })?;
         let sha256 = Digest::of(&bytes);
         Ok(Some(safetensors::read(&bytes, name, sha256)?.vector))
     }
 
-    /// Writes a vector; readers see the old file or the new one, never a part.
+    /// Writes a vector; readers see the old one or the new one, never a part.
     pub fn save(&self, vector: &Vector) -> Result<(), SteeringError> {
-        let path = self.path(vector.name())?;
-        self.write(&path, &safetensors::write(vector))
+        let name = checked(vector.name())?;
+        let spec = serde_json::to_value(VectorInfo::of(vector))
+            .map_err(|error| SteeringError::Internal(error.to_string()))?;
+        let content = safetensors::write(vector);
+        Ok(self.store.put_vector(&self.tenant, &self.weights, name, &spec, &content)?)
     }
 
     /// Whether there was one.
     pub fn delete(&self, name: &str) -> Result<bool, SteeringError> {
-        let path = self.path(name)?;
-        match fs::remove_file(&path) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(self.failed("delete", &path, &error)),
-        }
+        Ok(self.store.delete_vector(&self.tenant, &self.weights, checked(name)?)?)
     }
 
-    /// Norms measured on this model with this neutral text; a file that does not fit counts as none.
+    /// Norms measured on this model with this neutral text; what does not fit counts as none.
     pub fn load_norms(&self, neutral: &str, n_blocks: u32) -> Option<Norms> {
-        let bytes = read_bounded(&self.folder.join("norms.json")).ok()?;
-        let file: NormsFile = serde_json::from_slice(&bytes).ok()?;
-        let fits = file.schema == NORMS_SCHEMA
-            && file.weights == self.weights.to_string()
-            && file.text == Digest::of(neutral.as_bytes()).to_string()
-            && file.centred.len() == n_blocks as usize;
-        if fits { Norms::new(file.centred) } else { None }
+        let found = self.store.model_fact(&self.weights, NORMS).ok()??;
+        self.fitting(serde_json::from_value(found).ok()?, neutral, n_blocks)
+    }
+
+    fn fitting(&self, norms: StoredNorms, neutral: &str, n_blocks: u32) -> Option<Norms> {
+        let fits = norms.schema == NORMS_SCHEMA
+            && norms.weights == self.weights
+            && norms.text == Digest::of(neutral.as_bytes()).to_string()
+            && norms.centred.len() == n_blocks as usize;
+        if fits { Norms::new(norms.centred) } else { None }
     }
 
     pub fn save_norms(&self, norms: &Norms, neutral: &str) -> Result<(), SteeringError> {
-        let file = NormsFile {
+        let stored = StoredNorms {
             schema: NORMS_SCHEMA.to_owned(),
-            weights: self.weights.to_string(),
+            weights: self.weights.clone(),
             text: Digest::of(neutral.as_bytes()).to_string(),
             centred: norms.values().to_vec(),
         };
-        let text = serde_json::to_vec(&file).map_err(|error| SteeringError::Internal(error.to_string()))?;
-        self.write(&self.folder.join("norms.json"), &text)
+        let spec =
+            serde_json::to_value(stored).map_err(|error| SteeringError::Internal(error.to_string()))?;
+        Ok(self.store.put_model_fact(&self.weights, NORMS, &spec)?)
     }
 
-    fn path(&self, name: &str) -> Result<PathBuf, SteeringError> {
-        if !is_valid_name(name) {
-            let message = "names match [a-z0-9][a-z0-9._-]{0,63}";
-            return Err(SteeringError::range("name", message));
+    /// Takes over a folder of files (`NAME.safetensors`, `norms.json`) and renames it, so that it is done once. A file
+    /// that cannot be read is left where it is.
+    fn take_over(&self, folder: &Path) -> Result<(), SteeringError> {
+        let failed = |error: io::Error| {
+            SteeringError::Internal(format!("cannot take over `{}`: {error}", folder.display()))
+        };
+        let known = self.names()?;
+        let mut taken = 0;
+        for entry in fs::read_dir(folder).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            if path.file_name().is_some_and(|name| name == "norms.json") {
+                if let Some(norms) =
+                    read_bounded(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok())
+                {
+                    self.store.put_model_fact(&self.weights, NORMS, &norms)?;
+                }
+                continue;
+            }
+            let Some(name) = vector_name(&path).filter(|name| !known.contains(name)) else { continue };
+            let bytes = read_bounded(&path).map_err(failed)?;
+            match safetensors::read(&bytes, &name, Digest::of(&bytes)) {
+                Ok(read) => {
+                    self.save(&read.vector)?;
+                    taken += 1;
+                }
+                Err(error) => {
+                    tracing::warn!(file = %path.display(), %error, "a vector's file cannot be read");
+                }
+            }
         }
-        Ok(self.folder.join(format!("{name}.{EXTENSION}")))
+        let mut done = folder.as_os_str().to_owned();
+        done.push(".imported");
+        fs::rename(folder, PathBuf::from(done)).map_err(failed)?;
+        tracing::info!(folder = %folder.display(), vectors = taken, "vectors of an earlier version were taken over");
+        Ok(())
     }
+}
 
-    fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), SteeringError> {
-        replace(path, bytes).map_err(|error| self.failed("write", path, &error))
+fn checked(name: &str) -> Result<&str, SteeringError> {
+    match is_valid_name(name) {
+        true => Ok(name),
+        false => Err(SteeringError::range("name", "names match [a-z0-9][a-z0-9._-]{0,63}")),
     }
+}
 
-    fn failed(&self, action: &str, path: &Path, error: &io::Error) -> SteeringError {
-        SteeringError::Internal(format!("cannot {action} `{}`: {error}", path.display()))
-    }
+/// Name of the vector that a file of the earlier form holds.
+fn vector_name(path: &Path) -> Option<String> {
+    let is_vector = path.extension().is_some_and(|extension| extension == "safetensors");
+    let stem = path.file_stem()?.to_str()?;
+    (is_vector && is_valid_name(stem)).then(|| stem.to_owned())
 }
 
 /// Reads a file of at most [`limits::UPLOAD_BYTES_MAX`] bytes.
@@ -138,41 +177,12 @@ fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
-/// Writes beside `path`, flushes to disk, renames. Two writers at once: one of them wins whole.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
-    // The process and the content make the name; a file left over by a crash is overwritten or harmless.
-    let part = folder.join(format!(".{}-{}.part", std::process::id(), Digest::of(bytes).short(12)));
-    let written = fs::File::create(&part).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()
-    });
-    written.and_then(|()| fs::rename(&part, path)).inspect_err(|_| drop(fs::remove_file(&part)))
-}
-
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
+    use crate::store::tests::Folder;
     use std::collections::BTreeMap;
     use std::sync::Arc;
-
-    /// A folder of its own for one test, removed at the end.
-    pub struct Folder(pub PathBuf);
-
-    impl Folder {
-        pub fn new(test: &str) -> Folder {
-            let folder = std::env::temp_dir().join(format!("demeanor-{test}-{}", std::process::id()));
-            let _ = fs::remove_dir_all(&folder);
-            Folder(folder)
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
 
     fn vector(name: &str) -> Vector {
         Vector::new(name, BTreeMap::from([(1, Arc::from([1.0f32, 2.0]))]), "p").unwrap()
@@ -181,32 +191,62 @@ pub(super) mod tests {
     #[test]
     fn vectors_come_back() {
         let folder = Folder::new("store");
-        let store = Store::new(&folder.0, Digest::of(b"w"));
-        assert_eq!(store.names().unwrap(), Vec::<String>::new());
-        assert_eq!(store.load("warm").unwrap(), None);
-        store.save(&vector("warm")).unwrap();
-        store.save(&vector("a.b")).unwrap();
-        assert_eq!(store.names().unwrap(), ["a.b", "warm"]);
-        let loaded = store.load("warm").unwrap().unwrap();
+        let store = Store::open(&folder.0).unwrap();
+        let vectors = Vectors::open(&store, Digest::of(b"w"));
+        assert_eq!(vectors.names().unwrap(), Vec::<String>::new());
+        assert_eq!(vectors.load("warm").unwrap(), None);
+        vectors.save(&vector("warm")).unwrap();
+        vectors.save(&vector("a.b")).unwrap();
+        assert_eq!(vectors.names().unwrap(), ["a.b", "warm"]);
+        let loaded = vectors.load("warm").unwrap().unwrap();
         assert_eq!(loaded.directions(), vector("warm").directions());
-        assert!(store.delete("warm").unwrap());
-        assert!(!store.delete("warm").unwrap());
-        assert_eq!(store.names().unwrap(), ["a.b"]);
+        assert_eq!(Vectors::open(&store, Digest::of(b"v")).names().unwrap(), Vec::<String>::new());
+        assert!(vectors.delete("warm").unwrap());
+        assert!(!vectors.delete("warm").unwrap());
+        assert_eq!(vectors.names().unwrap(), ["a.b"]);
         for name in ["../x", "a/b", "", ".x"] {
-            assert!(store.load(name).is_err() && store.delete(name).is_err(), "{name}");
+            assert!(vectors.load(name).is_err() && vectors.delete(name).is_err(), "{name}");
         }
     }
 
     #[test]
     fn norms_belong_to_a_model_and_a_text() {
         let folder = Folder::new("norms");
-        let store = Store::new(&folder.0, Digest::of(b"w"));
+        let store = Store::open(&folder.0).unwrap();
+        let vectors = Vectors::open(&store, Digest::of(b"w"));
         let norms = Norms::new(vec![1.5, 2.25]).unwrap();
-        store.save_norms(&norms, "text").unwrap();
-        assert_eq!(store.load_norms("text", 2), Some(norms));
-        assert_eq!(store.load_norms("other", 2), None);
-        assert_eq!(store.load_norms("text", 3), None);
-        let other = Store { folder: store.folder.clone(), weights: Digest::of(b"v") };
-        assert_eq!(other.load_norms("text", 2), None);
+        vectors.save_norms(&norms, "text").unwrap();
+        assert_eq!(vectors.load_norms("text", 2), Some(norms));
+        assert_eq!(vectors.load_norms("other", 2), None);
+        assert_eq!(vectors.load_norms("text", 3), None);
+        assert_eq!(Vectors::open(&store, Digest::of(b"v")).load_norms("text", 2), None);
+    }
+
+    #[test]
+    fn files_of_the_first_version_are_taken_over_once() {
+        let folder = Folder::new("import");
+        let weights = Digest::of(b"w");
+        let old = folder.0.join("vectors").join(weights.short(16));
+        fs::create_dir_all(&old).unwrap();
+        fs::write(old.join("warm.safetensors"), safetensors::write(&vector("warm"))).unwrap();
+        fs::write(old.join("broken.safetensors"), b"nothing of use").unwrap();
+        fs::write(old.join("notes.txt"), b"hello").unwrap();
+        let norms = format!(
+            r#"{{"schema":"demeanor.norms/1","weights":"{weights}","text":"{}","centred":[1.5,2.5]}}"#,
+            Digest::of(b"text")
+        );
+        fs::write(old.join("norms.json"), norms).unwrap();
+        let store = Store::open(&folder.0).unwrap();
+        let vectors = Vectors::open(&store, weights);
+        assert_eq!(vectors.names().unwrap(), ["warm"]);
+        assert_eq!(vectors.load("warm").unwrap().unwrap().directions(), vector("warm").directions());
+        assert_eq!(vectors.load_norms("text", 2), Norms::new(vec![1.5, 2.5]));
+        assert!(!old.exists() && old.with_extension("imported").join("broken.safetensors").exists());
+        vectors.delete("warm").unwrap();
+        assert_eq!(
+            Vectors::open(&store, weights).names().unwrap(),
+            Vec::<String>::new(),
+            "deleted is deleted"
+        );
     }
 }

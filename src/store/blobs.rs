@@ -69,15 +69,11 @@ impl Blobs {
         *lock(&self.pins).entry(digest).or_insert(0) += 1;
         let pinned = PinnedBlob { digest, bytes, pins: self.pins.clone() };
         let path = self.path(&digest);
-        if !self.is_whole(&path, bytes) {
+        // What is there is compared: a damaged file is written anew.
+        if !fs::read(&path).is_ok_and(|found| found == content) {
             write(&path, content)?;
         }
         Ok(pinned)
-    }
-
-    /// A file of the right name and length was renamed there after its sync; its content is checked when it is read.
-    fn is_whole(&self, path: &Path, bytes: u64) -> bool {
-        path.metadata().is_ok_and(|found| found.is_file() && found.len() == bytes)
     }
 
     /// The content, checked against its name; `None` where there is none.

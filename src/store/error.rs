@@ -27,6 +27,8 @@ pub enum StoreError {
     Corrupt { file: String, detail: String },
     #[error("the disk is full ({action}); hint: free space, the store goes on without a restart")]
     Full { action: String },
+    #[error("`{file}` cannot be written: {detail}; hint: --data-dir names a folder of yours")]
+    NotWritable { file: String, detail: String },
     /// A sync failed, so that nobody knows what is on disk; nothing more is written until a restart.
     #[error("the disk failed to sync, the store takes no writes until a restart: {detail}")]
     ReadOnly { detail: String },
@@ -49,12 +51,25 @@ fn in_use_hint(url: &Option<String>) -> String {
 }
 
 impl StoreError {
+    /// Whether the disk is full: the client may come back when somebody has freed space.
+    pub fn is_full(&self) -> bool {
+        matches!(self, StoreError::Full { .. })
+    }
+
+    /// Whether a bound refused it: the request is at fault.
+    pub fn is_bound(&self) -> bool {
+        matches!(self, StoreError::TooMany { .. })
+    }
+
     /// A failed file operation.
     pub(super) fn io(action: &str, path: &Path, error: &io::Error) -> StoreError {
         let action = format!("{action} `{}`", path.display());
         match error.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
                 StoreError::Full { action }
+            }
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NotADirectory => {
+                StoreError::NotWritable { file: path.display().to_string(), detail: error.to_string() }
             }
             _ => StoreError::Failed { action, detail: error.to_string() },
         }

@@ -77,7 +77,7 @@ struct Shared {
     writer: Writer,
     blobs: Blobs,
     folder: PathBuf,
-    _mark: OpenMark,
+    mark: OpenMark,
     lock: Mutex<FolderLock>,
 }
 
@@ -107,13 +107,19 @@ impl Store {
         let readers = Readers::open(&path)?;
         let writer = Writer::start(connection)?;
         let folder = data_dir.to_owned();
-        let shared = Shared { readers, writer, blobs, folder, _mark: mark, lock: Mutex::new(lock) };
+        let shared = Shared { readers, writer, blobs, folder, mark, lock: Mutex::new(lock) };
         Ok(Store { shared: Arc::new(shared) })
     }
 
     /// Tells others who find the folder locked where this process can be asked.
     pub fn announce(&self, url: &str) {
         self.shared.lock.lock().unwrap_or_else(PoisonError::into_inner).announce(url);
+    }
+
+    /// Ends in order while clones are still about: writes that wait are done, later ones are refused.
+    pub fn close(&self) {
+        self.shared.writer.close();
+        self.shared.mark.remove();
     }
 
     pub fn folder(&self) -> &Path {
@@ -217,16 +223,20 @@ impl OpenMark {
         blobs::sync_folder(data_dir)?;
         Ok(OpenMark(path))
     }
-}
 
-impl Drop for OpenMark {
-    fn drop(&mut self) {
+    fn remove(&self) {
         match fs::remove_file(&self.0) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 tracing::warn!(%error, "the next start will check the store: its mark could not be removed");
             }
             _ => {}
         }
+    }
+}
+
+impl Drop for OpenMark {
+    fn drop(&mut self) {
+        self.remove();
     }
 }
 

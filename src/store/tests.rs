@@ -230,6 +230,8 @@ fn vectors_hold_their_blobs() {
     let two = Digest::of(b"two").to_string();
     fs::write(folder.0.join("blobs").join(&two[..2]).join(&two), b"tow").unwrap();
     assert!(matches!(store.vector_content(&row), Err(StoreError::Corrupt { .. })), "the hash is checked");
+    put("a", b"two").unwrap();
+    assert_eq!(store.vector_content(&row).unwrap(), b"two", "written again it is mended");
 }
 
 #[test]
@@ -268,7 +270,12 @@ fn one_process_at_a_time() {
     let text = error.to_string();
     assert!(matches!(error, StoreError::InUse { .. }), "{text}");
     assert!(text.contains(&std::process::id().to_string()) && text.contains("127.0.0.1:8080"), "{text}");
-    drop(store);
+    let clone = store.clone();
+    store.close();
+    assert_eq!(clone.create_user(&local(), "late"), Err(StoreError::Closed));
+    assert!(!folder.0.join(OPEN_MARK).exists());
+    assert_eq!(clone.user(&local(), "late").unwrap(), None, "reading goes on");
+    drop((store, clone));
     Store::open(&folder.0).unwrap();
 }
 

@@ -5,12 +5,14 @@ use crate::limits;
 use rusqlite::Connection;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 /// Handle to the thread; dropping it ends the thread after the writes that wait.
 pub struct Writer {
-    sender: Option<SyncSender<Box<dyn Write>>>,
-    thread: Option<JoinHandle<()>>,
+    /// `None` once closed.
+    sender: Mutex<Option<SyncSender<Box<dyn Write>>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// One write. It may run more than once, when a group falls and its members are tried alone; only the last run stays.
@@ -68,7 +70,7 @@ impl Writer {
                 action: "start a thread".to_owned(),
                 detail: error.to_string(),
             })?;
-        Ok(Writer { sender: Some(sender), thread: Some(thread) })
+        Ok(Writer { sender: Mutex::new(Some(sender)), thread: Mutex::new(Some(thread)) })
     }
 
     /// Runs `work` in a transaction and returns once it is on disk. Waits while too many others wait.
@@ -79,20 +81,33 @@ impl Writer {
     ) -> Result<T, StoreError> {
         let (reply, answer) = sync_channel(1);
         let write = Box::new(Typed { work, after, made: None, reply });
-        let sender = self.sender.as_ref().ok_or(StoreError::Closed)?;
+        let sender = lock(&self.sender).clone().ok_or(StoreError::Closed)?;
         sender.send(write).map_err(|_| StoreError::Closed)?;
+        // The thread ends once nobody holds a sender.
+        drop(sender);
         answer.recv().map_err(|_| StoreError::Closed)?
+    }
+
+    /// Ends the thread after the writes that wait; later ones are refused.
+    pub fn close(&self) {
+        drop(lock(&self.sender).take());
+        let thread = lock(&self.thread).take();
+        if let Some(thread) = thread {
+            // A thread that panicked has said so.
+            let _ = thread.join();
+        }
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.sender = None;
-        if let Some(thread) = self.thread.take() {
-            // A thread that panicked has said so.
-            let _ = thread.join();
-        }
+        self.close();
     }
+}
+
+/// What is under these locks is valid after every statement.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn serve(connection: &Connection, receiver: &Receiver<Box<dyn Write>>) {

@@ -120,6 +120,40 @@ fn a_refusal_names_the_message() {
 }
 
 #[test]
+fn messages_that_the_server_put_first_are_not_counted() {
+    let options = |put_first| ChatOptions { put_first, ..ChatOptions::default() };
+    let told =
+        |put_first| strict().render(&messages(&["s:x", "u:a", "t:b"]), &options(put_first)).unwrap().warnings;
+    assert!(
+        told(0)[0].starts_with("`messages[0]`") && told(0)[1].starts_with("`messages[2]`"),
+        "{:?}",
+        told(0)
+    );
+    assert!(told(1)[0].starts_with("the server's own system message"), "{:?}", told(1));
+    assert!(told(1)[1].starts_with("`messages[1]`"), "{:?}", told(1));
+    let source = "{% for m in messages %}{% if m.content == 'bad' %}{{ raise_exception('no') }}{% endif %}{{ m.content }}{% endfor %}";
+    let text = Text::new(Arc::new(byte_tokenizer()), load(source).unwrap());
+    for (chat, put_first, message) in [
+        (["s:x", "u:a", "u:bad"], 0, Some(2)),
+        (["s:x", "u:a", "u:bad"], 1, Some(1)),
+        (["s:bad", "u:a", "u:b"], 1, None),
+    ] {
+        match text.render(&messages(&chat), &options(put_first)).unwrap_err() {
+            TextError::Template { message: found, .. } => assert_eq!(found, message, "{chat:?}"),
+            other => panic!("{other}"),
+        }
+    }
+}
+
+#[test]
+fn rows_go_after_a_token_that_begins_the_text() {
+    assert_eq!(strict().begin_token(), Some(2));
+    // The fixture's BOS is the token that opens each turn, and nothing puts it first.
+    assert_eq!(chatml().tokenizer.bos(), Some(256));
+    assert_eq!(chatml().begin_token(), None);
+}
+
+#[test]
 fn an_answer_is_continued() {
     let open = |text: &Text, short: &[&str], continue_final| {
         let options = ChatOptions { continue_final, ..ChatOptions::default() };

@@ -1,5 +1,7 @@
-//! Our own routes: personas, users, soft prompts, scores, vectors, traits, tokenizer, health, metrics. Unknown fields are refused here.
+//! Our own routes: personas, users, soft prompts, scores, vectors, traits, jobs, tokenizer, health, metrics. Unknown fields
+//! are refused here.
 
+mod jobs;
 mod personas;
 mod score;
 mod soft_prompts;
@@ -8,6 +10,7 @@ mod tokens;
 mod users;
 mod vectors;
 
+pub use jobs::{cancel_job, job_events, list_jobs, show_job};
 pub use personas::{create_persona, delete_persona, list_personas, put_persona, show_persona};
 pub use score::score;
 pub use soft_prompts::{

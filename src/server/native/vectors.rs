@@ -156,7 +156,7 @@ async fn store(
     Ok((StatusCode::CREATED, Json(answer)).into_response())
 }
 
-/// Starts the extraction; the vector's own route tells how far it is.
+/// Starts the extraction; its job and the vector's own route tell how far it is.
 async fn extract(
     context: &Context,
     name: String,
@@ -165,8 +165,11 @@ async fn extract(
 ) -> Result<Response<Body>, ApiError> {
     let library = context.library.clone();
     let shown = name.clone();
-    on_disk(move || library.extract(&name, pairs, replace).map(drop)).await?;
-    let answer = json!({"name": shown, "job": {"kind": "extract", "state": "queued"}});
+    let job = on_disk(move || library.extract(&name, pairs, replace)).await?.job;
+    let answer = match job {
+        Some(job) => json!({"name": shown, "job": job}),
+        None => json!({"name": shown, "job": {"kind": "extract", "state": "queued"}}),
+    };
     Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
 }
 

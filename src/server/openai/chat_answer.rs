@@ -3,9 +3,9 @@
 use super::answer::{Answer, finite, timings, usage};
 use super::choice::{Entry, Finish, Piece};
 use super::generation::{Account, Generation, Happening};
-use super::sse::{Frames, Pings};
 use crate::server::Context;
 use crate::server::error::ApiError;
+use crate::server::sse::{Frames, Pings};
 use crate::text::Tokenizer;
 use serde_json::{Value, json};
 use std::sync::Arc;

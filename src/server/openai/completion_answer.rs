@@ -3,10 +3,10 @@
 use super::answer::{Answer, finite, timings, usage};
 use super::choice::{Entry, Finish, Piece};
 use super::generation::{Account, Generation, Happening};
-use super::sse::{Frames, Pings};
 use crate::engine::TokenLogprob;
 use crate::server::Context;
 use crate::server::error::ApiError;
+use crate::server::sse::{Frames, Pings};
 use crate::text::{StreamDecoder, Tokenizer};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;

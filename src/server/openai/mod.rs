@@ -14,7 +14,7 @@ mod names;
 mod options;
 mod prepare;
 mod resolve;
-mod sse;
+mod sampling;
 
 pub use answer::{UNPROBED, demeanor, finite, persona_headers};
 pub use chat::{ChatRequest, template_options};
@@ -24,14 +24,16 @@ pub use embeddings::embeddings;
 pub use messages::{last_user_text, put_system, read as read_messages};
 pub use models::{model, models};
 pub use names::Named;
-pub use options::{read_defaults, token_ids};
+pub use options::token_ids;
 pub use prepare::{PromptSize, blocking, check_room, encode_chat, encode_text, template_digest};
 pub use resolve::{digest_checked, digest_now, resolve};
+pub use sampling::read_defaults;
 
 use super::Context;
 use super::body::read_object;
 use super::connection::ConnectionState;
 use super::error::ApiError;
+use super::sse::{self, Pings};
 use crate::text::ChatOptions;
 use answer::Answer;
 use axum::Json;
@@ -42,7 +44,6 @@ use axum::response::IntoResponse;
 use chat_answer::ChatAnswer;
 use completion_answer::CompletionAnswer;
 use prepare::{completion_requests, condition, generate, rules};
-use sse::Pings;
 use std::sync::Arc;
 
 /// `POST /v1/chat/completions`.

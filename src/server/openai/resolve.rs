@@ -116,11 +116,12 @@ async fn look_up(
     let (soft_prompt, user) = (spec.soft_prompt.clone(), spec.user.clone());
     let work = move || {
         let query = query.as_deref();
-        let mut softs =
-            Softs { persona: persona_offer(&users, soft_prompt, user, query)?, ..Softs::default() };
+        let own = persona_offer(&users, "persona", soft_prompt, user, query);
         if is_off {
-            return Ok(softs);
+            // It is part of the persona's digest all the same, where it can be found.
+            return Ok(Softs { persona: own.unwrap_or_default(), ..Softs::default() });
         }
+        let mut softs = Softs { persona: own?, ..Softs::default() };
         softs.warnings.extend(softs.persona.missing.clone());
         if let SoftChoice::Named(name) = choice {
             softs.request.push(named_offer(&users, "soft_prompt", name)?);
@@ -137,17 +138,18 @@ async fn look_up(
 /// soft prompt that is gone is an error, as a vector that is gone is.
 fn persona_offer(
     users: &Users,
+    carrier: &'static str,
     soft_prompt: Option<String>,
     user: Option<String>,
     query: Option<&str>,
 ) -> Result<PersonaOffer, ApiError> {
     let mut found = PersonaOffer::default();
     if let Some(name) = soft_prompt {
-        found.offer = Some(named_offer(users, "persona", name)?);
+        found.offer = Some(named_offer(users, carrier, name)?);
     }
     if let Some(id) = user {
         let mut warnings = Vec::new();
-        found.offer = user_offer(users, "persona", id.clone(), query, &mut warnings);
+        found.offer = user_offer(users, carrier, id.clone(), query, &mut warnings);
         let gone = || format!("the persona's user `{id}` is not known here; its soft prompt is left out");
         found.missing = warnings.pop().or_else(|| found.offer.is_none().then(gone));
     }
@@ -155,7 +157,7 @@ fn persona_offer(
 }
 
 fn named_offer(users: &Users, carrier: &'static str, name: String) -> Result<Offer, ApiError> {
-    match users.named(&name).map_err(ApiError::internal)? {
+    match users.named(&name)? {
         Some(found) => {
             let rows =
                 OfferedRows { rows: found.rows, label: found.label, owner: Digest::default(), effect: true };
@@ -231,7 +233,7 @@ async fn own_offer(context: &Context, spec: &PersonaSpec) -> Result<PersonaOffer
         return Ok(PersonaOffer::default());
     }
     let (users, soft_prompt, user) = (context.users.clone(), spec.soft_prompt.clone(), spec.user.clone());
-    tokio::task::spawn_blocking(move || persona_offer(&users, soft_prompt, user, None))
+    tokio::task::spawn_blocking(move || persona_offer(&users, "soft_prompt", soft_prompt, user, None))
         .await
         .map_err(ApiError::internal)?
 }
