@@ -5,6 +5,7 @@ mod embed;
 mod extract;
 mod ls;
 mod persona;
+mod persona_file;
 mod progress;
 mod pull;
 mod run;
