@@ -6,10 +6,12 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 fn demeanor(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_demeanor"))
         .args(arguments)
+        .env("DEMEANOR_DATA_DIR", data_folder())
         .stdin(Stdio::null())
         .output()
         .expect("it runs")
@@ -21,13 +23,21 @@ fn folder(name: &str) -> PathBuf {
     folder
 }
 
+/// A data folder of its own: one process has it at a time.
+fn data_folder() -> PathBuf {
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let data = folder("cli-data").join(NUMBER.fetch_add(1, Ordering::Relaxed).to_string());
+    let _ = std::fs::remove_dir_all(&data);
+    data
+}
+
 fn model() -> String {
     TestModel::SmolLm2.path().display().to_string()
 }
 
 #[test]
 fn every_verb_has_help_with_an_example() {
-    for verb in ["serve", "run", "pull", "ls", "extract", "vectors", "traits", "persona"] {
+    for verb in ["serve", "run", "pull", "ls", "extract", "vectors", "traits", "persona", "store"] {
         let output = demeanor(&[verb, "--help"]);
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{verb}");
@@ -40,7 +50,13 @@ fn failures_have_their_exit_status_and_say_what_to_do() {
     let broken = folder("cli").join("broken.gguf");
     std::fs::write(&broken, b"GGUF\x03\0\0\0 and then nothing of use").expect("writable");
     let broken = broken.display().to_string();
-    let rows: [(&[&str], i32, &str); 9] = [
+    let (newer, letters) = (data_folder(), data_folder());
+    drop(demeanor::store::Store::open(&newer).expect("a new store"));
+    set_schema(&newer.join("state.db"), 99);
+    std::fs::create_dir_all(&letters).expect("writable");
+    std::fs::write(letters.join("state.db"), "a letter to somebody, and no database").expect("writable");
+    let (newer, letters) = (newer.display().to_string(), letters.display().to_string());
+    let rows: [(&[&str], i32, &str); 13] = [
         (&["serve", "--port", "notaport"], 2, "--port"),
         (&["frobnicate"], 2, "frobnicate"),
         (&["serve", "--port", "0", "-m", &broken], 65, "broken.gguf"),
@@ -49,6 +65,10 @@ fn failures_have_their_exit_status_and_say_what_to_do() {
         (&["serve", "--host", "0.0.0.0"], 78, "--api-key"),
         (&["serve", "--max-batch", "0"], 78, "--max-batch"),
         (&["serve", "--port", "0", "-m", &model(), "--isa", "avx9000"], 78, "--isa"),
+        (&["store", "check", "--data-dir", "/nowhere"], 1, "--data-dir"),
+        (&["vectors", "list", "-m", &model(), "--data-dir", "/dev/null"], 78, "--data-dir"),
+        (&["vectors", "list", "-m", &model(), "--data-dir", &newer], 78, "schema 99"),
+        (&["store", "check", "--data-dir", &letters], 78, "no store of demeanor"),
         (&["vectors", "import", &broken, "--name", "x", "-m", &model()], 65, "broken.gguf"),
     ];
     for (arguments, status, part) in rows {
@@ -58,6 +78,13 @@ fn failures_have_their_exit_status_and_say_what_to_do() {
         assert!(text.contains(part), "{arguments:?}: {text}");
         assert!(!text.contains("panicked"), "{arguments:?}: {text}");
     }
+}
+
+/// Writes another schema number into a database: four bytes at a fixed place of its first page.
+fn set_schema(database: &Path, number: u32) {
+    let mut bytes = std::fs::read(database).expect("a database");
+    bytes[60..64].copy_from_slice(&number.to_be_bytes());
+    std::fs::write(database, bytes).expect("writable");
 }
 
 #[test]
@@ -71,12 +98,13 @@ fn a_taken_port_is_named() {
 
 /// A served process and the address it printed.
 fn serve(arguments: &[&str]) -> (Child, String) {
-    serve_on(&folder("cli-data").display().to_string(), arguments)
+    serve_in(&data_folder(), arguments)
 }
 
-fn serve_on(data: &str, arguments: &[&str]) -> (Child, String) {
+fn serve_in(data: &Path, arguments: &[&str]) -> (Child, String) {
+    let data = data.display().to_string();
     let mut child = Command::new(env!("CARGO_BIN_EXE_demeanor"))
-        .args(["serve", "-m", &model(), "--port", "0", "--data-dir", data])
+        .args(["serve", "-m", &model(), "--port", "0", "--data-dir", &data])
         .args(arguments)
         .stderr(Stdio::piped())
         .spawn()
@@ -119,6 +147,40 @@ fn a_termination_signal_lets_running_streams_finish() {
     assert!(rest.contains("data: [DONE]"), "the stream was cut");
     assert!(!rest.contains("\"error\""), "{rest}");
     assert_eq!(child.wait().expect("it ends").code(), Some(0));
+}
+
+#[test]
+fn a_data_folder_in_use_is_said_with_the_request_to_make() {
+    let data = data_folder();
+    let (mut child, address) = serve_in(&data, &[]);
+    let data_dir = data.display().to_string();
+    let common = ["-m", &model(), "--data-dir", &data_dir].map(str::to_owned);
+    let copy = data.with_extension("backup").display().to_string();
+    let _ = std::fs::remove_file(&copy);
+    for (arguments, curl) in [
+        (["vectors", "list"].to_vec(), format!("curl http://{address}/v1/vectors")),
+        (["vectors", "delete", "x"].to_vec(), format!("curl -X DELETE http://{address}/v1/vectors/x")),
+        (["extract", "warm"].to_vec(), format!("curl http://{address}/v1/chat/completions")),
+        (["serve", "--port", "0"].to_vec(), address.clone()),
+    ] {
+        let all: Vec<&str> = arguments.into_iter().chain(common.iter().map(String::as_str)).collect();
+        let output = demeanor(&all);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(75), "{all:?}: {text}");
+        assert!(text.contains(&curl) && text.contains(&child.id().to_string()), "{all:?}: {text}");
+    }
+    // These look on while the server works.
+    for action in [["check"].to_vec(), ["backup", &copy].to_vec()] {
+        let output = demeanor(&[&["store", "--data-dir", &data_dir, "--json"], &action[..]].concat());
+        assert!(output.status.success(), "{action:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let said: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!(said["contents"]["schema"], 1, "{said}");
+    }
+    let again = demeanor(&["store", "backup", &copy, "--data-dir", &data_dir]);
+    assert_eq!(again.status.code(), Some(1), "a backup does not replace a file");
+    signal(&child);
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+    assert!(!data.join("state.open").exists(), "the store was closed in order");
 }
 
 #[test]
@@ -268,7 +330,7 @@ fn personas_live_in_the_data_folder() {
     done(&[&["persona", "set", "ada", "--system", "You are Ada."], &at[..]].concat());
     let (listed, _) = done(&[&["persona", "list"], &at[..]].concat());
     assert!(listed.contains("ada@") && listed.contains("unprobed"), "{listed}");
-    let (mut child, address) = serve_on(&data, &[]);
+    let (mut child, address) = serve_in(Path::new(&data), &[]);
     let output = demeanor(&[&["persona", "show", "ada"], &at[..]].concat());
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     child.kill().expect("it runs");

@@ -155,7 +155,9 @@ impl From<StoreError> for CliError {
         let message = error.to_string();
         match error {
             StoreError::InUse { .. } => CliError::in_use(message),
-            StoreError::Newer { .. } | StoreError::NotOurs { .. } => CliError::config(message),
+            StoreError::Newer { .. } | StoreError::NotOurs { .. } | StoreError::NotWritable { .. } => {
+                CliError::config(message)
+            }
             StoreError::Corrupt { .. } => CliError::bad_file(message),
             _ => CliError::failed(message),
         }

@@ -15,6 +15,11 @@ pub const VOCAB_SIZE: usize = 96;
 
 /// A model file of an architecture, `llama` or `gemma3`.
 pub fn file(architecture: &str) -> ModelFile {
+    changed(architecture, &[])
+}
+
+/// The same with other values in some tensors.
+fn changed(architecture: &str, tensors: &[(&str, &[f32])]) -> ModelFile {
     let mut writer = GgufWriter::new();
     let key = |name: &str| format!("{architecture}.{name}");
     writer.string("general.architecture", architecture);
@@ -38,7 +43,8 @@ pub fn file(architecture: &str) -> ModelFile {
         let scale = if norm { 0.1 } else { 1.5 / (shape[1] as f32).sqrt() };
         let values: Vec<f32> =
             (0..len).map(|_| scale * random.next() + if norm { 1.0 } else { 0.0 }).collect();
-        writer.tensor_f32(name, shape, &values);
+        let other = tensors.iter().find(|(changed, _)| *changed == name);
+        writer.tensor_f32(name, shape, other.map_or(&values[..], |(_, values)| values));
     };
     tensor("token_embd.weight", &[VOCAB_SIZE, D_MODEL]);
     tensor("output_norm.weight", &[D_MODEL]);
@@ -66,8 +72,17 @@ pub fn file(architecture: &str) -> ModelFile {
 }
 
 pub fn load(architecture: &str, precision: Precision, pages: usize) -> Model {
+    load_changed(architecture, precision, pages, &[])
+}
+
+pub fn load_changed(
+    architecture: &str,
+    precision: Precision,
+    pages: usize,
+    tensors: &[(&str, &[f32])],
+) -> Model {
     let options = ModelOptions { precision, isa: Isa::detect(), threads: 1, pages };
-    Model::load(&file(architecture), &options).expect("the tiny model loads")
+    Model::load(&changed(architecture, tensors), &options).expect("the tiny model loads")
 }
 
 /// A linear congruential generator: the same numbers everywhere.
