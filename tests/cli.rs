@@ -102,9 +102,12 @@ fn serve(arguments: &[&str]) -> (Child, String) {
 }
 
 fn serve_in(data: &Path, arguments: &[&str]) -> (Child, String) {
-    let data = data.display().to_string();
+    serve_on(&data.display().to_string(), arguments)
+}
+
+fn serve_on(data: &str, arguments: &[&str]) -> (Child, String) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_demeanor"))
-        .args(["serve", "-m", &model(), "--port", "0", "--data-dir", &data])
+        .args(["serve", "-m", &model(), "--port", "0", "--data-dir", data])
         .args(arguments)
         .stderr(Stdio::piped())
         .spawn()
@@ -330,7 +333,7 @@ fn personas_live_in_the_data_folder() {
     done(&[&["persona", "set", "ada", "--system", "You are Ada."], &at[..]].concat());
     let (listed, _) = done(&[&["persona", "list"], &at[..]].concat());
     assert!(listed.contains("ada@") && listed.contains("unprobed"), "{listed}");
-    let (mut child, address) = serve_in(Path::new(&data), &[]);
+    let (mut child, address) = serve_on(&data, &[]);
     let output = demeanor(&[&["persona", "show", "ada"], &at[..]].concat());
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     child.kill().expect("it runs");

@@ -2,6 +2,7 @@
 
 mod client;
 mod embed;
+mod eval;
 mod extract;
 mod ls;
 mod persona;
@@ -86,6 +87,7 @@ enum Verb {
     Traits(traits::TraitsArgs),
     Store(store::StoreArgs),
     Embed(embed::EmbedArgs),
+    Eval(eval::EvalArgs),
 }
 
 pub fn main() -> ExitCode {
@@ -102,6 +104,7 @@ pub fn main() -> ExitCode {
         Verb::Traits(args) => traits::traits(args),
         Verb::Store(args) => store::store(args),
         Verb::Embed(args) => embed::embed(args),
+        Verb::Eval(args) => eval::eval(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

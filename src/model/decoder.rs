@@ -1,4 +1,4 @@
-//! The decoder: one forward pass over the rows of a step, in the order of the papers, for every family.
+//! The decoder on our own kernels: one forward pass over the rows of a step, in the order of the papers, for every family.
 
 use super::config::{Gating, ModelConfig, RotaryPairs};
 use super::edits::{Change, Edit, Edits};
@@ -6,15 +6,15 @@ use super::heads::HeadOutputs;
 use super::load::{self, BlockWeights, ModelWeights};
 use super::rope::Rope;
 use super::rows::{CaptureSpec, Input, PageId, Row, Rows, StepOutput, TokenId};
-use super::{ModelError, ModelOptions, self_test};
+use super::{ModelError, ModelOptions};
 use crate::kernels::{
     self, Activations, AttentionRow, AttentionShape, Cpu, KvFormat, KvLayer, Precision, Rotary,
 };
 use crate::limits::PAGE_POSITIONS;
 use crate::weights::ModelFile;
 
-/// A loaded model with its KV pages. Owned by one thread; what applies to a row travels with the row.
-pub struct Model {
+/// Packed weights with their KV pages, the backend behind [`super::Model`] that serves by default.
+pub struct CpuModel {
     config: ModelConfig,
     weights: ModelWeights,
     cpu: Cpu,
@@ -48,14 +48,14 @@ struct Scratch {
     chosen: Vec<f32>,
 }
 
-impl Model {
-    /// Packs the weights and proves that every block's hook moves the stream.
-    pub fn load(file: &ModelFile, options: &ModelOptions) -> Result<Model, ModelError> {
+impl CpuModel {
+    /// Packs the weights.
+    pub fn load(file: &ModelFile, options: &ModelOptions) -> Result<CpuModel, ModelError> {
         let (config, weights) = load::load(file, options)?;
         let kv_format = kv_format(options.precision);
         let pages = options.pages.max(2);
         let new_layer = |_| KvLayer::new(pages, config.n_kv_heads, config.d_head, kv_format);
-        let mut model = Model {
+        Ok(CpuModel {
             cpu: Cpu::new(options.isa, options.threads),
             kv: (0..config.n_blocks).map(new_layer).collect(),
             pages,
@@ -63,14 +63,7 @@ impl Model {
             scratch: Scratch::new(options.precision),
             config,
             weights,
-        };
-        self_test::every_hook_moves_the_stream(&mut model)?;
-        Ok(model)
-    }
-
-    /// The configuration alone, before anything is packed.
-    pub fn read_config(file: &ModelFile) -> Result<ModelConfig, ModelError> {
-        load::read_config(file)
+        })
     }
 
     pub fn config(&self) -> &ModelConfig {
@@ -280,7 +273,7 @@ fn place(rows: &Rows, row: &Row) -> (PageId, usize) {
 
 /// Applies to each row the edits of its slot that are in force on it. Projections are read from the incoming row, then
 /// all changes are added in the order of their digests.
-fn apply_edits(
+pub(super) fn apply_edits(
     cpu: &Cpu,
     rows: &Rows,
     d: usize,
@@ -310,7 +303,7 @@ fn apply_edits(
 }
 
 /// Reads hook points of the rows that want a capture.
-struct Captures<'a> {
+pub(super) struct Captures<'a> {
     rows: Vec<CapturedRow<'a>>,
     d_model: usize,
     d_head: usize,
@@ -326,7 +319,7 @@ struct CapturedRow<'a> {
 }
 
 impl<'a> Captures<'a> {
-    fn new(rows: &'a Rows<'a>, config: &ModelConfig) -> Captures<'a> {
+    pub fn new(rows: &'a Rows<'a>, config: &ModelConfig) -> Captures<'a> {
         let (d_model, d_head) = (config.d_model, config.d_head);
         let wanted = rows.rows.iter().enumerate().filter(|(_, row)| row.wants.capture);
         let captured = wanted.filter_map(|(index, row)| {
@@ -338,7 +331,7 @@ impl<'a> Captures<'a> {
     }
 
     /// `stream` is `[r, d_model]`, after block `l`.
-    fn read_resid(&mut self, l: usize, stream: &[f32]) {
+    pub fn read_resid(&mut self, l: usize, stream: &[f32]) {
         let d = self.d_model;
         for row in &mut self.rows {
             if let Ok(place) = row.spec.resid.binary_search(&(l as u32)) {
@@ -348,7 +341,7 @@ impl<'a> Captures<'a> {
     }
 
     /// `mixed` is `[r, n_heads * d_head]`, what the heads of block `l` give.
-    fn read_heads(&mut self, l: usize, mixed: &[f32]) {
+    pub fn read_heads(&mut self, l: usize, mixed: &[f32]) {
         let d = self.d_head;
         for row in &mut self.rows {
             let first = row.spec.resid.len() * self.d_model;
@@ -359,7 +352,7 @@ impl<'a> Captures<'a> {
         }
     }
 
-    fn finish(self) -> Vec<Vec<f32>> {
+    pub fn finish(self) -> Vec<Vec<f32>> {
         self.rows.into_iter().map(|row| row.values).collect()
     }
 }
