@@ -20,8 +20,8 @@ use crate::weights::Safetensors;
 use crate::weights::safetensors::Bounds;
 use bert::Bert;
 use config::Config;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use tokens::Tokens;
 
 /// Name of the encoder that is meant when none is named.
@@ -43,8 +43,9 @@ pub struct Encoder {
     width: usize,
     tokens: Tokens,
     bert: Bert,
-    /// One text at a time: its products use all threads that candle has.
-    turn: Mutex<()>,
+    /// One thread of its own, so one text at a time: a second thread costs twice the time of the processor and gains
+    /// nothing on texts this short, and the language model needs it.
+    thread: ThreadPool,
 }
 
 /// Embeddings and what they took.
@@ -89,7 +90,9 @@ impl Encoder {
         let tokens = Tokens::read(tokenizer, config.tokens_max, config.vocabulary)?;
         let bert = load_bert(weights, &config)?;
         let (name, digest, width) = (name.to_owned(), digester.finish(), config.width);
-        Ok(Encoder { name, digest, width, tokens, bert, turn: Mutex::new(()) })
+        let thread = ThreadPoolBuilder::new().num_threads(1).thread_name(|_| "encoder".into()).build();
+        let thread = thread.map_err(|error| EncoderError::Compute(error.to_string()))?;
+        Ok(Encoder { name, digest, width, tokens, bert, thread })
     }
 
     /// One embedding per text, `[n][width]`, each of length 1. A text counts up to its first 256 tokens. The result for
@@ -104,8 +107,7 @@ impl Encoder {
         for text in texts {
             let ids = self.tokens.of(text)?;
             embedded.tokens += ids.len();
-            let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-            embedded.embeddings.push(pool(self.bert.forward(&ids)?)?);
+            embedded.embeddings.push(pool(self.thread.install(|| self.bert.forward(&ids))?)?);
         }
         Ok(embedded)
     }
