@@ -2,6 +2,7 @@
 
 mod client;
 mod embed;
+mod embed_user;
 mod extract;
 mod ls;
 mod persona;
