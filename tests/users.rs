@@ -815,7 +815,7 @@ fn bad_requests_over_the_user_routes_are_refused_as_stated() {
             413,
             "body_too_large",
             Some("items"),
-            "line 10001",
+            "more than 10000 items",
         ),
         (
             "POST",

@@ -10,6 +10,13 @@ use std::time::Duration;
 /// Largest answer that is read: the largest vector file and more.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
 
+/// A name as one part of a path, percent-encoded.
+pub fn segment(name: &str) -> String {
+    let safe = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    let coded = |byte: u8| if safe(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    name.bytes().map(coded).collect()
+}
+
 /// A server and the key it wants, if any.
 pub struct Client {
     base: String,

@@ -1,6 +1,6 @@
 //! `demeanor embed`: what turns people into soft prompts.
 
-use super::{CliError, Outcome, soft_prompts};
+use super::{CliError, Outcome, embed_user, soft_prompts};
 use crate::encoder::{Encoder, EncoderHandle, Source};
 use crate::model::DenseModel;
 use crate::text::Text;
@@ -12,7 +12,7 @@ use candle_core::Device;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Train and move soft prompts
+/// Train, look at and move soft prompts
 #[derive(clap::Args, Clone, Debug)]
 pub struct EmbedArgs {
     #[command(subcommand)]
@@ -22,6 +22,7 @@ pub struct EmbedArgs {
 #[derive(clap::Subcommand, Clone, Debug)]
 pub enum EmbedVerb {
     Train(TrainArgs),
+    User(embed_user::UserArgs),
     Import(soft_prompts::ImportArgs),
     Export(soft_prompts::ExportArgs),
 }
@@ -92,6 +93,7 @@ pub struct TrainArgs {
 pub fn embed(args: &EmbedArgs) -> Outcome {
     match &args.verb {
         EmbedVerb::Train(args) => train(args),
+        EmbedVerb::User(args) => embed_user::user(args),
         EmbedVerb::Import(args) => soft_prompts::import(args),
         EmbedVerb::Export(args) => soft_prompts::export(args),
     }

@@ -3,6 +3,7 @@
 mod client;
 mod embed;
 mod eval;
+mod embed_user;
 mod extract;
 mod ls;
 mod persona;

@@ -1,6 +1,6 @@
 //! `demeanor persona`: list, show, set, import, export and delete personas, on a running server or on the data folder.
 
-use super::client::Client;
+use super::client::{Client, segment};
 use super::persona_file::{export, import};
 use super::serve::ModelArgs;
 use super::target::Target;
@@ -182,12 +182,7 @@ fn equivalent(action: &Action) -> String {
 }
 
 pub(super) fn path(name: &str) -> String {
-    let safe = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    let coded: String = name
-        .bytes()
-        .map(|byte| if safe(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
-        .collect();
-    format!("/v1/personas/{coded}")
+    format!("/v1/personas/{}", segment(name))
 }
 
 fn list(client: &Client, as_json: bool) -> Outcome {

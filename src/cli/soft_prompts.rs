@@ -58,7 +58,7 @@ pub struct Place {
 }
 
 impl Place {
-    fn open(&self) -> Result<Target, CliError> {
+    pub fn open(&self) -> Result<Target, CliError> {
         Target::open(self.server.as_deref(), self.api_key.clone(), &self.model)
     }
 }

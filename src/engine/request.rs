@@ -193,7 +193,7 @@ pub enum SequenceError {
     EngineFailed,
     #[error("the server is shutting down")]
     ShuttingDown,
-    #[error("the user of this request was deleted")]
+    #[error("the user of this request, or an item of their history, was deleted")]
     OwnerDeleted,
 }
 

@@ -10,12 +10,9 @@ use crate::weights::safetensors;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::io::{Cursor, Write};
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
-
-/// Archives made at once: each holds a whole history in memory.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 const ABOUT: &str = "user.json: who this is and what the other files are. history.jsonl: one item a line, in the form \
     that POST /v1/users/{id}/history takes (but for id and created). embeddings.safetensors: for each encoder the \
@@ -24,7 +21,8 @@ const ABOUT: &str = "user.json: who this is and what the other files are. histor
 
 /// `user.json`, `history.jsonl`, `embeddings.safetensors`, `soft_prompt.safetensors`. Equal content gives equal bytes.
 pub(super) fn archive(inner: &Inner, id: &UserId, user: &UserRow) -> Result<Vec<u8>, UsersError> {
-    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    // Each holds a whole history in memory.
+    let _one_at_a_time = inner.exports.lock().unwrap_or_else(PoisonError::into_inner);
     let (history, items) = history(inner, id)?;
     let prompts: Vec<SoftPromptRow> = (inner.store.soft_prompts(&inner.tenant, &id.owner())?.into_iter())
         .filter(|prompt| prompt.owner == id.owner())

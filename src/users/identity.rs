@@ -37,11 +37,11 @@ impl UserId {
         format!("user:{}", self.0)
     }
 
-    /// How the engine knows this owner. `generation` counts how often a user of this name was deleted since the start:
-    /// what was resolved for a deleted user cannot pass for the one of the same name that came after.
-    pub(super) fn owner_digest(&self, generation: u64) -> Digest {
+    /// How the engine knows this owner in one life (`super::lives`): what was resolved for a deleted user cannot pass for
+    /// the one of the same name that came after.
+    pub(super) fn owner_digest(&self, life: u64) -> Digest {
         let mut digester = Digester::new("demeanor.owner/1");
-        digester.part(self.0.as_bytes()).part(&generation.to_le_bytes());
+        digester.part(self.0.as_bytes()).part(&life.to_le_bytes());
         digester.finish()
     }
 }
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn owners_differ_by_name_and_generation() {
+    fn owners_differ_by_name_and_life() {
         let id = |text| UserId::parse(text, "id").unwrap();
         assert_eq!(id("a").owner_digest(0), id("a").owner_digest(0));
         assert_ne!(id("a").owner_digest(0), id("a").owner_digest(1));

@@ -1,6 +1,7 @@
 //! Soft prompts of users kept in memory, so that a returning user costs no read: bounded, least recently used first out.
 
 use super::identity::UserId;
+use crate::digest::Digest;
 use crate::limits;
 use crate::model::SoftRows;
 use std::collections::{BTreeMap, HashMap};
@@ -11,6 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub(super) struct Kept {
     /// Of the history that it was made from.
     pub version: i64,
+    /// The user in the life that it was made in.
+    pub owner: Digest,
     pub form: KeptForm,
     /// Day (UTC, since 1970) that recency was counted from, where it counts.
     pub as_of_day: Option<i64>,
@@ -117,7 +120,7 @@ mod tests {
     fn quarter(version: i64) -> Kept {
         let n = limits::USER_PROMPTS_IN_MEMORY_BYTES_MAX / 4 / (1024 + 32);
         let items = (0..n).map(|_| KeptItem { embedding: vec![1.0; 256], weight: 1.0 }).collect();
-        Kept { version, form: KeptForm::Items(Arc::new(items)), as_of_day: None }
+        Kept { version, owner: Digest::default(), form: KeptForm::Items(Arc::new(items)), as_of_day: None }
     }
 
     #[test]

@@ -53,6 +53,8 @@ pub(super) struct Inner {
     pub soft_prompts: SoftPrompts,
     pub memory: Memory,
     pub lives: Lives,
+    /// Held while an archive is made.
+    pub exports: Mutex<()>,
     turns: [Mutex<()>; TURNS],
     wake: Wake,
 }
@@ -114,6 +116,7 @@ impl Users {
             recency: options.recency,
             memory: Memory::default(),
             lives: Lives::default(),
+            exports: Mutex::new(()),
             turns: std::array::from_fn(|_| Mutex::new(())),
             wake,
         });
@@ -137,6 +140,12 @@ impl Users {
     /// The sentence encoder, there or on its way.
     pub fn encoder(&self) -> &EncoderHandle {
         &self.inner.encoder
+    }
+
+    /// The same where memory alone has the answer, which is then quick enough for any thread: a user's later requests
+    /// with a static projector.
+    pub fn prompt_at_hand(&self, id: &str) -> Option<UserPrompt> {
+        self.inner.prompt_at_hand(&UserId::parse(id, "user").ok()?)
     }
 
     /// A stored soft prompt for the loaded model.

@@ -21,20 +21,26 @@ const NO_PROJECTOR: &str = "there is no projector for this model, so users have 
 type Found = Result<Kept, String>;
 
 impl Inner {
+    /// From memory, without store and encoder.
+    pub fn prompt_at_hand(&self, id: &UserId) -> Option<UserPrompt> {
+        let kept = self.memory.get(id)?;
+        let is_quick = matches!(kept.form, KeptForm::Rows { .. });
+        (is_quick && kept.as_of_day == self.recency.as_of_day(now())).then(|| self.answer(id, kept, None))
+    }
+
     pub fn prompt_for(&self, id: &UserId, query: Option<&str>) -> UserPrompt {
         let today = self.recency.as_of_day(now());
-        let life = self.lives.of(id);
         if let Some(kept) = self.memory.get(id)
             && kept.as_of_day == today
         {
-            return self.answer(id, life, kept, query);
+            return self.answer(id, kept, query);
         }
         let turn = self.turn(id);
-        let (life, found) = (self.lives.of(id), self.load(id));
+        let found = self.load(id);
         drop(turn);
         match found {
             Ok(None) => UserPrompt::Unknown,
-            Ok(Some(Ok(kept))) => self.answer(id, life, kept, query),
+            Ok(Some(Ok(kept))) => self.answer(id, kept, query),
             Ok(Some(Err(why))) => UserPrompt::NotReady(why),
             Err(error) => {
                 tracing::error!(%error, "a user's soft prompt could not be read");
@@ -47,24 +53,32 @@ impl Inner {
     /// the change itself is durable, and the next request tries again.
     pub fn make_prompt(&self, id: &UserId) {
         self.memory.remove(id);
-        if let Some(projector) = &self.projector
-            && let Err(error) = self.make(id, projector)
-        {
+        if let Err(error) = self.load(id) {
             tracing::error!(%error, "a user's soft prompt could not be made");
         }
     }
 
-    /// From the store, or made; kept in memory. `None`: there is no such user. The caller has the user's turn.
+    /// From the store, or made; kept in memory while it is of the whole history. `None`: there is no such user. The
+    /// caller has the user's turn.
     fn load(&self, id: &UserId) -> Result<Option<Found>, UsersError> {
         let Some(user) = self.store.user(&self.tenant, id.as_str())? else { return Ok(None) };
         let Some(projector) = &self.projector else { return Ok(Some(Err(NO_PROJECTOR.into()))) };
-        if projector.form() == Form::Static
-            && let Some(stored) = self.stored(id, projector)?
+        let stored = match projector.form() {
+            Form::Static => self.stored(id, projector)?,
+            Form::InputAware => None,
+        };
+        if let Some(stored) = &stored
             && stored.version == user.version
             && stored.as_of_day == self.recency.as_of_day(now())
         {
             self.memory.put(id, stored.clone());
-            return Ok(Some(Ok(stored)));
+            return Ok(Some(Ok(stored.clone())));
+        }
+        let embedded = self.embedded(id)?;
+        if embedded < user.items as u64 {
+            // The whole history or an earlier whole history, never a part of it.
+            let missing = user.items as u64 - embedded;
+            return Ok(Some(stored.ok_or_else(|| self.why_not_embedded(projector, missing, user.items))));
         }
         self.make(id, projector)
     }
@@ -81,25 +95,18 @@ impl Inner {
             let rows = SoftRows::new(floats(&row.data), usize::try_from(row.rows).ok()?, d_model)?;
             let effect = row.spec.get("effect").and_then(Value::as_bool)?;
             let as_of_day = row.spec.get("as_of_day").and_then(Value::as_i64);
-            let kept = Kept { version: row.version, form: KeptForm::Rows { rows, effect }, as_of_day };
+            let form = KeptForm::Rows { rows, effect };
+            let kept = Kept { version: row.version, owner: self.owner(id), form, as_of_day };
             made_so.then_some(kept)
         }))
     }
 
+    /// From the embedded items.
     fn make(&self, id: &UserId, projector: &Projector) -> Result<Option<Found>, UsersError> {
         let encoder = projector.encoder().to_string();
         let Some((user, items)) = self.store.prompt_items(&self.tenant, id.as_str(), &encoder)? else {
             return Ok(None);
         };
-        let missing = items.iter().filter(|item| item.embedding.is_none()).count();
-        if missing > 0 {
-            // The whole history or an earlier whole history, never a part of it.
-            let earlier = match projector.form() {
-                Form::Static => self.stored(id, projector)?,
-                Form::InputAware => None,
-            };
-            return Ok(Some(earlier.ok_or_else(|| self.why_not_embedded(projector, missing, items.len()))));
-        }
         let as_of_day = self.recency.as_of_day(now());
         let items = weighted(&items, projector.form(), self.recency, as_of_day)?;
         let form = match projector.form() {
@@ -115,9 +122,13 @@ impl Inner {
                 KeptForm::Rows { rows, effect }
             }
         };
-        let kept = Kept { version: user.version, form, as_of_day };
+        let kept = Kept { version: user.version, owner: self.owner(id), form, as_of_day };
         self.memory.put(id, kept.clone());
         Ok(Some(Ok(kept)))
+    }
+
+    fn owner(&self, id: &UserId) -> Digest {
+        id.owner_digest(self.lives.of(id))
     }
 
     fn row(
@@ -148,7 +159,7 @@ impl Inner {
         }
     }
 
-    fn why_not_embedded(&self, projector: &Projector, missing: usize, items: usize) -> String {
+    fn why_not_embedded(&self, projector: &Projector, missing: u64, items: i64) -> String {
         let why = match self.encoder.start() {
             EncoderState::Failed(reason) => format!(": {reason}"),
             EncoderState::Ready(encoder) if encoder.digest() != projector.encoder() => format!(
@@ -163,7 +174,7 @@ impl Inner {
         format!("{missing} of {items} history items are not embedded yet{why}")
     }
 
-    fn answer(&self, id: &UserId, life: u64, kept: Kept, query: Option<&str>) -> UserPrompt {
+    fn answer(&self, id: &UserId, kept: Kept, query: Option<&str>) -> UserPrompt {
         let (rows, effect) = match (&kept.form, &self.projector) {
             (KeptForm::Rows { rows, effect }, _) => (rows.clone(), *effect),
             (KeptForm::Items(_), None) => return UserPrompt::NotReady(NO_PROJECTOR.into()),
@@ -177,7 +188,7 @@ impl Inner {
             label: format!("{id}@{}", kept.version),
             version: u32::try_from(kept.version).unwrap_or(u32::MAX),
             effect,
-            owner: id.owner_digest(life),
+            owner: kept.owner,
         }
     }
 

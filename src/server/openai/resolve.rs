@@ -124,6 +124,10 @@ async fn look_up(
     if !of_persona && (!of_request || is_off) {
         return Ok(Softs::default());
     }
+    let is_named = matches!(named.soft_prompt, SoftChoice::Named(_));
+    if let Some(softs) = (!of_persona && !is_named).then(|| at_hand(&context.users, &named.users)).flatten() {
+        return Ok(softs);
+    }
     let (users, choice, ids) = (context.users.clone(), named.soft_prompt.clone(), named.users.clone());
     let (soft_prompt, user) = (spec.soft_prompt.clone(), spec.user.clone());
     let work = move || {
@@ -183,6 +187,16 @@ fn named_offer(users: &Users, carrier: &'static str, name: String) -> Result<Off
     }
 }
 
+/// Returning users: their prompts are in memory, so no other thread is asked. `None`: not all are.
+fn at_hand(users: &Users, ids: &[(&'static str, String)]) -> Option<Softs> {
+    let mut softs = Softs::default();
+    for (carrier, id) in ids {
+        let prompt = users.prompt_at_hand(id)?;
+        softs.request.extend(offered(prompt, carrier, id.clone(), &mut softs.warnings));
+    }
+    Some(softs)
+}
+
 /// `None`: the server knows nobody of this name, and that is no error.
 fn user_offer(
     users: &Users,
@@ -191,7 +205,16 @@ fn user_offer(
     query: Option<&str>,
     warnings: &mut Vec<String>,
 ) -> Option<Offer> {
-    let rows = match users.prompt_for(&id, query) {
+    offered(users.prompt_for(&id, query), carrier, id, warnings)
+}
+
+fn offered(
+    prompt: UserPrompt,
+    carrier: &'static str,
+    id: String,
+    warnings: &mut Vec<String>,
+) -> Option<Offer> {
+    let rows = match prompt {
         UserPrompt::Unknown => return None,
         UserPrompt::NotReady(why) => {
             warnings.push(why);
