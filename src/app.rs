@@ -1,7 +1,7 @@
 //! Builds everything from settings: weights, model, engine, text, vectors, router. The only place that knows all rooms.
 //! The listener, the shutdown signal and the port are arguments, so tests start it on port 0.
 
-use crate::config::{Activations, Settings};
+use crate::config::{Activations, Backend, Device, Settings};
 use crate::encoder::{EncoderHandle, Source};
 use crate::engine::{Engine, EngineInfo, EngineOptions};
 use crate::jobs::Jobs;
@@ -97,6 +97,7 @@ pub fn load(settings: &Settings, path: &Path) -> Result<Loaded, AppError> {
 /// As [`load`], over a data folder that is open already.
 pub fn load_with(settings: &Settings, path: &Path, data: &DataFolder) -> Result<Arc<Context>, AppError> {
     let file_error = |error: &dyn std::fmt::Display| AppError::File(format!("{}: {error}", path.display()));
+    check_device(settings)?;
     let file = ModelFile::open(path)?;
     if let Some(expected) = weights::expected_digest(&settings.model)?
         && file.digest() != expected
@@ -107,9 +108,9 @@ pub fn load_with(settings: &Settings, path: &Path, data: &DataFolder) -> Result<
     file.scan_finite()?;
     let text = Text::from_gguf(file.metadata()).map_err(|error| file_error(&error))?;
     let isa = isa(settings)?;
-    let precision = match settings.activations {
-        Activations::Int8 => Precision::Int8,
-        Activations::F32 => Precision::F32,
+    let precision = match (settings.backend, settings.activations) {
+        (Backend::Cpu, Activations::Int8) => Precision::Int8,
+        (Backend::Cpu, Activations::F32) | (Backend::Candle, _) => Precision::F32,
     };
     let config = Model::read_config(&file).map_err(|error| file_error(&error))?;
     if text.tokenizer.vocab_size() > config.vocab_size {
@@ -120,6 +121,8 @@ pub fn load_with(settings: &Settings, path: &Path, data: &DataFolder) -> Result<
     }
     let context = context(settings, &config);
     let options = ModelOptions {
+        backend: settings.backend,
+        device: settings.device,
         precision,
         isa,
         threads: settings.threads,
@@ -127,7 +130,7 @@ pub fn load_with(settings: &Settings, path: &Path, data: &DataFolder) -> Result<
     };
     let model = Model::load(&file, &options).map_err(|error| file_error(&error))?;
     let controls = (0..text.tokenizer.vocab_size() as u32).filter(|id| text.tokenizer.is_special(*id));
-    let embedding = model.embedding_facts(controls);
+    let embedding = model.embedding_facts(controls).map_err(|error| file_error(&error))?;
     let info = EngineInfo { embedding: Arc::new(embedding), ..info(settings, &file, &model, context, isa) };
     drop(file);
     let options = EngineOptions {
@@ -238,7 +241,7 @@ fn info(settings: &Settings, file: &ModelFile, model: &Model, context: u32, isa:
         parameters: model.parameters(),
         file_bytes: file.file_bytes(),
         weights_digest: file.digest(),
-        arithmetic: arithmetic(settings.activations, isa).into(),
+        arithmetic: arithmetic(settings, isa).into(),
         quantisation: quantisation.into(),
         isa: isa.name().into(),
         threads: settings.threads,
@@ -246,13 +249,29 @@ fn info(settings: &Settings, file: &ModelFile, model: &Model, context: u32, isa:
     }
 }
 
-/// Equal names and weights give equal bytes: AVX2 and AVX-512 agree, the portable form rounds differently.
-fn arithmetic(activations: Activations, isa: Isa) -> &'static str {
-    match (activations, isa) {
-        (Activations::Int8, Isa::Portable) => "cpu-int8-portable",
-        (Activations::F32, Isa::Portable) => "cpu-f32-portable",
-        (Activations::Int8, _) => "cpu-int8",
-        (Activations::F32, _) => "cpu-f32",
+/// Equal names and weights give equal bytes: AVX2 and AVX-512 agree, the portable form rounds differently. Names of the
+/// candle backend promise equal values up to rounding only.
+fn arithmetic(settings: &Settings, isa: Isa) -> &'static str {
+    match (settings.backend, settings.activations, isa) {
+        (Backend::Candle, ..) => "candle-f32",
+        (_, Activations::Int8, Isa::Portable) => "cpu-int8-portable",
+        (_, Activations::F32, Isa::Portable) => "cpu-f32-portable",
+        (_, Activations::Int8, _) => "cpu-int8",
+        (_, Activations::F32, _) => "cpu-f32",
+    }
+}
+
+/// A device that this build can use.
+fn check_device(settings: &Settings) -> Result<(), AppError> {
+    match (settings.backend, settings.device) {
+        (_, Device::Cpu) => Ok(()),
+        (Backend::Cpu, Device::Cuda(_)) => Err(AppError::Config(
+            "--device cuda is for the candle backend; hint: add --backend candle".into(),
+        )),
+        (Backend::Candle, Device::Cuda(_)) if cfg!(feature = "cuda") => Ok(()),
+        (Backend::Candle, Device::Cuda(index)) => Err(AppError::Config(format!(
+            "--device cuda:{index}: this build has no CUDA; hint: cargo build --release --features cuda"
+        ))),
     }
 }
 

@@ -11,6 +11,33 @@ pub enum Activations {
     F32,
 }
 
+/// What computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// Our own kernels on packed weights. The default: fast, and an answer's bytes do not depend on its neighbours.
+    Cpu,
+    /// candle on dense f32 weights: four bytes a weight, any device that it was built for.
+    Candle,
+}
+
+/// Where the candle backend computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    Cpu,
+    /// The NVIDIA GPU of this index; needs a build with the feature `cuda`.
+    Cuda(usize),
+}
+
+impl Device {
+    /// `cpu` or `cuda:N`.
+    pub fn parse(text: &str) -> Option<Device> {
+        match text {
+            "cpu" => Some(Device::Cpu),
+            _ => text.strip_prefix("cuda:")?.parse().ok().map(Device::Cuda),
+        }
+    }
+}
+
 /// Everything `serve` needs, with defaults filled in.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -26,6 +53,9 @@ pub struct Settings {
     /// Instruction set by name; `None` takes the best one the machine has.
     pub isa: Option<String>,
     pub activations: Activations,
+    pub backend: Backend,
+    /// Where the candle backend computes.
+    pub device: Device,
     /// Sequences that run at once.
     pub max_batch: usize,
     /// Positions of one sequence; `None`: the model's own, at most 8192.

@@ -1,14 +1,129 @@
-//! The decoder on candle tensors: distributions against the reference, speed of a training step.
+//! The decoder on candle tensors: the second backend against the exact mode, the training pass against `transformers`.
 
-use crate::harness::TestModel;
-use crate::run::{fixture, floats, ids};
+use crate::harness::{self, Setup, TestModel};
+use crate::run::{self, fixture, floats, ids};
 use candle_core::{Device, Tensor, Var};
-use demeanor::model::DenseModel;
+use demeanor::engine::{Engine, TokenLogprob};
 use demeanor::model::candle::gradients;
+use demeanor::model::{BlockEdits, Change, DenseModel, Edit, Edits, RowRule, SoftRows, TokenId};
 use demeanor::weights::ModelFile;
+use std::sync::Arc;
 
 /// Nat; two independent f32 implementations differ by 5e-5.
 const TOLERANCE: f64 = 1e-3;
+
+#[test]
+fn the_candle_server_of_smollm2_equals_the_exact_mode() {
+    let [exact, candle] =
+        [Setup::exact, Setup::candle].map(|setup| harness::server(&setup(TestModel::SmolLm2)));
+    let reference = fixture("reference_smollm2.json");
+    let prompts: Vec<Vec<TokenId>> = (reference["prompts"].as_array().expect("a list").iter())
+        .map(|prompt| [ids(&prompt["ids"]), ids(&prompt["greedy"])].concat())
+        .collect();
+    assert_eq!(prompts.len(), 20);
+    let none = Condition { soft: SoftRows::none(), edits: Arc::default() };
+    let worst = largest_difference(&exact.engine, &candle.engine, &prompts, &none);
+    println!("20 prompts: largest |log-probability difference| of the top 20 {worst:.1e}");
+    assert!(worst <= TOLERANCE, "log-probabilities differ by {worst}");
+}
+
+/// Every kind of edit at both hook points on every row rule, and soft rows, in company of plain sequences.
+#[test]
+fn the_candle_server_edits_as_the_exact_mode_does() {
+    let [exact, candle] =
+        [Setup::exact, Setup::candle].map(|setup| harness::server(&setup(TestModel::SmolLm2)));
+    let reference = fixture("reference_smollm2.json");
+    let prompts: Vec<Vec<TokenId>> = (reference["prompts"].as_array().expect("a list").iter())
+        .map(|prompt| [ids(&prompt["ids"]), ids(&prompt["greedy"])].concat())
+        .filter(|ids| ids.len() < 64)
+        .take(4)
+        .collect();
+    let direction = |seed: u32, size: f32| -> Arc<[f32]> {
+        let raw: Vec<f32> =
+            (0..576u32).map(|i| ((i * 7919 + seed * 104_729) % 1000) as f32 / 500.0 - 1.0).collect();
+        let norm = raw.iter().map(|value| value * value).sum::<f32>().sqrt();
+        raw.iter().map(|value| value * size / norm).collect()
+    };
+    let add = |seed, size, rows| Edit::new(Change::Add { delta: direction(seed, size) }, rows);
+    let project = |seed, keep, target, rows| {
+        Edit::new(Change::Project { unit: direction(seed, 1.0), keep, target }, rows)
+    };
+    let edits = |change: &dyn Fn(&mut [BlockEdits])| {
+        let mut blocks = vec![BlockEdits::default(); 30];
+        change(&mut blocks);
+        Arc::new(Edits::new(blocks))
+    };
+    let rows: Vec<f32> = (0..3).flat_map(|seed| direction(seed, 2.0).to_vec()).collect();
+    let soft = SoftRows::new(rows, 3, 576).expect("finite");
+    let (none, plain) = (SoftRows::none(), Arc::<Edits>::default());
+    let conditions = [
+        ("soft rows", soft.clone(), plain),
+        ("add at resid", none.clone(), edits(&|b| b[10].resid.push(add(1, 20.0, RowRule::All)))),
+        ("add at attn", none.clone(), edits(&|b| b[5].attn.push(add(2, 5.0, RowRule::Response)))),
+        ("project", none.clone(), edits(&|b| b[12].resid.push(project(3, 0.0, 15.0, RowRule::Prompt)))),
+        (
+            "all at once",
+            soft,
+            edits(&|b| {
+                b[8].attn.push(add(4, 4.0, RowRule::First(1)));
+                b[8].attn.push(project(5, -1.0, 0.0, RowRule::All));
+                b[20].resid.push(add(6, 20.0, RowRule::After(1)));
+                b[20].resid.push(project(7, 0.5, 10.0, RowRule::All));
+            }),
+        ),
+    ];
+    let none = Condition { soft: SoftRows::none(), edits: Arc::default() };
+    for (name, soft, edits) in conditions {
+        let condition = Condition { soft, edits };
+        let moved = change(&exact.engine, &prompts, &none, &condition);
+        let worst = largest_difference(&exact.engine, &candle.engine, &prompts, &condition);
+        println!("{name}: moves log-probabilities by up to {moved:.2}, backends differ by {worst:.1e}");
+        assert!(moved > 0.1, "{name} changes too little to show anything: {moved}");
+        assert!(worst <= TOLERANCE, "{name}: log-probabilities differ by {worst}");
+    }
+}
+
+struct Condition {
+    soft: SoftRows,
+    edits: Arc<Edits>,
+}
+
+/// Largest difference of the first engine's top 20 over all positions of all prompts, which run at once.
+fn largest_difference(
+    first: &Engine,
+    second: &Engine,
+    prompts: &[Vec<TokenId>],
+    condition: &Condition,
+) -> f64 {
+    let (first, second) = (all_rows(first, prompts, condition), all_rows(second, prompts, condition));
+    distance(&first, &second)
+}
+
+/// How far a condition moves an engine's top 20.
+fn change(engine: &Engine, prompts: &[Vec<TokenId>], plain: &Condition, changed: &Condition) -> f64 {
+    distance(&all_rows(engine, prompts, plain), &all_rows(engine, prompts, changed))
+}
+
+/// The distribution at every position of every prompt, more than the 20 that are compared.
+fn all_rows(engine: &Engine, prompts: &[Vec<TokenId>], condition: &Condition) -> Vec<TokenLogprob> {
+    std::thread::scope(|scope| {
+        let run = |prompt| run::distributions_behind(engine, &condition.soft, prompt, &condition.edits, 200);
+        let runs: Vec<_> = prompts.iter().map(|prompt| scope.spawn(move || run(prompt))).collect();
+        runs.into_iter().flat_map(|run| run.join().expect("no panic")).collect()
+    })
+}
+
+fn distance(first: &[TokenLogprob], second: &[TokenLogprob]) -> f64 {
+    let one = |(first, second): (&TokenLogprob, &TokenLogprob)| {
+        let other = |id: TokenId| second.top.iter().find(|(other, _)| *other == id).map(|(_, value)| *value);
+        // One that fell out of the first 200 is at least as far away as the last of them.
+        let last = second.top.last().expect("200 of them").1;
+        let difference = |(id, value): &(TokenId, f32)| f64::from(value - other(*id).unwrap_or(last)).abs();
+        first.top.iter().take(20).map(difference).fold(0.0, f64::max)
+    };
+    assert_eq!(first.len(), second.len());
+    first.iter().zip(second).map(one).fold(0.0, f64::max)
+}
 
 #[test]
 fn the_training_pass_of_smollm2_equals_transformers() {

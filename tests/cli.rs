@@ -6,10 +6,12 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 fn demeanor(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_demeanor"))
         .args(arguments)
+        .env("DEMEANOR_DATA_DIR", data_folder())
         .stdin(Stdio::null())
         .output()
         .expect("it runs")
@@ -21,13 +23,21 @@ fn folder(name: &str) -> PathBuf {
     folder
 }
 
+/// A data folder of its own: one process has it at a time.
+fn data_folder() -> PathBuf {
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let data = folder("cli-data").join(NUMBER.fetch_add(1, Ordering::Relaxed).to_string());
+    let _ = std::fs::remove_dir_all(&data);
+    data
+}
+
 fn model() -> String {
     TestModel::SmolLm2.path().display().to_string()
 }
 
 #[test]
 fn every_verb_has_help_with_an_example() {
-    for verb in ["serve", "run", "pull", "ls", "extract", "vectors", "traits"] {
+    for verb in ["serve", "run", "pull", "ls", "extract", "vectors", "traits", "persona", "store"] {
         let output = demeanor(&[verb, "--help"]);
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{verb}");
@@ -40,7 +50,13 @@ fn failures_have_their_exit_status_and_say_what_to_do() {
     let broken = folder("cli").join("broken.gguf");
     std::fs::write(&broken, b"GGUF\x03\0\0\0 and then nothing of use").expect("writable");
     let broken = broken.display().to_string();
-    let rows: [(&[&str], i32, &str); 9] = [
+    let (newer, letters) = (data_folder(), data_folder());
+    drop(demeanor::store::Store::open(&newer).expect("a new store"));
+    set_schema(&newer.join("state.db"), 99);
+    std::fs::create_dir_all(&letters).expect("writable");
+    std::fs::write(letters.join("state.db"), "a letter to somebody, and no database").expect("writable");
+    let (newer, letters) = (newer.display().to_string(), letters.display().to_string());
+    let rows: [(&[&str], i32, &str); 13] = [
         (&["serve", "--port", "notaport"], 2, "--port"),
         (&["frobnicate"], 2, "frobnicate"),
         (&["serve", "--port", "0", "-m", &broken], 65, "broken.gguf"),
@@ -49,6 +65,10 @@ fn failures_have_their_exit_status_and_say_what_to_do() {
         (&["serve", "--host", "0.0.0.0"], 78, "--api-key"),
         (&["serve", "--max-batch", "0"], 78, "--max-batch"),
         (&["serve", "--port", "0", "-m", &model(), "--isa", "avx9000"], 78, "--isa"),
+        (&["store", "check", "--data-dir", "/nowhere"], 1, "--data-dir"),
+        (&["vectors", "list", "-m", &model(), "--data-dir", "/dev/null"], 78, "--data-dir"),
+        (&["vectors", "list", "-m", &model(), "--data-dir", &newer], 78, "schema 99"),
+        (&["store", "check", "--data-dir", &letters], 78, "no store of demeanor"),
         (&["vectors", "import", &broken, "--name", "x", "-m", &model()], 65, "broken.gguf"),
     ];
     for (arguments, status, part) in rows {
@@ -58,6 +78,13 @@ fn failures_have_their_exit_status_and_say_what_to_do() {
         assert!(text.contains(part), "{arguments:?}: {text}");
         assert!(!text.contains("panicked"), "{arguments:?}: {text}");
     }
+}
+
+/// Writes another schema number into a database: four bytes at a fixed place of its first page.
+fn set_schema(database: &Path, number: u32) {
+    let mut bytes = std::fs::read(database).expect("a database");
+    bytes[60..64].copy_from_slice(&number.to_be_bytes());
+    std::fs::write(database, bytes).expect("writable");
 }
 
 #[test]
@@ -71,9 +98,16 @@ fn a_taken_port_is_named() {
 
 /// A served process and the address it printed.
 fn serve(arguments: &[&str]) -> (Child, String) {
-    let data = folder("cli-data").display().to_string();
+    serve_in(&data_folder(), arguments)
+}
+
+fn serve_in(data: &Path, arguments: &[&str]) -> (Child, String) {
+    serve_on(&data.display().to_string(), arguments)
+}
+
+fn serve_on(data: &str, arguments: &[&str]) -> (Child, String) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_demeanor"))
-        .args(["serve", "-m", &model(), "--port", "0", "--data-dir", &data])
+        .args(["serve", "-m", &model(), "--port", "0", "--data-dir", data])
         .args(arguments)
         .stderr(Stdio::piped())
         .spawn()
@@ -116,6 +150,40 @@ fn a_termination_signal_lets_running_streams_finish() {
     assert!(rest.contains("data: [DONE]"), "the stream was cut");
     assert!(!rest.contains("\"error\""), "{rest}");
     assert_eq!(child.wait().expect("it ends").code(), Some(0));
+}
+
+#[test]
+fn a_data_folder_in_use_is_said_with_the_request_to_make() {
+    let data = data_folder();
+    let (mut child, address) = serve_in(&data, &[]);
+    let data_dir = data.display().to_string();
+    let common = ["-m", &model(), "--data-dir", &data_dir].map(str::to_owned);
+    let copy = data.with_extension("backup").display().to_string();
+    let _ = std::fs::remove_file(&copy);
+    for (arguments, curl) in [
+        (["vectors", "list"].to_vec(), format!("curl http://{address}/v1/vectors")),
+        (["vectors", "delete", "x"].to_vec(), format!("curl -X DELETE http://{address}/v1/vectors/x")),
+        (["extract", "warm"].to_vec(), format!("curl http://{address}/v1/chat/completions")),
+        (["serve", "--port", "0"].to_vec(), address.clone()),
+    ] {
+        let all: Vec<&str> = arguments.into_iter().chain(common.iter().map(String::as_str)).collect();
+        let output = demeanor(&all);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(75), "{all:?}: {text}");
+        assert!(text.contains(&curl) && text.contains(&child.id().to_string()), "{all:?}: {text}");
+    }
+    // These look on while the server works.
+    for action in [["check"].to_vec(), ["backup", &copy].to_vec()] {
+        let output = demeanor(&[&["store", "--data-dir", &data_dir, "--json"], &action[..]].concat());
+        assert!(output.status.success(), "{action:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let said: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!(said["contents"]["schema"], 1, "{said}");
+    }
+    let again = demeanor(&["store", "backup", &copy, "--data-dir", &data_dir]);
+    assert_eq!(again.status.code(), Some(1), "a backup does not replace a file");
+    signal(&child);
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+    assert!(!data.join("state.open").exists(), "the store was closed in order");
 }
 
 #[test]
@@ -188,4 +256,88 @@ fn vectors_go_out_and_come_in_again() {
     assert_eq!(shown["name"], "random");
     run(&["vectors", "delete", "random"]);
     assert!(!run(&["vectors", "list"]).0.contains("random"));
+}
+
+/// A successful run's stdout and stderr.
+fn done(arguments: &[&str]) -> (String, String) {
+    let output = demeanor(arguments);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+    (text(&output.stdout), text(&output.stderr))
+}
+
+/// The fixture's control vector on the shared server, as `name`.
+fn upload(name: &str) {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/control_smollm2.gguf");
+    let part = |name: &str, value: &[u8]| {
+        let head = format!("--b\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n");
+        [head.as_bytes(), value, b"\r\n"].concat()
+    };
+    let file = std::fs::read(fixture).expect("the fixture is there");
+    let parts =
+        [part("name", name.as_bytes()), part("replace", b"true"), part("file", &file), b"--b--\r\n".to_vec()];
+    let kind = [("content-type", "multipart/form-data; boundary=b")];
+    let response = default_server().send("POST", "/v1/vectors", &kind, &parts.concat());
+    assert_eq!(response.status, 201, "{}", response.text());
+}
+
+#[test]
+fn personas_go_to_a_running_server_and_come_back() {
+    let server = format!("http://{}", default_server().address);
+    let at = ["--server", &server];
+    let persona = |arguments: &[&str]| done(&[&["persona"], arguments, &at[..]].concat()).0;
+    let json = |arguments: &[&str]| -> Value {
+        serde_json::from_str(&persona(&[arguments, &["--json"]].concat())).expect("JSON")
+    };
+    upload("cli-vector");
+    // What an aborted run may have left.
+    default_server().send("DELETE", "/v1/personas/cli-ada", &[], b"");
+    let first =
+        ["set", "cli-ada", "--system", "You are Ada.", "--steering", "0 cli-vector", "--temperature", "0.5"];
+    let made = json(&first);
+    assert_eq!((&made["system"], &made["steering"]), (&"You are Ada.".into(), &"0 cli-vector".into()));
+    let changed = json(&["set", "cli-ada", "--temperature", "0.25"]);
+    assert_eq!(changed["system"], "You are Ada.", "the rest stays");
+    assert_eq!(changed["sampling"], json!({"temperature": 0.25}));
+    let version = |persona: &Value| persona["version"].as_u64().expect("a number");
+    assert_eq!(version(&changed), version(&made) + 1);
+    assert!(persona(&["list"]).contains(&format!("cli-ada@{}", changed["version"])));
+    let old = made["version"].to_string();
+    assert_eq!(json(&["show", "cli-ada", "--version", &old])["digest"], made["digest"]);
+
+    let file = folder("cli").join("ada.json").display().to_string();
+    persona(&["export", "cli-ada", "--with-vectors", "--out", &file]);
+    let exported: Value =
+        serde_json::from_str(&std::fs::read_to_string(&file).expect("written")).expect("JSON");
+    assert!(exported["vectors"]["cli-vector"].is_string(), "the plan's vector is in the file");
+    assert!(persona(&["delete", "cli-ada"]).contains("2 versions"));
+    assert_eq!(default_server().send("DELETE", "/v1/vectors/cli-vector", &[], b"").status, 200);
+    let (said, noted) = done(&["persona", "import", &file, "--server", &server]);
+    assert!(said.contains("cli-ada@") && !noted.contains("digest differs"), "{said}{noted}");
+    assert_eq!(json(&["show", "cli-ada"])["digest"], changed["digest"]);
+
+    let again = demeanor(&["persona", "import", &file, "--server", &server]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&again.stderr).contains("PUT /v1/personas/cli-ada"));
+    std::fs::write(&file, "{\"schema\": \"demeanor.persona/9\"}").expect("writable");
+    assert_eq!(demeanor(&["persona", "import", &file, "--server", &server]).status.code(), Some(65));
+    persona(&["delete", "cli-ada"]);
+    default_server().send("DELETE", "/v1/vectors/cli-vector", &[], b"");
+}
+
+#[test]
+fn personas_live_in_the_data_folder() {
+    let data = folder("cli-personas").display().to_string();
+    let at = ["-m", &model(), "--data-dir", &data].map(str::to_owned);
+    let at: Vec<&str> = at.iter().map(String::as_str).collect();
+    done(&[&["persona", "set", "ada", "--system", "You are Ada."], &at[..]].concat());
+    let (listed, _) = done(&[&["persona", "list"], &at[..]].concat());
+    assert!(listed.contains("ada@") && listed.contains("unprobed"), "{listed}");
+    let (mut child, address) = serve_on(&data, &[]);
+    let output = demeanor(&[&["persona", "show", "ada"], &at[..]].concat());
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    child.kill().expect("it runs");
+    child.wait().expect("it ends");
+    assert_eq!(output.status.code(), Some(75), "{told}");
+    assert!(told.contains(&format!("curl http://{address}/v1/personas/ada")), "{told}");
 }

@@ -1,7 +1,7 @@
 //! Real servers on loopback, one per configuration, and a small HTTP client.
 
 use demeanor::app;
-use demeanor::config::{Activations, Settings};
+use demeanor::config::{Activations, Backend, Device, Settings};
 use demeanor::encoder::DEFAULT_ENCODER;
 use demeanor::engine::Engine;
 use demeanor::weights::{Cache, Fetcher};
@@ -64,6 +64,8 @@ pub fn encoder_folder() -> PathBuf {
 pub struct Setup {
     pub model: TestModel,
     pub exact: bool,
+    /// The candle backend in place of our own kernels.
+    pub candle: bool,
     pub threads: usize,
     pub isa: Option<&'static str>,
     pub step_budget_ms: f32,
@@ -72,11 +74,23 @@ pub struct Setup {
 
 impl Setup {
     pub fn new(model: TestModel) -> Setup {
-        Setup { model, exact: false, threads: 2, isa: None, step_budget_ms: 20.0, max_batch: 16 }
+        Setup {
+            model,
+            exact: false,
+            candle: false,
+            threads: 2,
+            isa: None,
+            step_budget_ms: 20.0,
+            max_batch: 16,
+        }
     }
 
     pub fn exact(model: TestModel) -> Setup {
         Setup { exact: true, ..Setup::new(model) }
+    }
+
+    pub fn candle(model: TestModel) -> Setup {
+        Setup { candle: true, ..Setup::new(model) }
     }
 
     pub fn settings(&self) -> Settings {
@@ -88,6 +102,8 @@ impl Setup {
             threads: self.threads,
             isa: self.isa.map(str::to_owned),
             activations: if self.exact { Activations::F32 } else { Activations::Int8 },
+            backend: if self.candle { Backend::Candle } else { Backend::Cpu },
+            device: Device::Cpu,
             max_batch: self.max_batch,
             context: Some(4096),
             step_budget_ms: self.step_budget_ms,
@@ -153,6 +169,12 @@ pub fn start(settings: &Settings) -> Server {
         false => app::start_in_background(settings),
     }
     .expect("the server starts");
+    Server { address: running.address, engine: running.engine.clone(), _running: running }
+}
+
+/// Starts a server over an open data folder.
+pub fn start_over(settings: &Settings, data: &app::DataFolder) -> Server {
+    let running = app::start_with(settings, data).expect("the server starts");
     Server { address: running.address, engine: running.engine.clone(), _running: running }
 }
 

@@ -8,6 +8,7 @@
 //! | `steering` | a control vector moves log-probabilities as the reference says |
 //! | `encoder` | embeddings equal sentence-transformers, alone and in company; `/v1/embeddings` |
 //! | `hooks` | heads equal `transformers` with hooks; activations over HTTP |
+//! | `soft_prompts` | PEFT adapters give PEFT's logits; named soft prompts in, served and out |
 //! | `sharing` | sequences of one batch do not touch each other: bytes equal solo runs |
 //! | `http` | the HTTP surface: shapes, streams, disconnects, names, keys, recorded client requests |
 //! | `bad_requests` | every bad request of a table gets its status and message |
@@ -16,6 +17,8 @@
 //! | `text` | token ids and rendered chats equal `transformers` |
 //! | `readme` | the README's examples work as they stand |
 //! | `cli` | the binary: verbs, exit statuses, terminal chat, orderly end |
+//! | `jobs` | an extraction is told of, streamed, cancelled |
+//! | `kill_store` | kill -9 at random moments: nothing acknowledged is missing |
 //! | `repository` | ranks, dependencies, documents |
 //!
 //! `harness` starts servers and speaks HTTP; `run` drives an engine and reads fixtures.
@@ -29,11 +32,14 @@ mod exact;
 mod harness;
 mod hooks;
 mod http;
+mod jobs;
+mod kill_store;
 mod personas;
 mod readme;
 mod repository;
 mod run;
 mod sharing;
+mod soft_prompts;
 mod steering;
 mod text;
 mod users;

@@ -1,7 +1,9 @@
 //! Personas over HTTP: stored versions, a persona in any client's model field, what adds up and what is refused.
 
-use crate::harness::{Response, Server, Setup, TestModel, start};
+use crate::harness::{Response, Server, Setup, TestModel, start, start_over};
+use crate::users;
 use demeanor::config::Settings;
+use demeanor::users::projector::Form;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -594,4 +596,122 @@ fn bad_personas_are_refused_as_stated() {
     assert_eq!(server.get("/v1/personas/taken").ok()["version"], 1, "nothing of this left a mark");
     assert_eq!(error(&server.get("/v1/personas/x")).0, 404);
     delete(server, "taken").ok();
+}
+
+/// Users `u1` and `u2` with histories, soft prompts `poet` and `bard`, personas of each kind; the second server takes
+/// the user from a header.
+fn people() -> [Server; 2] {
+    let folder = Box::leak(Box::new(users::Folder::new("personas")));
+    let settings = folder.settings(Form::Static);
+    let data = demeanor::app::DataFolder::open(&settings.data_dir).expect("the data folder opens");
+    let trusting = Settings { user_header: Some("X-Demeanor-User".into()), ..settings.clone() };
+    let servers = [&settings, &trusting].map(|settings| start_over(settings, &data));
+    servers.iter().for_each(|server| drop(server.context().encoder.wait().expect("the encoder loads")));
+    let server = &servers[0];
+    for (id, texts) in
+        [("u1", ["I love the sea.", "I sail on Sundays."]), ("u2", ["I paint walls.", "I hate noise."])]
+    {
+        users::create(server, id);
+        users::add(server, id, &texts);
+    }
+    for (name, value) in [("poet", 0.01), ("bard", -0.01)] {
+        let rows: Vec<Vec<f64>> =
+            (0..2).map(|row| (0..576).map(|i| value * f64::from((i + row) % 5)).collect()).collect();
+        let response = server.post("/v1/soft_prompts", &json!({"name": name, "rows": rows}));
+        assert_eq!(response.status, 201, "{}", response.text());
+    }
+    create(server, json!({"name": "plain"}));
+    create(server, json!({"name": "of-poet", "soft_prompt": "poet"}));
+    create(server, json!({"name": "of-u1", "user": "u1"}));
+    servers
+}
+
+#[test]
+fn one_soft_prompt_of_all_that_is_offered() {
+    let [server, trusting] = people();
+    let ask = |server: &Server, more: Value, header: Option<&str>| {
+        let mut headers = vec![("content-type", "application/json")];
+        headers.extend(header.map(|user| ("x-demeanor-user", user)));
+        server.send("POST", CHAT, &headers, chat(more).to_string().as_bytes())
+    };
+    // Fields, then the label of the soft prompt, or the two things that a refusal names.
+    let table: [(Value, Result<Option<&str>, [&str; 2]>); 19] = [
+        (json!({"persona": "plain"}), Ok(None)),
+        (json!({"user": "u1"}), Ok(Some("u1"))),
+        (json!({"persona": "plain", "safety_identifier": "u1"}), Ok(Some("u1"))),
+        (json!({"user": "u1", "safety_identifier": "u1"}), Ok(Some("u1"))),
+        (json!({"user": "session-77", "safety_identifier": "u2"}), Ok(Some("u2"))),
+        (json!({"user": "u1", "safety_identifier": "u2"}), Err(["`u1`", "`u2`"])),
+        (json!({"user": "u1", "soft_prompt": false}), Ok(None)),
+        (json!({"soft_prompt": "poet"}), Ok(Some("poet"))),
+        (json!({"soft_prompt": "poet", "user": "nobody"}), Ok(Some("poet"))),
+        (json!({"soft_prompt": "poet", "user": "u1"}), Err(["`poet`", "`u1`"])),
+        (json!({"persona": "of-poet"}), Ok(Some("poet"))),
+        (json!({"persona": "of-poet", "soft_prompt": "poet"}), Ok(Some("poet"))),
+        (json!({"persona": "of-poet", "soft_prompt": "bard"}), Err(["`poet`", "`bard`"])),
+        (json!({"persona": "of-poet", "user": "u1"}), Err(["`poet`", "`u1`"])),
+        (json!({"persona": "of-poet", "user": "u1", "soft_prompt": false}), Ok(None)),
+        (json!({"persona": "of-u1"}), Ok(Some("u1"))),
+        (json!({"persona": "of-u1", "user": "u1"}), Ok(Some("u1"))),
+        (json!({"persona": "of-u1", "user": "u2"}), Err(["`u1`", "`u2`"])),
+        (json!({"persona": "of-u1", "user": "nobody"}), Ok(Some("u1"))),
+    ];
+    let mut texts = std::collections::BTreeMap::new();
+    for (more, expected) in table {
+        let response = ask(&server, more.clone(), Some("u2"));
+        match expected {
+            Ok(name) => {
+                let answer = response.ok();
+                let told = &answer["demeanor"];
+                let label = told["soft_prompt"].as_str();
+                assert_eq!(label.and_then(|label| label.split('@').next()), name, "{more}: {told}");
+                let rows = match name {
+                    None => 0,
+                    Some("poet") => 2,
+                    Some(_) => 4,
+                };
+                assert_eq!(told["soft_prompt_rows"], rows, "{more}");
+                let first = texts.entry(name).or_insert_with(|| text(&answer).to_owned());
+                assert_eq!(text(&answer), first.as_str(), "{more}: one soft prompt, one answer");
+            }
+            Err(both) => {
+                let (status, code, _, message) = error(&response);
+                assert_eq!((status, code.as_str()), (400, "invalid_value"), "{more}: {message}");
+                assert!(both.iter().all(|part| message.contains(part)), "{more}: {message}");
+            }
+        }
+    }
+    let mut different: Vec<&String> = texts.values().collect();
+    different.sort();
+    different.dedup();
+    assert_eq!(different.len(), 4, "none, u1, u2 and poet: {texts:?}");
+    // With a trusted header the body says nothing about who asks.
+    for (more, header, name) in [
+        (json!({"user": "u1"}), None, None),
+        (json!({"user": "u1"}), Some("u2"), Some("u2")),
+        (json!({"user": "u1", "safety_identifier": "u2"}), Some("nobody"), None),
+        (json!({"persona": "of-u1"}), Some("u1"), Some("u1")),
+    ] {
+        let told = ask(&trusting, more.clone(), header).ok()["demeanor"]["soft_prompt"].clone();
+        assert_eq!(told.as_str().and_then(|label| label.split('@').next()), name, "{more} {header:?}");
+    }
+    // A persona's digest follows its soft prompt.
+    let digest = |name: &str| server.get(&format!("/v1/personas/{name}")).ok()["digest"].clone();
+    let before = [digest("plain"), digest("of-poet"), digest("of-u1")];
+    let rows = json!([vec![0.02; 576]]);
+    let response = server.post("/v1/soft_prompts", &json!({"name": "poet", "rows": rows, "replace": true}));
+    assert_eq!(response.status, 201, "{}", response.text());
+    users::add(&server, "u1", &["I left the sea."]);
+    let after = [digest("plain"), digest("of-poet"), digest("of-u1")];
+    assert_eq!(after[0], before[0]);
+    assert!(after[1] != before[1] && after[2] != before[2]);
+    // What is gone: a user is left out with a warning, a named soft prompt is an error as a vector is.
+    assert_eq!(server.send("DELETE", "/v1/users/u1", &[], b"").status, 200);
+    assert_eq!(server.send("DELETE", "/v1/soft_prompts/poet", &[], b"").status, 200);
+    let told = ask(&server, json!({"persona": "of-u1"}), None).ok()["demeanor"].clone();
+    assert!(told["soft_prompt"].is_null(), "{told}");
+    assert!(told["warnings"][0].as_str().is_some_and(|warning| warning.contains("`u1`")), "{told}");
+    let gone = error(&ask(&server, json!({"persona": "of-poet"}), None));
+    assert_eq!((gone.0, gone.1.as_str(), gone.2.as_str()), (404, "soft_prompt_not_found", "persona"));
+    ask(&server, json!({"persona": "of-poet", "soft_prompt": false}), None).ok();
 }

@@ -61,6 +61,17 @@ pub fn greedy(engine: &Engine, prompt: &[TokenId], n: u32, top: u32) -> Vec<Toke
 /// The distribution after each token of `tokens` but the last (entry i: after token i), and with a further token after
 /// the last one as well.
 pub fn distributions(engine: &Engine, tokens: &[TokenId], edits: &Arc<Edits>, top: u32) -> Vec<TokenLogprob> {
+    distributions_behind(engine, &SoftRows::none(), tokens, edits, top)
+}
+
+/// The same with soft rows before all tokens.
+pub fn distributions_behind(
+    engine: &Engine,
+    soft: &SoftRows,
+    tokens: &[TokenId],
+    edits: &Arc<Edits>,
+    top: u32,
+) -> Vec<TokenLogprob> {
     let generate = Generate {
         tokens_max: 1,
         stop_tokens: Arc::from([]),
@@ -68,7 +79,8 @@ pub fn distributions(engine: &Engine, tokens: &[TokenId], edits: &Arc<Edits>, to
         logprobs: Some(top),
         prompt_logprobs: Some(top),
     };
-    let mut events = engine.submit(request(tokens, edits, Want::Generate(generate))).expect("accepted");
+    let request = Request { soft: soft.clone(), ..request(tokens, edits, Want::Generate(generate)) };
+    let mut events = engine.submit(request).expect("accepted");
     let mut rows = Vec::new();
     while let Some(event) = events.next_blocking() {
         match event {

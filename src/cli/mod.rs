@@ -2,6 +2,7 @@
 
 mod client;
 mod embed;
+mod eval;
 mod extract;
 mod ls;
 mod persona;
@@ -85,6 +86,7 @@ enum Verb {
     Traits(traits::TraitsArgs),
     Store(store::StoreArgs),
     Embed(embed::EmbedArgs),
+    Eval(eval::EvalArgs),
 }
 
 pub fn main() -> ExitCode {
@@ -101,6 +103,7 @@ pub fn main() -> ExitCode {
         Verb::Traits(args) => traits::traits(args),
         Verb::Store(args) => store::store(args),
         Verb::Embed(args) => embed::embed(args),
+        Verb::Eval(args) => eval::eval(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -154,7 +157,9 @@ impl From<StoreError> for CliError {
         let message = error.to_string();
         match error {
             StoreError::InUse { .. } => CliError::in_use(message),
-            StoreError::Newer { .. } | StoreError::NotOurs { .. } => CliError::config(message),
+            StoreError::Newer { .. } | StoreError::NotOurs { .. } | StoreError::NotWritable { .. } => {
+                CliError::config(message)
+            }
             StoreError::Corrupt { .. } => CliError::bad_file(message),
             _ => CliError::failed(message),
         }

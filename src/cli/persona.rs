@@ -145,7 +145,7 @@ impl Action {
 
 pub fn persona(args: &PersonaArgs) -> Outcome {
     let (server, key) = (args.server.as_deref(), args.api_key.clone());
-    let target = Target::open(server, key, args.action.model()).map_err(|error| in_use(args, error))?;
+    let target = Target::open_or_ask(server, key, args.action.model(), &equivalent(&args.action))?;
     let client = &target.client;
     match &args.action {
         Action::List { .. } => list(client, args.json),
@@ -171,26 +171,21 @@ pub fn persona(args: &PersonaArgs) -> Outcome {
     }
 }
 
-/// A data folder that a server holds: what to ask it instead.
-fn in_use(args: &PersonaArgs, error: CliError) -> CliError {
-    if error.code != 75 {
-        return error;
-    }
-    let base = "http://127.0.0.1:8080";
-    let curl = match &args.action {
-        Action::List { .. } => format!("curl {base}/v1/personas"),
-        Action::Show { name, .. } | Action::Export { name, .. } => format!("curl {base}{}", path(name)),
-        Action::Delete { name, .. } => format!("curl -X DELETE {base}{}", path(name)),
+/// What asks the server at `URL` the same, for whoever finds the data folder in use.
+fn equivalent(action: &Action) -> String {
+    match action {
+        Action::List { .. } => "URL/v1/personas".to_owned(),
+        Action::Show { name, .. } | Action::Export { name, .. } => format!("URL{}", path(name)),
+        Action::Delete { name, .. } => format!("-X DELETE URL{}", path(name)),
         Action::Set { name, changes, .. } => match changes.apply(Map::new()) {
-            Ok(spec) => format!("curl -X PUT {base}{} -d '{}'", path(name), Value::Object(spec)),
-            Err(_) => format!("curl -X PUT {base}{} -d @FILE", path(name)),
+            Ok(spec) => format!("-X PUT URL{} -d '{}'", path(name), Value::Object(spec)),
+            Err(_) => format!("-X PUT URL{} -d @FILE", path(name)),
         },
-        Action::Import { file, .. } => format!("curl {base}/v1/personas -d @{}", file.display()),
-    };
-    CliError { code: 75, message: format!("{}\nor: {curl}\nor: --server {base}", error.message) }
+        Action::Import { file, .. } => format!("URL/v1/personas -d @{}", file.display()),
+    }
 }
 
-fn path(name: &str) -> String {
+pub(super) fn path(name: &str) -> String {
     let safe = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     let coded: String = name
         .bytes()

@@ -4,7 +4,8 @@ use super::client::Client;
 use super::serve::ModelArgs;
 use super::{CliError, Outcome};
 use crate::app;
-use serde_json::{Value, json};
+use crate::steering::is_valid_name;
+use serde_json::{Map, Value, json};
 use std::io::{BufRead, IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -17,7 +18,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
     Talks to the server at --server when one answers there, else loads the model itself."
 )]
 pub struct RunArgs {
-    /// Model of a running server's list, or what to load: catalogue name, path or hf:REPO/FILE
+    /// Model of a running server's list, or what to load: catalogue name, path or hf:REPO/FILE; `MODEL@PERSONA` talks to a
+    /// stored persona
     pub target: Option<String>,
     /// A running server
     #[arg(long, default_value = "http://127.0.0.1:8080", env = "DEMEANOR_SERVER")]
@@ -45,25 +47,40 @@ const HELP: &str = "\
 /steer EXPR        steer the answers, e.g. /steer 2 warm - 1 formal; /steer alone turns it off
 /compare TEXT      the answer to TEXT without and with the steering, from one seed
 /set system TEXT   set the system prompt and begin anew; /set system alone removes it
+/user ID           talk as this user: the server's soft prompt of them applies; /user alone as nobody
+/save NAME         keep system prompt, steering and user as a persona of this name
 /clear             begin anew
 /bye               leave (or Ctrl-D); Ctrl-C stops an answer";
 
 pub fn run(args: &RunArgs) -> Outcome {
     let server = Client::new(&args.server, args.api_key.clone());
+    let mut own = None;
     let (client, model) = match server.models() {
         Some(names) if args.may_use(&names) => (server, args.target.clone()),
         _ => {
             let mut settings = args.model.settings()?;
-            if let Some(target) = &args.target {
-                settings.model = target.clone();
-            }
+            let (model, persona) = args.target.as_deref().map_or((None, None), split);
+            settings.model = model.map_or(settings.model, str::to_owned);
             let running = super::load(&settings)?;
-            (Client::new(&format!("http://{}", running.address), None), None)
+            let client = Client::new(&format!("http://{}", running.address), None);
+            own = Some(running);
+            (client, persona.map(|name| format!("@{name}")))
         }
     };
+    let persona = model.as_deref().and_then(|model| split(model).1).map(str::to_owned);
+    let _ends_with_the_chat = own;
     let stop = stop_flag()?;
-    let mut chat =
-        Chat { client, model, seed: args.seed, system: None, steering: None, messages: Vec::new(), stop };
+    let mut chat = Chat {
+        client,
+        model,
+        persona,
+        user: None,
+        seed: args.seed,
+        system: None,
+        steering: None,
+        messages: Vec::new(),
+        stop,
+    };
     let prompt = if std::io::stdin().is_terminal() { ">>> " } else { "" };
     let mut lines = std::io::stdin().lock().lines();
     loop {
@@ -75,6 +92,16 @@ pub fn run(args: &RunArgs) -> Outcome {
         }
     }
     Ok(())
+}
+
+/// What to load and the persona to talk to, of `MODEL@PERSONA`. A file that exists is meant as it is named.
+fn split(target: &str) -> (Option<&str>, Option<&str>) {
+    match target.rsplit_once('@').filter(|(_, name)| is_valid_name(name)) {
+        Some((model, persona)) if !std::path::Path::new(target).exists() => {
+            (Some(model).filter(|model| !model.is_empty()), Some(persona))
+        }
+        _ => (Some(target), None),
+    }
 }
 
 /// A flag that Ctrl-C sets.
@@ -97,6 +124,9 @@ fn stop_flag() -> Result<Arc<AtomicBool>, CliError> {
 struct Chat {
     client: Client,
     model: Option<String>,
+    /// The persona that is part of the model's name.
+    persona: Option<String>,
+    user: Option<String>,
     seed: Option<u64>,
     system: Option<String>,
     steering: Option<String>,
@@ -117,6 +147,8 @@ impl Chat {
             "/clear" => self.messages.clear(),
             "/steer" => self.steer(rest),
             "/compare" => self.compare(rest),
+            "/user" => self.user = (!rest.is_empty()).then(|| rest.to_owned()),
+            "/save" => self.save(rest),
             "/set" => match rest.split_once(' ').map_or((rest, ""), |(name, text)| (name, text.trim())) {
                 ("system", text) => {
                     self.system = (!text.is_empty()).then(|| text.to_owned());
@@ -137,6 +169,21 @@ impl Chat {
                 eprintln!("steering: {expression} (the first use of a trait extracts it, some seconds)")
             }
             None => eprintln!("steering: off"),
+        }
+    }
+
+    /// Keeps what was set in this chat. A persona's own parts are not in it, so it is not mixed with one.
+    fn save(&self, name: &str) {
+        if name.is_empty() || self.persona.is_some() {
+            let hint = "hint: /save NAME, in a chat that was started without a persona";
+            return eprintln!("{hint}; `demeanor persona set` changes a stored one");
+        }
+        let body = json!({
+            "system": self.system, "steering": self.steering, "user": self.user, "sampling": sampling(),
+        });
+        match self.client.json("PUT", &super::persona::path(name), Some(&body), &[]) {
+            Ok(saved) => eprintln!("saved: {}, version {}", saved["model"], saved["version"]),
+            Err(error) => eprintln!("{error}"),
         }
     }
 
@@ -177,9 +224,14 @@ impl Chat {
     fn ask(&self, messages: &[Value], steering: Option<&str>, seed: Option<u64>) -> Result<Reply, CliError> {
         let system = self.system.iter().map(|text| json!({"role": "system", "content": text}));
         let messages: Vec<Value> = system.chain(messages.iter().cloned()).collect();
-        let mut body = json!({"messages": messages, "stream": true, "temperature": 0.8, "top_p": 0.95});
+        let mut body = json!({"messages": messages, "stream": true});
+        if self.persona.is_none() {
+            // A persona brings its own.
+            body.as_object_mut().into_iter().for_each(|body| body.extend(sampling()));
+        }
         for (name, value) in [
             ("model", self.model.as_deref().map(Value::from)),
+            ("user", self.user.as_deref().map(Value::from)),
             ("steering", steering.map(Value::from)),
             ("seed", seed.map(Value::from)),
         ] {
@@ -206,6 +258,12 @@ impl Chat {
         reply.print_summary();
         Ok(reply)
     }
+}
+
+/// How chats in the terminal draw: some variety, no junk.
+fn sampling() -> Map<String, Value> {
+    let numbers = [("temperature", 0.8), ("top_p", 0.95)];
+    numbers.into_iter().map(|(name, value)| (name.to_owned(), Value::from(value))).collect()
 }
 
 #[derive(Default)]
@@ -240,5 +298,24 @@ impl Reply {
             eprintln!("   {summary}");
         }
         self.warnings.iter().for_each(|warning| eprintln!("   warning: {warning}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets() {
+        let table = [
+            ("smollm2", (Some("smollm2"), None)),
+            ("smollm2@ada", (Some("smollm2"), Some("ada"))),
+            ("@ada", (None, Some("ada"))),
+            ("hf:org/repo/x.gguf@ada", (Some("hf:org/repo/x.gguf"), Some("ada"))),
+            ("smollm2@(0.8 warm)", (Some("smollm2@(0.8 warm)"), None)),
+        ];
+        for (target, expected) in table {
+            assert_eq!(split(target), expected, "{target}");
+        }
     }
 }

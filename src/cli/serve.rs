@@ -2,7 +2,7 @@
 
 use super::{CliError, Outcome};
 use crate::app::{self, Front, Loaded};
-use crate::config::{Activations, Settings};
+use crate::config::{Activations, Backend, Device, Settings};
 use crate::limits;
 use crate::weights;
 use std::net::SocketAddr;
@@ -70,6 +70,12 @@ pub struct ModelArgs {
     /// int8: fast; f32: exact
     #[arg(long, default_value = "int8", value_parser = ["int8", "f32"], env = "DEMEANOR_ACTIVATIONS")]
     pub activations: String,
+    /// cpu: our own kernels; candle: dense f32 weights on --device
+    #[arg(long, default_value = "cpu", value_parser = ["cpu", "candle"], env = "DEMEANOR_BACKEND")]
+    pub backend: String,
+    /// Where the candle backend computes: cpu, or cuda:N in a build with the feature `cuda`
+    #[arg(long, default_value = "cpu", env = "DEMEANOR_DEVICE")]
+    pub device: String,
     /// Sequences that run at once
     #[arg(long, alias = "parallel", default_value_t = 16, env = "DEMEANOR_MAX_BATCH")]
     pub max_batch: usize,
@@ -105,6 +111,8 @@ impl ModelArgs {
             && self.threads.is_none()
             && self.isa.is_none()
             && self.activations == "int8"
+            && self.backend == "cpu"
+            && self.device == "cpu"
     }
 
     /// Settings with the defaults of a server that nobody else talks to.
@@ -126,6 +134,9 @@ impl ModelArgs {
         if self.history_half_life.is_some_and(|days| !(days > 0.0 && days <= 1e6)) {
             return Err(CliError::config("--history-half-life must be above 0 and at most 1000000 days"));
         }
+        let device = Device::parse(&self.device).ok_or_else(|| {
+            CliError::config(format!("--device {}: allowed are cpu and cuda:N", self.device))
+        })?;
         Ok(Settings {
             model: self.model.clone(),
             aliases: Vec::new(),
@@ -134,6 +145,8 @@ impl ModelArgs {
             threads,
             isa: self.isa.clone(),
             activations: if self.activations == "f32" { Activations::F32 } else { Activations::Int8 },
+            backend: if self.backend == "candle" { Backend::Candle } else { Backend::Cpu },
+            device,
             max_batch: self.max_batch,
             context: self.context,
             step_budget_ms: self.step_budget_ms,

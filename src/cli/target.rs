@@ -3,7 +3,7 @@
 use super::CliError;
 use super::client::Client;
 use super::serve::ModelArgs;
-use crate::app::Running;
+use crate::app::{self, Running};
 
 /// Both ways obey the same rules, since both go over HTTP.
 pub struct Target {
@@ -15,10 +15,22 @@ pub struct Target {
 impl Target {
     /// The server at a URL, else a new one with these settings.
     pub fn open(server: Option<&str>, key: Option<String>, model: &ModelArgs) -> Result<Target, CliError> {
+        Target::open_or_ask(server, key, model, "URL")
+    }
+
+    /// The same; where the data folder is in use, the error names `curl` with these arguments, `URL` standing for the
+    /// server that holds it.
+    pub fn open_or_ask(
+        server: Option<&str>,
+        key: Option<String>,
+        model: &ModelArgs,
+        curl: &str,
+    ) -> Result<Target, CliError> {
         if let Some(server) = server {
             return Ok(Target { client: Client::new(server, key), _own: None });
         }
-        let running = super::load(&model.settings()?)?;
+        let running = app::start_in_background(&model.settings()?);
+        let running = running.map_err(|error| super::or_ask(error, curl))?;
         let client = Client::new(&format!("http://{}", running.address), None);
         Ok(Target { client, _own: Some(running) })
     }

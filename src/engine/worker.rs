@@ -6,7 +6,7 @@ use super::sequence::{self, Sequence};
 use super::{EngineOptions, EngineStats, Incoming};
 use crate::digest::Digest;
 use crate::limits::{FORGOTTEN_OWNERS_MAX, PAGE_POSITIONS, SCORE_LANES_MAX};
-use crate::model::{Model, PageId, Row, Rows, Slot, StepOutput};
+use crate::model::{Model, ModelError, PageId, Row, Rows, Slot, StepOutput};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -77,8 +77,13 @@ impl Worker {
             self.drop_abandoned();
             self.admit();
             let result = catch_unwind(AssertUnwindSafe(|| self.step()));
-            if result.is_err() {
-                self.recover();
+            match result {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::error!(%error, "a step failed");
+                    self.recover();
+                }
+                Err(_) => self.recover(),
             }
             self.retire();
         }
@@ -198,11 +203,11 @@ impl Worker {
     }
 
     /// One forward pass over decode rows of all and as much prefill as the time budget holds.
-    fn step(&mut self) {
+    fn step(&mut self) -> Result<(), ModelError> {
         let shares = self.shares();
         let shares = self.with_pages(shares);
         if shares.is_empty() {
-            return;
+            return Ok(());
         }
         let (mut rows, mut slots): (Vec<Row>, Vec<Slot>) = (Vec::new(), Vec::new());
         for share in &shares {
@@ -214,11 +219,12 @@ impl Worker {
             }
         }
         let started = Instant::now();
-        self.model.step(&Rows { rows: &rows, slots: &slots }, &mut self.output);
+        self.model.step(&Rows { rows: &rows, slots: &slots }, &mut self.output)?;
         drop(slots);
         self.learn(rows.len(), started.elapsed());
         self.count(&rows, &shares);
         self.hand_out(&rows, &shares);
+        Ok(())
     }
 
     /// How many rows each running sequence gets: one each for those that decode, then prefill in order of arrival,
@@ -436,7 +442,7 @@ impl Worker {
         self.stats.kv_pages_in_use.store(self.pages.in_use() as u64, Relaxed);
     }
 
-    /// After a panic in a step: those that were in it fail, nothing of theirs is kept.
+    /// After a step that failed: those that were in it fail, nothing of theirs is kept.
     fn recover(&mut self) {
         for mut sequence in self.running.drain(..) {
             sequence.fail(SequenceError::EngineFailed);

@@ -1,1 +1,3 @@
-//! Benchmarks that a running model is scored on, one file each; they reach the model as clients do.
+//! Benchmarks that a running model is scored on, one folder each; they reach the model as clients do.
+
+pub mod users;

@@ -33,7 +33,7 @@ pub fn rms_norm_in_place(cpu: &Cpu, x: &mut [f32], rows: usize, d: usize, weight
 }
 
 /// Calls `work(first row, rows)` for ranges that cover all rows.
-fn for_row_ranges(cpu: &Cpu, rows: usize, d: usize, work: impl Fn(usize, usize) + Sync) {
+pub(super) fn for_row_ranges(cpu: &Cpu, rows: usize, d: usize, work: impl Fn(usize, usize) + Sync) {
     let per_task = (TASK_VALUES / d.max(1)).max(1);
     cpu.pool.run(rows.div_ceil(per_task), &|task| {
         let from = task * per_task;

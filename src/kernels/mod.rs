@@ -34,6 +34,7 @@ mod rotary;
 mod simd;
 #[cfg(test)]
 mod tests;
+mod training;
 
 pub use activations::Activations;
 pub use attention::{AttentionRow, AttentionShape, attention};
@@ -48,6 +49,9 @@ pub use pool::Pool;
 pub use product::{product, product_many};
 pub use reduce::{all_finite, argmax, dot, max_and_log_sum_exp};
 pub use rotary::{Rotary, rotary};
+pub use training::{
+    CausalShape, Gate, causal_attention, causal_attention_backward, gate, gate_backward, rms_norm_backward,
+};
 
 use crate::format::ElementFormat;
 

@@ -1,21 +1,21 @@
-//! The decoder: one forward pass over the rows of a step, in the order of the papers, for every family.
+//! The decoder on our own kernels: one forward pass over the rows of a step, in the order of the papers, for every family.
 
 use super::capture::Captures;
 use super::config::{Gating, ModelConfig, RotaryPairs};
 use super::edits::{Change, Edit, Edits};
-use super::heads::HeadOutputs;
+use super::heads::{HeadOutputs, Projection};
 use super::load::{self, BlockWeights, ModelWeights};
 use super::rope::Rope;
 use super::rows::{Input, PageId, Row, Rows, StepOutput, TokenId};
-use super::{ModelError, ModelOptions, self_test};
+use super::{ModelError, ModelOptions};
 use crate::kernels::{
     self, Activations, AttentionRow, AttentionShape, Cpu, KvFormat, KvLayer, Precision, Rotary,
 };
 use crate::limits::PAGE_POSITIONS;
 use crate::weights::ModelFile;
 
-/// A loaded model with its KV pages. Owned by one thread; what applies to a row travels with the row.
-pub struct Model {
+/// Packed weights with their KV pages, the backend behind [`super::Model`] that serves by default.
+pub struct CpuModel {
     config: ModelConfig,
     weights: ModelWeights,
     cpu: Cpu,
@@ -49,14 +49,14 @@ struct Scratch {
     chosen: Vec<f32>,
 }
 
-impl Model {
-    /// Packs the weights and proves that every block's hook moves the stream.
-    pub fn load(file: &ModelFile, options: &ModelOptions) -> Result<Model, ModelError> {
+impl CpuModel {
+    /// Packs the weights.
+    pub fn load(file: &ModelFile, options: &ModelOptions) -> Result<CpuModel, ModelError> {
         let (config, weights) = load::load(file, options)?;
         let kv_format = kv_format(options.precision);
         let pages = options.pages.max(2);
         let new_layer = |_| KvLayer::new(pages, config.n_kv_heads, config.d_head, kv_format);
-        let mut model = Model {
+        Ok(CpuModel {
             cpu: Cpu::new(options.isa, options.threads),
             kv: (0..config.n_blocks).map(new_layer).collect(),
             pages,
@@ -64,14 +64,7 @@ impl Model {
             scratch: Scratch::new(options.precision),
             config,
             weights,
-        };
-        self_test::every_hook_moves_the_stream(&mut model)?;
-        Ok(model)
-    }
-
-    /// The configuration alone, before anything is packed.
-    pub fn read_config(file: &ModelFile) -> Result<ModelConfig, ModelError> {
-        load::read_config(file)
+        })
     }
 
     pub fn config(&self) -> &ModelConfig {
@@ -95,8 +88,8 @@ impl Model {
 
     /// For directions of single heads.
     pub fn head_outputs(&self) -> HeadOutputs {
-        let projections = self.weights.blocks.iter().map(|block| block.attn_output.clone()).collect();
-        HeadOutputs::new(&self.config, projections)
+        let projection = |block: &BlockWeights| Projection::Packed(block.attn_output.clone());
+        HeadOutputs::new(&self.config, self.weights.blocks.iter().map(projection).collect())
     }
 
     /// Clears a page for a new owner.
@@ -281,7 +274,7 @@ fn place(rows: &Rows, row: &Row) -> (PageId, usize) {
 
 /// Applies to each row the edits of its slot that are in force on it. Projections are read from the incoming row, then
 /// all changes are added in the order of their digests.
-fn apply_edits(
+pub(super) fn apply_edits(
     cpu: &Cpu,
     rows: &Rows,
     d: usize,

@@ -1,6 +1,7 @@
 //! One configurable decoder with hook points: config as data, rows of a step, edits, KV pages, rotary, CPU backend.
 //! Knows numbers only: no vector names, no text, no HTTP.
 
+mod backend;
 pub mod candle;
 mod capture;
 mod config;
@@ -15,20 +16,24 @@ mod self_test;
 #[cfg(test)]
 pub mod tiny;
 
+pub use backend::Model;
 pub use candle::{DenseModel, gradients};
 pub use config::{BlockConfig, Gating, ModelConfig, RotaryConfig, RotaryPairs};
-pub use decoder::Model;
 pub use edits::{BlockEdits, Change, Edit, Edits, Phase, RowRule};
 pub use embedding::{ControlRow, EmbeddingFacts};
 pub use heads::HeadOutputs;
 pub use rows::{CaptureSpec, Input, PageId, Row, Rows, Slot, SoftRows, StepOutput, TokenId, Wants};
 
+use crate::config::{Backend, Device};
 use crate::kernels::{Isa, KernelError, Precision};
 use crate::weights::WeightsError;
 
 /// How a model is brought into memory.
 #[derive(Clone, Debug)]
 pub struct ModelOptions {
+    pub backend: Backend,
+    /// Where the candle backend computes; the CPU backend has the CPU only.
+    pub device: Device,
     pub precision: Precision,
     pub isa: Isa,
     pub threads: usize,

@@ -10,20 +10,22 @@ use std::sync::Arc;
 pub(super) fn every_hook_moves_the_stream(model: &mut Model) -> Result<(), ModelError> {
     let n_blocks = model.config().n_blocks;
     let spec = CaptureSpec { resid: (0..n_blocks as u32).collect(), ..CaptureSpec::default() };
-    let plain = run(model, &[Edits::none()], &spec).remove(0);
+    let plain = run(model, &[Edits::none()], &spec)?.remove(0);
     let d = model.config().d_model;
     let blocks: Vec<usize> = (0..n_blocks).collect();
     for group in blocks.chunks(model.pages().min(32)) {
         let edits: Vec<Edits> = group.iter().map(|l| push(model, &plain, *l)).collect();
-        for ((l, edits), steered) in group.iter().zip(&edits).zip(run(model, &edits, &spec)) {
+        for ((l, edits), steered) in group.iter().zip(&edits).zip(run(model, &edits, &spec)?) {
             let Some(Change::Add { delta }) = edits.blocks[*l].resid.first().map(|edit| &edit.change) else {
                 return Err(ModelError::DeadHook { block: *l });
             };
             let row = |values: &[f32], l: usize| values[l * d..][..d].to_vec();
-            let moved = difference(&row(&steered, *l), &row(&plain, *l));
-            let right = norm(&difference(&moved, delta)) <= 1e-3 * norm(delta);
-            let before = *l == 0 || row(&steered, l - 1) == row(&plain, l - 1);
-            let felt = row(&steered, n_blocks - 1) != row(&plain, n_blocks - 1);
+            let moved = |l: usize| difference(&row(&steered, l), &row(&plain, l));
+            // Company may change the last bits of a row on other backends than the CPU's.
+            let rounding = 1e-3 * norm(delta);
+            let right = norm(&difference(&moved(*l), delta)) <= rounding;
+            let before = *l == 0 || norm(&moved(*l - 1)) <= rounding;
+            let felt = norm(&moved(n_blocks - 1)) > 10.0 * rounding;
             if !(right && before && felt) {
                 return Err(ModelError::DeadHook { block: *l });
             }
@@ -44,7 +46,7 @@ fn push(model: &Model, plain: &[f32], l: usize) -> Edits {
 }
 
 /// One sequence of two tokens per entry of `edits`; returns all blocks of its second row, `[n_blocks, d_model]`.
-fn run(model: &mut Model, edits: &[Edits], spec: &CaptureSpec) -> Vec<Vec<f32>> {
+fn run(model: &mut Model, edits: &[Edits], spec: &CaptureSpec) -> Result<Vec<Vec<f32>>, ModelError> {
     let none = SoftRows::none();
     let pages: Vec<[u32; 1]> = (0..edits.len() as u32).map(|page| [page]).collect();
     let slots: Vec<Slot> = (edits.iter().zip(&pages))
@@ -63,8 +65,8 @@ fn run(model: &mut Model, edits: &[Edits], spec: &CaptureSpec) -> Vec<Vec<f32>> 
         })
         .collect();
     let mut out = StepOutput::default();
-    model.step(&Rows { rows: &rows, slots: &slots }, &mut out);
-    out.captures
+    model.step(&Rows { rows: &rows, slots: &slots }, &mut out)?;
+    Ok(out.captures)
 }
 
 fn difference(a: &[f32], b: &[f32]) -> Vec<f32> {

@@ -1,6 +1,7 @@
 //! A random model of two blocks for tests: small enough to load within milliseconds, with every part a family has.
 
 use super::{Model, ModelOptions};
+use crate::config::{Backend, Device};
 use crate::kernels::{Isa, Precision};
 use crate::weights::{GgufWriter, ModelFile};
 use std::path::Path;
@@ -15,16 +16,21 @@ pub const VOCAB_SIZE: usize = 96;
 
 /// A model file of an architecture, `llama` or `gemma3`.
 pub fn file(architecture: &str) -> ModelFile {
-    changed(architecture, &[])
+    changed(architecture, N_BLOCKS, &[])
+}
+
+/// The same with so many blocks; from six on gemma has a global one.
+pub fn file_of(architecture: &str, n_blocks: usize) -> ModelFile {
+    changed(architecture, n_blocks, &[])
 }
 
 /// The same with other values in some tensors.
-fn changed(architecture: &str, tensors: &[(&str, &[f32])]) -> ModelFile {
+fn changed(architecture: &str, n_blocks: usize, tensors: &[(&str, &[f32])]) -> ModelFile {
     let mut writer = GgufWriter::new();
     let key = |name: &str| format!("{architecture}.{name}");
     writer.string("general.architecture", architecture);
     let sizes = [
-        ("block_count", N_BLOCKS),
+        ("block_count", n_blocks),
         ("context_length", 4096),
         ("embedding_length", D_MODEL),
         ("feed_forward_length", D_FF),
@@ -49,7 +55,7 @@ fn changed(architecture: &str, tensors: &[(&str, &[f32])]) -> ModelFile {
     tensor("token_embd.weight", &[VOCAB_SIZE, D_MODEL]);
     tensor("output_norm.weight", &[D_MODEL]);
     let (queries, keys) = (N_HEADS * D_HEAD, N_KV_HEADS * D_HEAD);
-    for l in 0..N_BLOCKS {
+    for l in 0..n_blocks {
         let mut part = |name: &str, shape: &[usize]| tensor(&format!("blk.{l}.{name}.weight"), shape);
         part("attn_norm", &[D_MODEL]);
         part("ffn_norm", &[D_MODEL]);
@@ -72,7 +78,7 @@ fn changed(architecture: &str, tensors: &[(&str, &[f32])]) -> ModelFile {
 }
 
 pub fn load(architecture: &str, precision: Precision, pages: usize) -> Model {
-    load_changed(architecture, precision, pages, &[])
+    load_on(Backend::Cpu, &file(architecture), precision, pages)
 }
 
 pub fn load_changed(
@@ -81,8 +87,14 @@ pub fn load_changed(
     pages: usize,
     tensors: &[(&str, &[f32])],
 ) -> Model {
-    let options = ModelOptions { precision, isa: Isa::detect(), threads: 1, pages };
-    Model::load(&changed(architecture, tensors), &options).expect("the tiny model loads")
+    load_on(Backend::Cpu, &changed(architecture, N_BLOCKS, tensors), precision, pages)
+}
+
+/// A model file on either backend.
+pub fn load_on(backend: Backend, file: &ModelFile, precision: Precision, pages: usize) -> Model {
+    let (isa, device) = (Isa::detect(), Device::Cpu);
+    let options = ModelOptions { backend, device, precision, isa, threads: 1, pages };
+    Model::load(file, &options).expect("the tiny model loads")
 }
 
 /// A linear congruential generator: the same numbers everywhere.

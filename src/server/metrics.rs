@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 /// Routes as they appear in labels: no names, ids or expressions of users. The last one is everything else.
-const ROUTES: [&str; 18] = [
+const ROUTES: [&str; 19] = [
     "/v1/chat/completions",
     "/v1/completions",
     "/v1/models",
@@ -16,6 +16,7 @@ const ROUTES: [&str; 18] = [
     "/v1/score",
     "/v1/vectors",
     "/v1/traits",
+    "/v1/jobs",
     "/tokenize",
     "/detokenize",
     "/apply-template",

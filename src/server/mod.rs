@@ -136,7 +136,7 @@ impl Context {
 }
 
 /// The route table. Every route also answers without `/v1`.
-const ROUTES: [(&str, Route); 32] = [
+const ROUTES: &[(&str, Route)] = &[
     ("/v1/activations", Route::Activations),
     ("/v1/chat/completions", Route::Chat),
     ("/v1/completions", Route::Completions),
@@ -251,7 +251,7 @@ impl Route {
 /// All routes with everything that stands before them.
 pub fn router(context: Arc<Context>) -> Router {
     let mut router = Router::new().route("/", get(native::root)).route("/metrics", get(native::metrics));
-    for (path, route) in ROUTES {
+    for &(path, route) in ROUTES {
         router = router.route(path, route.handler());
         if let Some(short) = path.strip_prefix("/v1") {
             router = router.route(short, route.handler());

@@ -146,11 +146,11 @@ impl Maker {
                     *lock(&pending.last) = Some(started.elapsed());
                 }
                 // First the result is kept, then the task is forgotten, then waiters are told: nobody starts it again.
+                lock(&pending.pending).remove(&task.key());
                 if let (Some(job), Key::Extract(name)) = (job, task.key()) {
                     let made = result.as_ref().map(|()| json!({"vector": name}));
                     job.finish(made.map_err(|error| error.to_string()));
                 }
-                lock(&pending.pending).remove(&task.key());
                 state.send_replace(result.map_or_else(State::Failed, |()| State::Done));
             }
         };

@@ -27,6 +27,8 @@ pub enum StoreError {
     Corrupt { file: String, detail: String },
     #[error("the disk is full ({action}); hint: free space, the store goes on without a restart")]
     Full { action: String },
+    #[error("`{file}` cannot be written: {detail}; hint: --data-dir names a folder of yours")]
+    NotWritable { file: String, detail: String },
     /// A sync failed, so that nobody knows what is on disk; nothing more is written until a restart.
     #[error("the disk failed to sync, the store takes no writes until a restart: {detail}")]
     ReadOnly { detail: String },
@@ -65,6 +67,9 @@ impl StoreError {
         match error.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
                 StoreError::Full { action }
+            }
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NotADirectory => {
+                StoreError::NotWritable { file: path.display().to_string(), detail: error.to_string() }
             }
             _ => StoreError::Failed { action, detail: error.to_string() },
         }

@@ -1,9 +1,9 @@
 //! What the server holds of a person: history, its embedding, and the soft prompt made from it.
 //!
 //! `identity` and `history` check what comes from outside, `projector` makes rows from embeddings, `service` is the one
-//! handle, `serving` finds the soft prompt of a request, `embedder` works in the background. `soft_prompts` keeps
-//! rows that came in a file of one of the `formats`. `lives` and the turns of
-//! `service` are why a deleted user does not come back by something that was on its way.
+//! handle, `serving` finds the soft prompt of a request, `embedder` works in the background. `lives` and the turns of
+//! `service` are why a deleted user does not come back by something that was on its way. `soft_prompts` keeps rows that
+//! came in a file of one of the `formats`. `people` and `train` make projectors and run apart from serving.
 
 mod embedder;
 mod error;

@@ -1,18 +1,15 @@
 //! The forward pass over whole sequences that training differentiates with respect to its input rows.
 
 use super::linear::FrozenLinear;
-use super::weights::{Angles, DenseWeights, Projected, rms_norm};
+use super::weights::{Angles, DenseWeights};
 use super::{ModelError, failed};
 use crate::model::config::ModelConfig;
 use crate::model::rows::TokenId;
 use crate::weights::ModelFile;
-use candle_core::{D, DType, Device, Tensor};
-
-/// A score of this size is no score: its exponential is zero in f32.
-const MASKED: f32 = -1e30;
+use candle_core::{DType, Device, Tensor};
 
 /// A decoder with dense, frozen weights. Memory: four bytes a weight (SmolLM2-135M: 540 MB), and during a backward pass
-/// the intermediate rows of every block, some `50 * d_model + 12 * d_ff` floats a row and block.
+/// the intermediate rows of every block: a row of SmolLM2 takes a megabyte.
 pub struct DenseModel {
     weights: DenseWeights,
 }
@@ -25,7 +22,8 @@ impl DenseModel {
 
     /// The same in another float type; f64 for checks by finite differences.
     pub fn load_as(file: &ModelFile, device: &Device, dtype: DType) -> Result<DenseModel, ModelError> {
-        Ok(DenseModel { weights: DenseWeights::load(file, device, dtype)? })
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+        Ok(DenseModel { weights: DenseWeights::load(file, device, dtype, threads)? })
     }
 
     pub fn config(&self) -> &ModelConfig {
@@ -102,61 +100,16 @@ impl DenseModel {
     }
 
     fn forward(&self, inputs: &Tensor, b: usize, t: usize) -> candle_core::Result<Tensor> {
-        let config = self.config();
+        let (model, config) = (&self.weights, self.config());
         let positions: Vec<u32> = (0..b).flat_map(|_| 0..t as u32).collect();
         let angles: Vec<Angles> = self.weights.angles(&positions)?;
         let mut stream = inputs.reshape((b * t, config.d_model))?;
-        for (block, settings) in self.weights.blocks.iter().zip(&config.blocks) {
-            let projected = block.project(config, &stream, &angles[settings.rotary])?;
-            let mixed = self.attention(projected, b, t, settings.window)?;
-            stream = (stream + block.attention_output(config, &mixed)?)?;
-            stream = (&stream + block.mlp(config, &stream)?)?;
+        for (block, settings) in model.blocks.iter().zip(&config.blocks) {
+            let mixed =
+                block.causal_attention(model, *settings, &stream, &angles[settings.rotary], (b, t))?;
+            stream = (stream + block.attention_output(model, &mixed)?)?;
+            stream = (&stream + block.mlp(model, &stream)?)?;
         }
-        rms_norm(&stream, &self.weights.output_norm, config.norm_epsilon)?.reshape((b, t, config.d_model))
+        model.ops.rms_norm(&stream, &model.output_norm, config.norm_epsilon)?.reshape((b, t, config.d_model))
     }
-
-    /// Causal attention inside each of `b` sequences of `t` rows; `[b * t, n_heads * d_head]`. A row of padding is seen by
-    /// padding only, since it comes after all others.
-    fn attention(
-        &self,
-        rows: Projected,
-        b: usize,
-        t: usize,
-        window: Option<u32>,
-    ) -> candle_core::Result<Tensor> {
-        let config = self.config();
-        let (n_kv, d_head) = (config.n_kv_heads, config.d_head);
-        let group = config.n_heads / n_kv;
-        // Query heads of one key head are rows of one product: [b, n_kv, group * t, d_head].
-        let queries = (rows.queries * f64::from(config.attention_scale))?
-            .reshape((b, t, n_kv, group, d_head))?
-            .permute((0, 2, 3, 1, 4))?
-            .reshape((b, n_kv, group * t, d_head))?;
-        let keys = rows.keys.reshape((b, t, n_kv, d_head))?.transpose(1, 2)?.contiguous()?;
-        let values = rows.values.reshape((b, t, n_kv, d_head))?.transpose(1, 2)?.contiguous()?;
-        let scores = queries.matmul(&keys.t()?)?.reshape((b, n_kv, group, t, t))?;
-        let scores = scores.broadcast_add(&self.mask(t, window)?)?;
-        let weights = softmax(&scores)?.reshape((b, n_kv, group * t, t))?;
-        weights
-            .matmul(&values)?
-            .reshape((b, n_kv, group, t, d_head))?
-            .permute((0, 3, 1, 2, 4))?
-            .reshape((b * t, config.d_queries()))
-    }
-
-    /// `[t, t]`: zero where row i sees row j.
-    fn mask(&self, t: usize, window: Option<u32>) -> candle_core::Result<Tensor> {
-        let window = window.map_or(usize::MAX, |window| window as usize);
-        let values: Vec<f32> = (0..t)
-            .flat_map(|i| (0..t).map(move |j| if j <= i && i - j < window { 0.0 } else { MASKED }))
-            .collect();
-        Tensor::from_vec(values, (t, t), self.device())?.to_dtype(self.dtype())
-    }
-}
-
-/// Over the last dimension, from operations that have a gradient. The maximum cancels out, so its gradient does too.
-fn softmax(scores: &Tensor) -> candle_core::Result<Tensor> {
-    let shifted = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?;
-    let weights = shifted.exp()?;
-    weights.broadcast_div(&weights.sum_keepdim(D::Minus1)?)
 }

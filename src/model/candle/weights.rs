@@ -1,9 +1,11 @@
 //! Weights as candle tensors, and what a block does to rows with them: projections, rotary, norms, MLP.
 
+use super::attention::{attention, mask};
 use super::linear::FrozenLinear;
+use super::ops::{FusedAttention, Ops};
 use super::{ModelError, failed};
 use crate::kernels::Precision;
-use crate::model::config::{Gating, ModelConfig, RotaryPairs};
+use crate::model::config::{BlockConfig, ModelConfig, RotaryPairs};
 use crate::model::load::Tensors;
 use crate::model::rope::Rope;
 use crate::weights::ModelFile;
@@ -12,6 +14,7 @@ use candle_core::{D, DType, Device, Result, Tensor};
 /// A whole decoder in one float type on one device.
 pub struct DenseWeights {
     pub config: ModelConfig,
+    pub ops: Ops,
     pub blocks: Vec<DenseBlock>,
     /// `[d_model]`
     pub output_norm: Tensor,
@@ -24,17 +27,16 @@ pub struct DenseWeights {
 /// Weights of one block. Query and key rows are in half-split order whatever the file has, see [`Loader::rotated`].
 pub struct DenseBlock {
     attn_norm: Tensor,
-    q: FrozenLinear,
-    k: FrozenLinear,
-    v: FrozenLinear,
+    /// Queries, keys and values, one after the other: `[d_queries + 2 * d_keys, d_model]`.
+    qkv: FrozenLinear,
     /// `[d_head]` each, where [`ModelConfig::qk_norms`].
     q_norm: Option<Tensor>,
     k_norm: Option<Tensor>,
     attn_output: FrozenLinear,
     post_attn_norm: Option<Tensor>,
     ffn_norm: Tensor,
-    gate: FrozenLinear,
-    up: FrozenLinear,
+    /// Gate and up, one after the other: `[2 * d_ff, d_model]`.
+    gate_up: FrozenLinear,
     down: FrozenLinear,
     post_ffn_norm: Option<Tensor>,
 }
@@ -47,7 +49,7 @@ pub struct Angles {
 }
 
 /// What attention reads of `rows` rows.
-pub struct Projected {
+pub struct Heads {
     /// `[rows, n_heads, d_head]`, rotated.
     pub queries: Tensor,
     /// `[rows, n_kv_heads, d_head]`, rotated.
@@ -57,10 +59,12 @@ pub struct Projected {
 }
 
 impl DenseWeights {
+    /// `threads` are for what lies between products, on the CPU.
     pub fn load(
         file: &ModelFile,
         device: &Device,
         dtype: DType,
+        threads: usize,
     ) -> std::result::Result<DenseWeights, ModelError> {
         let mut tensors = Tensors::new(file, Precision::F32);
         let config = tensors.config()?;
@@ -73,7 +77,16 @@ impl DenseWeights {
         let embedding = loader.tensor("token_embd.weight", &[vocab_size, d])?;
         let head = if tied { embedding.clone() } else { loader.tensor("output.weight", &[vocab_size, d])? };
         loader.tensors.refuse_left_over()?;
-        Ok(DenseWeights { config, blocks, output_norm, head: FrozenLinear::new(head), embedding })
+        let ops = Ops::new(device, dtype, threads);
+        Ok(DenseWeights { config, ops, blocks, output_norm, head: FrozenLinear::new(head), embedding })
+    }
+
+    /// Number of weights in products and tables.
+    pub fn parameters(&self) -> u64 {
+        let size = |tensor: &Tensor| tensor.elem_count() as u64;
+        let tied = self.head.weight().id() == self.embedding.id();
+        let tables = size(&self.embedding) + if tied { 0 } else { size(self.head.weight()) };
+        tables + self.blocks.iter().map(DenseBlock::parameters).sum::<u64>()
     }
 
     /// Cosines and sines for rows at `positions`, one entry per [`ModelConfig::rotaries`].
@@ -95,49 +108,89 @@ impl DenseWeights {
 }
 
 impl DenseBlock {
-    /// `stream` is `[rows, d_model]`.
-    pub fn project(&self, config: &ModelConfig, stream: &Tensor, angles: &Angles) -> Result<Projected> {
-        let rows = stream.dim(0)?;
-        let normed = rms_norm(stream, &self.attn_norm, config.norm_epsilon)?;
-        let heads =
-            |linear: &FrozenLinear, n: usize| linear.apply(&normed)?.reshape((rows, n, config.d_head));
-        let mut queries = heads(&self.q, config.n_heads)?;
-        let mut keys = heads(&self.k, config.n_kv_heads)?;
-        let values = heads(&self.v, config.n_kv_heads)?;
-        if let (Some(q_norm), Some(k_norm)) = (&self.q_norm, &self.k_norm) {
-            queries = rms_norm(&queries, q_norm, config.norm_epsilon)?;
-            keys = rms_norm(&keys, k_norm, config.norm_epsilon)?;
-        }
-        Ok(Projected { queries: rotate(&queries, angles)?, keys: rotate(&keys, angles)?, values })
+    fn parameters(&self) -> u64 {
+        [&self.qkv, &self.attn_output, &self.gate_up, &self.down]
+            .map(|linear| linear.weight().elem_count() as u64)
+            .iter()
+            .sum()
     }
 
-    /// What attention adds to the stream: `mixed` is `[rows, n_heads * d_head]`.
-    pub fn attention_output(&self, config: &ModelConfig, mixed: &Tensor) -> Result<Tensor> {
-        post_norm(self.attn_output.apply(mixed)?, &self.post_attn_norm, config.norm_epsilon)
+    /// Queries, keys and values of the normed stream, `[rows, d_queries + 2 * d_keys]`; not yet normed or rotated.
+    fn project(&self, model: &DenseWeights, stream: &Tensor) -> Result<Tensor> {
+        self.qkv.apply(&model.ops.rms_norm(stream, &self.attn_norm, model.config.norm_epsilon)?)
+    }
+
+    /// What attention reads of rows of the stream `[rows, d_model]`.
+    pub fn heads(&self, model: &DenseWeights, stream: &Tensor, angles: &Angles) -> Result<Heads> {
+        self.heads_of(model, &self.project(model, stream)?, angles)
+    }
+
+    fn heads_of(&self, model: &DenseWeights, projected: &Tensor, angles: &Angles) -> Result<Heads> {
+        let config = &model.config;
+        let rows = projected.dim(0)?;
+        let (d_queries, d_keys) = (config.d_queries(), config.d_keys());
+        let part = |from, len: usize| {
+            projected.narrow(1, from, len)?.reshape((rows, len / config.d_head, config.d_head))
+        };
+        let mut queries = part(0, d_queries)?;
+        let mut keys = part(d_queries, d_keys)?;
+        let values = part(d_queries + d_keys, d_keys)?;
+        if let (Some(q_norm), Some(k_norm)) = (&self.q_norm, &self.k_norm) {
+            queries = model.ops.rms_norm(&queries, q_norm, config.norm_epsilon)?;
+            keys = model.ops.rms_norm(&keys, k_norm, config.norm_epsilon)?;
+        }
+        Ok(Heads { queries: rotate(&queries, angles)?, keys: rotate(&keys, angles)?, values })
+    }
+
+    /// Causal attention inside each of `b` sequences of `t` rows, of the stream `[b * t, d_model]`:
+    /// `[b * t, d_queries]`. A row of padding is seen by padding only, since it comes after all others.
+    pub fn causal_attention(
+        &self,
+        model: &DenseWeights,
+        block: BlockConfig,
+        stream: &Tensor,
+        angles: &Angles,
+        (b, t): (usize, usize),
+    ) -> Result<Tensor> {
+        let config = &model.config;
+        let projected = self.project(model, stream)?;
+        if let Ops::Fused(cpu) = &model.ops {
+            let norms = self.q_norm.as_ref().zip(self.k_norm.as_ref());
+            let (cos, sin) = (&angles.cos, &angles.sin);
+            return FusedAttention { cpu, config, t, window: block.window, norms, cos, sin }
+                .apply(&projected);
+        }
+        let rows = self.heads_of(model, &projected, angles)?;
+        let sequences = |rows: &Tensor, heads: usize| rows.reshape((b, t, heads, config.d_head));
+        let positions: Vec<u32> = (0..t as u32).collect();
+        let mask = mask(&positions, t, block.window, stream.device())?.to_dtype(stream.dtype())?;
+        let keys = sequences(&rows.keys, config.n_kv_heads)?;
+        let values = sequences(&rows.values, config.n_kv_heads)?;
+        attention(config, &sequences(&rows.queries, config.n_heads)?, &keys, &values, &mask)?
+            .reshape((b * t, config.d_queries()))
+    }
+
+    /// The output projection, `[d_model, d_queries]`.
+    pub fn attn_output_weight(&self) -> &Tensor {
+        self.attn_output.weight()
+    }
+
+    /// What attention adds to the stream: `mixed` is `[rows, d_queries]`.
+    pub fn attention_output(&self, model: &DenseWeights, mixed: &Tensor) -> Result<Tensor> {
+        post_norm(model, self.attn_output.apply(mixed)?, &self.post_attn_norm)
     }
 
     /// What the MLP adds to the stream, `[rows, d_model]`.
-    pub fn mlp(&self, config: &ModelConfig, stream: &Tensor) -> Result<Tensor> {
-        let normed = rms_norm(stream, &self.ffn_norm, config.norm_epsilon)?;
-        let gate = self.gate.apply(&normed)?;
-        let gate = match config.gating {
-            Gating::Silu => gate.silu()?,
-            Gating::GeluTanh => gate.gelu()?,
-        };
-        let added = self.down.apply(&gate.mul(&self.up.apply(&normed)?)?)?;
-        post_norm(added, &self.post_ffn_norm, config.norm_epsilon)
+    pub fn mlp(&self, model: &DenseWeights, stream: &Tensor) -> Result<Tensor> {
+        let normed = model.ops.rms_norm(stream, &self.ffn_norm, model.config.norm_epsilon)?;
+        let gated = model.ops.gate(model.config.gating, &self.gate_up.apply(&normed)?)?;
+        post_norm(model, self.down.apply(&gated)?, &self.post_ffn_norm)
     }
 }
 
-/// `x / sqrt(mean(x^2) + epsilon) * weight` over the last dimension.
-pub fn rms_norm(x: &Tensor, weight: &Tensor, epsilon: f32) -> Result<Tensor> {
-    let scale = (x.sqr()?.mean_keepdim(D::Minus1)? + f64::from(epsilon))?.sqrt()?.recip()?;
-    x.broadcast_mul(&scale)?.broadcast_mul(weight)
-}
-
-fn post_norm(added: Tensor, weight: &Option<Tensor>, epsilon: f32) -> Result<Tensor> {
+fn post_norm(model: &DenseWeights, added: Tensor, weight: &Option<Tensor>) -> Result<Tensor> {
     match weight {
-        Some(weight) => rms_norm(&added, weight, epsilon),
+        Some(weight) => model.ops.rms_norm(&added, weight, model.config.norm_epsilon),
         None => Ok(added),
     }
 }
@@ -177,10 +230,10 @@ impl Loader<'_> {
         config: &ModelConfig,
         name: &str,
         n: usize,
-    ) -> std::result::Result<FrozenLinear, ModelError> {
+    ) -> std::result::Result<Vec<f32>, ModelError> {
         let (d, d_head) = (config.d_model, config.d_head);
         let values = self.tensors.dequantized(name, &[n, d])?;
-        let values = match config.rotary_pairs {
+        Ok(match config.rotary_pairs {
             RotaryPairs::HalfSplit => values,
             RotaryPairs::Interleaved => {
                 let source = |row: usize| {
@@ -189,8 +242,7 @@ impl Loader<'_> {
                 };
                 (0..n).flat_map(|row| &values[source(row) * d..][..d]).copied().collect()
             }
-        };
-        Ok(FrozenLinear::new(self.to_device(values, &[n, d])?))
+        })
     }
 
     fn block(&mut self, config: &ModelConfig, l: usize) -> std::result::Result<DenseBlock, ModelError> {
@@ -205,28 +257,26 @@ impl Loader<'_> {
         let k_norm = optional(config.qk_norms, "attn_k_norm", config.d_head)?;
         let post_attn_norm = optional(config.post_norms, "post_attention_norm", d)?;
         let post_ffn_norm = optional(config.post_norms, "post_ffw_norm", d)?;
-        let q = self.rotated(config, &name("attn_q"), queries)?;
-        let k = self.rotated(config, &name("attn_k"), keys)?;
-        let mut linear =
-            |part: &str, n: usize, k: usize| self.tensor(&name(part), &[n, k]).map(FrozenLinear::new);
-        let v = linear("attn_v", keys, d)?;
-        let attn_output = linear("attn_output", d, queries)?;
-        let (gate, up, down) =
-            (linear("ffn_gate", ff, d)?, linear("ffn_up", ff, d)?, linear("ffn_down", d, ff)?);
+        let mut qkv = self.rotated(config, &name("attn_q"), queries)?;
+        qkv.extend(self.rotated(config, &name("attn_k"), keys)?);
+        qkv.extend(self.tensors.dequantized(&name("attn_v"), &[keys, d])?);
+        let qkv = FrozenLinear::new(self.to_device(qkv, &[queries + 2 * keys, d])?);
+        let mut gate_up = self.tensors.dequantized(&name("ffn_gate"), &[ff, d])?;
+        gate_up.extend(self.tensors.dequantized(&name("ffn_up"), &[ff, d])?);
+        let gate_up = FrozenLinear::new(self.to_device(gate_up, &[2 * ff, d])?);
+        let attn_output = FrozenLinear::new(self.tensor(&name("attn_output"), &[d, queries])?);
+        let down = FrozenLinear::new(self.tensor(&name("ffn_down"), &[d, ff])?);
         let attn_norm = self.tensor(&name("attn_norm"), &[d])?;
         let ffn_norm = self.tensor(&name("ffn_norm"), &[d])?;
         Ok(DenseBlock {
             attn_norm,
-            q,
-            k,
-            v,
+            qkv,
             q_norm,
             k_norm,
             attn_output,
             post_attn_norm,
             ffn_norm,
-            gate,
-            up,
+            gate_up,
             down,
             post_ffn_norm,
         })

@@ -1,4 +1,5 @@
-//! Our own routes: personas, users, soft prompts, scores, vectors, jobs and more. Unknown fields are refused here.
+//! Our own routes: personas, users, soft prompts, scores, vectors, traits, jobs, tokenizer, health, metrics. Unknown fields
+//! are refused here.
 
 mod activations;
 mod jobs;

@@ -143,10 +143,7 @@ fn read_spec(mut fields: Fields) -> Result<PersonaSpec, ApiError> {
     fields.finish(&FIELDS)?;
     spec.check()?;
     if let Some(id) = &spec.user {
-        UserId::parse(id, "user").map_err(|error| ApiError {
-            param: Some("user".into()),
-            ..ApiError::new(ErrorCode::InvalidValue, error.to_string())
-        })?;
+        UserId::parse(id, "user")?;
     }
     Ok(spec)
 }

@@ -14,6 +14,7 @@ mod names;
 mod options;
 mod prepare;
 mod resolve;
+mod sampling;
 
 pub use answer::{UNPROBED, demeanor, finite, persona_headers};
 pub use chat::{ChatRequest, template_options};
@@ -23,9 +24,10 @@ pub use embeddings::embeddings;
 pub use messages::{last_user_text, put_system, read as read_messages};
 pub use models::{model, models};
 pub use names::Named;
-pub use options::{read_defaults, token_ids};
+pub use options::token_ids;
 pub use prepare::{PromptSize, blocking, check_room, encode_chat, encode_text, template_digest};
 pub use resolve::{digest_checked, digest_now, resolve};
+pub use sampling::read_defaults;
 
 use super::Context;
 use super::body::read_object;

@@ -116,13 +116,12 @@ async fn look_up(
     let (soft_prompt, user) = (spec.soft_prompt.clone(), spec.user.clone());
     let work = move || {
         let query = query.as_deref();
-        let mut softs = Softs {
-            persona: persona_offer(&users, "persona", soft_prompt, user, query)?,
-            ..Softs::default()
-        };
+        let own = persona_offer(&users, "persona", soft_prompt, user, query);
         if is_off {
-            return Ok(softs);
+            // It is part of the persona's digest all the same, where it can be found.
+            return Ok(Softs { persona: own.unwrap_or_default(), ..Softs::default() });
         }
+        let mut softs = Softs { persona: own?, ..Softs::default() };
         softs.warnings.extend(softs.persona.missing.clone());
         if let SoftChoice::Named(name) = choice {
             softs.request.push(named_offer(&users, "soft_prompt", name)?);
@@ -158,7 +157,7 @@ fn persona_offer(
 }
 
 fn named_offer(users: &Users, carrier: &'static str, name: String) -> Result<Offer, ApiError> {
-    match users.named(&name).map_err(ApiError::internal)? {
+    match users.named(&name)? {
         Some(found) => {
             let rows =
                 OfferedRows { rows: found.rows, label: found.label, owner: Digest::default(), effect: true };

@@ -1,5 +1,6 @@
 //! Pulls from a hub on loopback and from a package registry played by a shell script.
 
+mod encoder;
 mod mock_hub;
 
 use super::*;

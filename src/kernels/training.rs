@@ -1,0 +1,355 @@
+//! What training runs between products: gradients of norms and gates, attention over whole short sequences and back.
+
+use super::Cpu;
+use super::elementwise::{dot_lanes, for_row_ranges, padded};
+use super::isa::Kernel;
+use super::math::exp;
+use super::pool::Disjoint;
+use super::simd::{LANES, Simd};
+
+/// The activation of a gated MLP; both have the form x * sigmoid(z(x)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// z = x.
+    Silu,
+    /// The tanh form of GELU: z = 2 sqrt(2/pi) (x + 0.044715 x^3).
+    GeluTanh,
+}
+
+/// Sizes of [`causal_attention`] over sequences of `t` rows.
+#[derive(Clone, Copy, Debug)]
+pub struct CausalShape {
+    pub t: usize,
+    pub n_heads: usize,
+    pub n_kv_heads: usize,
+    pub d_head: usize,
+    /// Multiplies query-key products.
+    pub scale: f32,
+    /// Keys a row sees, itself included; `None`: all before it.
+    pub window: Option<u32>,
+}
+
+/// Gradient of [`super::rms_norm`] with respect to `x`: with r = 1 / sqrt(mean(x^2) + eps) and g = grad * weight,
+/// out = r g - x r^3 / d * sum(g x). All are `[rows, d]`, `weight` is `[d]`.
+#[allow(clippy::too_many_arguments)]
+pub fn rms_norm_backward(
+    cpu: &Cpu,
+    x: &[f32],
+    grad: &[f32],
+    rows: usize,
+    d: usize,
+    weight: &[f32],
+    eps: f32,
+    out: &mut [f32],
+) {
+    assert!(x.len() == rows * d && grad.len() == x.len() && out.len() == x.len() && weight.len() == d);
+    let out = Disjoint::new(out);
+    for_row_ranges(cpu, rows, d, |from, len| {
+        // SAFETY: tasks have rows of their own.
+        let out = unsafe { out.part(from * d, len * d) };
+        let (x, grad) = (&x[from * d..][..len * d], &grad[from * d..][..len * d]);
+        cpu.isa.run(NormBackward { x, grad, weight, eps, out });
+    });
+}
+
+struct NormBackward<'a> {
+    x: &'a [f32],
+    grad: &'a [f32],
+    weight: &'a [f32],
+    eps: f32,
+    out: &'a mut [f32],
+}
+
+impl Kernel for NormBackward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let d = self.weight.len();
+        let rows = self.x.chunks_exact(d).zip(self.grad.chunks_exact(d));
+        for ((x, grad), out) in rows.zip(self.out.chunks_exact_mut(d)) {
+            for ((out, grad), weight) in out.iter_mut().zip(grad).zip(self.weight) {
+                *out = grad * weight;
+            }
+            let inverse = 1.0 / (dot_lanes(s, x, x) / d as f32 + self.eps).sqrt();
+            let back = inverse * inverse * inverse * dot_lanes(s, out, x) / d as f32;
+            for (out, x) in out.iter_mut().zip(x) {
+                *out = *out * inverse - x * back;
+            }
+        }
+    }
+}
+
+/// out = activation(gate) * up, where a row of `both`, `[rows, 2 n]`, holds gate and up side by side; `out` is `[rows, n]`.
+pub fn gate(cpu: &Cpu, kind: Gate, both: &[f32], n: usize, out: &mut [f32]) {
+    let rows = out.len() / n;
+    assert!(out.len() == rows * n && both.len() == 2 * out.len(), "gate of [{rows}, 2 * {n}]");
+    let out = Disjoint::new(out);
+    for_row_ranges(cpu, rows, 2 * n, |from, len| {
+        // SAFETY: tasks have rows of their own.
+        let out = unsafe { out.part(from * n, len * n) };
+        cpu.isa.run(GateRows { kind, both: &both[2 * from * n..][..2 * len * n], n, grad: None, out });
+    });
+}
+
+/// Gradient of [`gate`] with respect to `both`: `grad` is `[rows, n]`, `out` `[rows, 2 n]`.
+pub fn gate_backward(cpu: &Cpu, kind: Gate, both: &[f32], grad: &[f32], n: usize, out: &mut [f32]) {
+    let rows = grad.len() / n;
+    assert!(grad.len() == rows * n && both.len() == 2 * grad.len() && out.len() == both.len());
+    let out = Disjoint::new(out);
+    for_row_ranges(cpu, rows, 2 * n, |from, len| {
+        // SAFETY: tasks have rows of their own.
+        let out = unsafe { out.part(2 * from * n, 2 * len * n) };
+        let (both, grad) = (&both[2 * from * n..][..2 * len * n], &grad[from * n..][..len * n]);
+        cpu.isa.run(GateRows { kind, both, n, grad: Some(grad), out });
+    });
+}
+
+/// [`gate`] where `grad` is absent, [`gate_backward`] where it is there.
+struct GateRows<'a> {
+    kind: Gate,
+    both: &'a [f32],
+    n: usize,
+    grad: Option<&'a [f32]>,
+    out: &'a mut [f32],
+}
+
+impl Kernel for GateRows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let n = self.n;
+        for (row, both) in self.both.chunks_exact(2 * n).enumerate() {
+            let (gates, ups) = both.split_at(n);
+            for at in (0..n).step_by(LANES) {
+                let len = LANES.min(n - at);
+                let (x, up) = (lanes(s, &gates[at..][..len]), lanes(s, &ups[at..][..len]));
+                let (y, slope) = self.kind.value_and_slope(s, x);
+                match self.grad {
+                    None => put(s, s.mul(y, up), &mut self.out[row * n + at..][..len]),
+                    Some(grad) => {
+                        let grad = lanes(s, &grad[row * n + at..][..len]);
+                        let out = &mut self.out[2 * row * n..][..2 * n];
+                        put(s, s.mul(s.mul(grad, up), slope), &mut out[at..][..len]);
+                        put(s, s.mul(grad, y), &mut out[n + at..][..len]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Gate {
+    /// y = x sigmoid(z) and y' = sigmoid(z) + x sigmoid(z) (1 - sigmoid(z)) z'.
+    #[inline(always)]
+    fn value_and_slope<S: Simd>(self, s: S, x: S::F) -> (S::F, S::F) {
+        let one = s.splat(1.0);
+        let (z, z_slope) = match self {
+            Gate::Silu => (x, one),
+            Gate::GeluTanh => {
+                let (square, twice) = (s.mul(x, x), s.splat(2.0 * 0.797_884_6));
+                let z = s.mul(twice, s.fma(s.mul(s.splat(0.044_715), square), x, x));
+                (z, s.mul(twice, s.fma(s.splat(3.0 * 0.044_715), square, one)))
+            }
+        };
+        let sigmoid = s.div(one, s.add(one, exp(s, s.sub(s.zero(), z))));
+        let y = s.mul(x, sigmoid);
+        (y, s.fma(s.mul(y, s.sub(one, sigmoid)), z_slope, sigmoid))
+    }
+}
+
+/// Up to 16 values, then zeros.
+#[inline(always)]
+fn lanes<S: Simd>(s: S, values: &[f32]) -> S::F {
+    // SAFETY: an array of 16 values.
+    unsafe { s.load(padded(values).as_ptr()) }
+}
+
+/// The first lanes.
+#[inline(always)]
+fn put<S: Simd>(s: S, value: S::F, out: &mut [f32]) {
+    let mut values = [0.0; LANES];
+    // SAFETY: an array of 16 values.
+    unsafe { s.store(values.as_mut_ptr(), value) }
+    out.copy_from_slice(&values[..out.len()]);
+}
+
+/// Causal attention inside each sequence of `t` rows: `q` is `[b * t, n_heads * d_head]`, `k` and `v` are
+/// `[b * t, n_kv_heads * d_head]`; `out` is as `q`.
+pub fn causal_attention(cpu: &Cpu, shape: &CausalShape, q: &[f32], k: &[f32], v: &[f32], out: &mut [f32]) {
+    let sequences = shape.sequences(q, k, v);
+    assert_eq!(out.len(), q.len());
+    let out = Disjoint::new(out);
+    cpu.pool.run(sequences * shape.n_kv_heads, &|task| {
+        cpu.isa.run(Forward { head: Head::new(shape, task, q, k, v), out: &out });
+    });
+}
+
+/// Gradients of [`causal_attention`] with respect to `q`, `k` and `v`, added to what stands in `dq`, `dk` and `dv`.
+#[allow(clippy::too_many_arguments)]
+pub fn causal_attention_backward(
+    cpu: &Cpu,
+    shape: &CausalShape,
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    grad: &[f32],
+    [dq, dk, dv]: [&mut [f32]; 3],
+) {
+    let sequences = shape.sequences(q, k, v);
+    assert!(grad.len() == q.len() && dq.len() == q.len() && dk.len() == k.len() && dv.len() == v.len());
+    let (dq, dk, dv) = (Disjoint::new(dq), Disjoint::new(dk), Disjoint::new(dv));
+    cpu.pool.run(sequences * shape.n_kv_heads, &|task| {
+        let head = Head::new(shape, task, q, k, v);
+        cpu.isa.run(Backward { head, grad, dq: &dq, dk: &dk, dv: &dv });
+    });
+}
+
+impl CausalShape {
+    fn sequences(&self, q: &[f32], k: &[f32], v: &[f32]) -> usize {
+        let rows = q.len() / (self.n_heads * self.d_head);
+        assert!(self.t > 0 && rows.is_multiple_of(self.t), "{rows} rows in sequences of {}", self.t);
+        assert!(q.len() == rows * self.n_heads * self.d_head && self.n_heads.is_multiple_of(self.n_kv_heads));
+        assert!(k.len() == rows * self.n_kv_heads * self.d_head && v.len() == k.len());
+        rows / self.t
+    }
+}
+
+/// One key head of one sequence with the query heads that read it: what one task has.
+struct Head<'a> {
+    shape: &'a CausalShape,
+    /// First row of the sequence.
+    first: usize,
+    kv_head: usize,
+    q: &'a [f32],
+    k: &'a [f32],
+    v: &'a [f32],
+}
+
+impl<'a> Head<'a> {
+    fn new(shape: &'a CausalShape, task: usize, q: &'a [f32], k: &'a [f32], v: &'a [f32]) -> Head<'a> {
+        let (sequence, kv_head) = (task / shape.n_kv_heads, task % shape.n_kv_heads);
+        Head { shape, first: sequence * shape.t, kv_head, q, k, v }
+    }
+
+    /// Where query head `h` of row `i` begins.
+    #[inline(always)]
+    fn query(&self, i: usize, h: usize) -> usize {
+        ((self.first + i) * self.shape.n_heads + h) * self.shape.d_head
+    }
+
+    /// Where this key head of row `j` begins.
+    #[inline(always)]
+    fn key(&self, j: usize) -> usize {
+        ((self.first + j) * self.shape.n_kv_heads + self.kv_head) * self.shape.d_head
+    }
+
+    #[inline(always)]
+    fn query_heads(&self) -> std::ops::Range<usize> {
+        let group = self.shape.n_heads / self.shape.n_kv_heads;
+        self.kv_head * group..(self.kv_head + 1) * group
+    }
+
+    /// First key that row `i` sees.
+    #[inline(always)]
+    fn from(&self, i: usize) -> usize {
+        self.shape.window.map_or(0, |window| (i + 1).saturating_sub(window as usize))
+    }
+
+    /// Softmax of the scores of query `q` over the keys `from..=i`, into `weights`.
+    #[inline(always)]
+    fn weigh<S: Simd>(&self, s: S, i: usize, q: &[f32], weights: &mut Vec<f32>) {
+        let d = self.shape.d_head;
+        let scores =
+            (self.from(i)..=i).map(|j| self.shape.scale * dot_lanes(s, q, &self.k[self.key(j)..][..d]));
+        weights.clear();
+        weights.extend(scores);
+        let largest = weights.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        for part in weights.chunks_mut(LANES) {
+            let shifted = s.sub(lanes(s, part), s.splat(largest));
+            put(s, exp(s, shifted), part);
+        }
+        let inverse = 1.0 / weights.iter().sum::<f32>();
+        weights.iter_mut().for_each(|weight| *weight *= inverse);
+    }
+}
+
+/// y += a x.
+#[inline(always)]
+fn add_scaled(y: &mut [f32], a: f32, x: &[f32]) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y += a * x;
+    }
+}
+
+struct Forward<'a, 'b> {
+    head: Head<'a>,
+    out: &'b Disjoint<'b, f32>,
+}
+
+impl Kernel for Forward<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let head = &self.head;
+        let d = head.shape.d_head;
+        let mut weights = Vec::with_capacity(head.shape.t);
+        for h in head.query_heads() {
+            for i in 0..head.shape.t {
+                let at = head.query(i, h);
+                head.weigh(s, i, &head.q[at..][..d], &mut weights);
+                // SAFETY: tasks have query heads or sequences of their own.
+                let out = unsafe { self.out.part(at, d) };
+                out.fill(0.0);
+                for (weight, j) in weights.iter().zip(head.from(i)..) {
+                    add_scaled(out, *weight, &head.v[head.key(j)..][..d]);
+                }
+            }
+        }
+    }
+}
+
+struct Backward<'a, 'b> {
+    head: Head<'a>,
+    grad: &'a [f32],
+    dq: &'b Disjoint<'b, f32>,
+    dk: &'b Disjoint<'b, f32>,
+    dv: &'b Disjoint<'b, f32>,
+}
+
+impl Kernel for Backward<'_, '_> {
+    type Output = ();
+
+    /// With weights p and dp_j = grad . v_j: ds_j = scale p_j (dp_j - sum p dp), dq = sum ds_j k_j, dk_j += ds_j q,
+    /// dv_j += p_j grad.
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let head = &self.head;
+        let d = head.shape.d_head;
+        let mut weights = Vec::with_capacity(head.shape.t);
+        let mut slopes: Vec<f32> = Vec::with_capacity(head.shape.t);
+        for h in head.query_heads() {
+            for i in 0..head.shape.t {
+                let (at, from) = (head.query(i, h), head.from(i));
+                let (q, grad) = (&head.q[at..][..d], &self.grad[at..][..d]);
+                head.weigh(s, i, q, &mut weights);
+                slopes.clear();
+                slopes.extend((from..=i).map(|j| dot_lanes(s, grad, &head.v[head.key(j)..][..d])));
+                let mean: f32 = weights.iter().zip(&slopes).map(|(weight, slope)| weight * slope).sum();
+                // SAFETY: tasks have query heads or sequences of their own.
+                let dq = unsafe { self.dq.part(at, d) };
+                for ((weight, slope), j) in weights.iter().zip(&slopes).zip(from..) {
+                    let key = head.key(j);
+                    let slope = head.shape.scale * weight * (slope - mean);
+                    // SAFETY: tasks have key heads or sequences of their own.
+                    let (dk, dv) = unsafe { (self.dk.part(key, d), self.dv.part(key, d)) };
+                    add_scaled(dq, slope, &head.k[key..][..d]);
+                    add_scaled(dk, slope, q);
+                    add_scaled(dv, *weight, grad);
+                }
+            }
+        }
+    }
+}

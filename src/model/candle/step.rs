@@ -1,0 +1,374 @@
+//! The second backend of the engine: rows of a step on candle tensors, with a paged KV cache on the same device.
+
+use super::attention::{attention, mask};
+use super::weights::{Angles, DenseBlock, DenseWeights};
+use super::{ModelError, failed};
+use crate::config;
+use crate::kernels::Cpu;
+use crate::limits::PAGE_POSITIONS;
+use crate::model::ModelOptions;
+use crate::model::config::ModelConfig;
+use crate::model::capture::Captures;
+use crate::model::decoder::apply_edits;
+use crate::model::edits::{Change, Edit, Edits};
+use crate::model::heads::{HeadOutputs, Projection};
+use crate::model::rows::{Input, PageId, Rows, StepOutput, TokenId};
+use crate::weights::ModelFile;
+use candle_core::{DType, Device, Tensor};
+
+/// Dense weights with their KV pages.
+pub struct CandleModel {
+    weights: DenseWeights,
+    device: Device,
+    /// For work on the host: edits, the sampler.
+    cpu: Cpu,
+    /// One per block.
+    kv: Vec<KvTensors>,
+    pages: usize,
+    /// What went wrong between two steps; the next one says so.
+    failure: Option<candle_core::Error>,
+}
+
+/// Keys and values of one block, `[pages * PAGE_POSITIONS, n_kv_heads * d_head]` each.
+struct KvTensors {
+    keys: Tensor,
+    values: Tensor,
+}
+
+/// What the rows of one slot share in a step.
+struct SlotPlan {
+    /// Where the slot's rows stand in the step.
+    rows: Vec<u32>,
+    /// The slot's pages as far as its last row, as an index.
+    pages: Tensor,
+    /// Keys that its last row may see.
+    keys: usize,
+    /// Runs of rows that stand in one piece in the cache: first row, first place, rows.
+    runs: Vec<(usize, usize, usize)>,
+    /// `[rows, keys]`, one for each distinct window of the blocks, in the order of [`windows`].
+    masks: Vec<Tensor>,
+}
+
+impl CandleModel {
+    /// Dequantises the weights to f32 on the device.
+    pub fn load(file: &ModelFile, options: &ModelOptions) -> Result<CandleModel, ModelError> {
+        let device = match options.device {
+            config::Device::Cpu => Device::Cpu,
+            config::Device::Cuda(index) => {
+                Device::new_cuda(index).map_err(failed("opening the CUDA device"))?
+            }
+        };
+        let weights = DenseWeights::load(file, &device, DType::F32, options.threads)?;
+        let config = &weights.config;
+        let pages = options.pages.max(2);
+        let zeros = || Tensor::zeros((pages * PAGE_POSITIONS, config.d_keys()), DType::F32, &device);
+        let kv = (0..config.n_blocks)
+            .map(|_| Ok(KvTensors { keys: zeros()?, values: zeros()? }))
+            .collect::<candle_core::Result<_>>()
+            .map_err(failed("memory for keys and values"))?;
+        let cpu = Cpu::new(options.isa, options.threads);
+        Ok(CandleModel { weights, device, cpu, kv, pages, failure: None })
+    }
+
+    pub fn config(&self) -> &ModelConfig {
+        &self.weights.config
+    }
+
+    pub fn cpu(&self) -> &Cpu {
+        &self.cpu
+    }
+
+    pub fn pages(&self) -> usize {
+        self.pages
+    }
+
+    pub fn reset_page(&mut self, page: PageId) {
+        self.copy_page(page, page, 0);
+    }
+
+    /// Whether nothing stands in a page; no where the device cannot say.
+    pub fn page_is_zero(&self, page: PageId) -> bool {
+        let is_zero = |cache: &Tensor| -> candle_core::Result<bool> {
+            let values = host(&cache.narrow(0, page as usize * PAGE_POSITIONS, PAGE_POSITIONS)?)?;
+            Ok(values.iter().all(|value| value.to_bits() == 0))
+        };
+        self.kv
+            .iter()
+            .all(|layer| is_zero(&layer.keys).unwrap_or(false) && is_zero(&layer.values).unwrap_or(false))
+    }
+
+    /// Gives page `to` the first `positions` positions of page `from`; the others become zeros.
+    pub fn copy_page(&mut self, from: PageId, to: PageId, positions: usize) {
+        let copied = |cache: &Tensor| -> candle_core::Result<()> {
+            let zeros = (PAGE_POSITIONS - positions, self.config().d_keys());
+            let page = match positions {
+                0 => Tensor::zeros(zeros, DType::F32, &self.device)?,
+                _ => {
+                    let kept = cache.narrow(0, from as usize * PAGE_POSITIONS, positions)?.copy()?;
+                    Tensor::cat(&[kept, Tensor::zeros(zeros, DType::F32, &self.device)?], 0)?
+                }
+            };
+            cache.slice_set(&page, 0, to as usize * PAGE_POSITIONS)
+        };
+        let result = self.kv.iter().try_for_each(|layer| {
+            copied(&layer.keys)?;
+            copied(&layer.values)
+        });
+        if let Err(error) = result {
+            self.failure = Some(error);
+        }
+    }
+
+    /// For directions of single heads: the projections on the host.
+    pub(in crate::model) fn head_outputs(&self) -> Result<HeadOutputs, ModelError> {
+        let width = self.config().d_queries();
+        let projection = |block: &DenseBlock| {
+            let values = host(block.attn_output_weight()).map_err(failed("reading an output projection"))?;
+            Ok(Projection::Dense(values, width))
+        };
+        let projections: Result<Vec<Projection>, ModelError> =
+            self.weights.blocks.iter().map(projection).collect();
+        Ok(HeadOutputs::new(self.config(), projections?))
+    }
+
+    /// The row with which a token enters the first block, `[d_model]`.
+    pub(in crate::model) fn token_row(&self, id: TokenId, out: &mut [f32]) -> Result<(), ModelError> {
+        let row = self.weights.embedding.narrow(0, id as usize, 1).and_then(|row| host(&row));
+        let row = row.map_err(failed("reading a row of the embedding table"))?;
+        out.copy_from_slice(&row);
+        out.iter_mut().for_each(|value| *value *= self.config().embedding_scale);
+        Ok(())
+    }
+
+    /// Number of weights.
+    pub fn parameters(&self) -> u64 {
+        self.weights.parameters()
+    }
+
+    /// See [`crate::model::Model::step`].
+    pub fn step(&mut self, rows: &Rows, out: &mut StepOutput) -> Result<(), ModelError> {
+        out.logits.clear();
+        out.captures.clear();
+        if let Some(error) = self.failure.take() {
+            return Err(failed("writing a page of keys and values")(error));
+        }
+        if rows.rows.is_empty() {
+            return Ok(());
+        }
+        let mut captures = Captures::new(rows, self.config());
+        out.logits = self.forward(rows, &mut captures).map_err(failed("forward pass"))?;
+        out.captures = captures.finish();
+        Ok(())
+    }
+
+    /// Logits of the rows that want them, `[n, vocab_size]`.
+    fn forward(&self, rows: &Rows, captures: &mut Captures) -> candle_core::Result<Vec<f32>> {
+        let config = self.config();
+        let windows = windows(config);
+        let plans = self.plans(rows, &windows)?;
+        let order: Vec<u32> = plans.iter().flat_map(|plan| plan.rows.iter().copied()).collect();
+        let positions: Vec<u32> = rows.rows.iter().map(|row| row.position).collect();
+        let angles = self.weights.angles(&positions)?;
+        let capturing = rows.rows.iter().any(|row| row.wants.capture);
+        let mut stream = self.embed(rows)?;
+        for (l, block) in config.blocks.iter().enumerate() {
+            let window = windows.iter().position(|window| *window == block.window).unwrap_or(0);
+            let mixed = self.attention(l, &stream, &angles[block.rotary], &plans, window)?;
+            let mixed = in_order(&mixed, &order, &self.device)?;
+            if capturing {
+                captures.read_heads(l, &host(&mixed)?);
+            }
+            let added = self.weights.blocks[l].attention_output(&self.weights, &mixed)?;
+            let added = self.edited(rows, added, |edits| &edits.blocks[l].attn)?;
+            stream = (stream + added)?;
+            stream = (&stream + self.weights.blocks[l].mlp(&self.weights, &stream)?)?;
+            stream = self.edited(rows, stream, |edits| &edits.blocks[l].resid)?;
+            if capturing {
+                captures.read_resid(l, &host(&stream)?);
+            }
+        }
+        self.head(rows, &stream)
+    }
+
+    /// Token embeddings (scaled where the family does) and soft rows (as they are), `[rows, d_model]`.
+    fn embed(&self, rows: &Rows) -> candle_core::Result<Tensor> {
+        let config = self.config();
+        let (n, d) = (rows.rows.len(), config.d_model);
+        let ids: Vec<TokenId> = (rows.rows.iter())
+            .map(|row| match row.input {
+                Input::Token(id) => id,
+                Input::Soft(_) => 0,
+            })
+            .collect();
+        let index = Tensor::from_vec(ids, n, &self.device)?;
+        let tokens = (self.weights.embedding.index_select(&index, 0)? * f64::from(config.embedding_scale))?;
+        if rows.rows.iter().all(|row| matches!(row.input, Input::Token(_))) {
+            return Ok(tokens);
+        }
+        let mut keep = vec![1f32; n];
+        let mut soft = vec![0f32; n * d];
+        for (i, row) in rows.rows.iter().enumerate() {
+            if let Input::Soft(j) = row.input {
+                keep[i] = 0.0;
+                soft[i * d..][..d].copy_from_slice(rows.slots[row.slot as usize].soft.row(j as usize));
+            }
+        }
+        let keep = Tensor::from_vec(keep, (n, 1), &self.device)?;
+        tokens.broadcast_mul(&keep)? + Tensor::from_vec(soft, (n, d), &self.device)?
+    }
+
+    /// Writes keys and values of all rows to their pages, then attends slot by slot: `[rows, d_queries]`, slots one after
+    /// the other.
+    fn attention(
+        &self,
+        l: usize,
+        stream: &Tensor,
+        angles: &Angles,
+        plans: &[SlotPlan],
+        window: usize,
+    ) -> candle_core::Result<Tensor> {
+        let config = self.config();
+        let (n, d_keys) = (stream.dim(0)?, config.d_keys());
+        let projected = self.weights.blocks[l].heads(&self.weights, stream, angles)?;
+        let (keys, values) = (projected.keys.reshape((n, d_keys))?, projected.values.reshape((n, d_keys))?);
+        let kv = &self.kv[l];
+        let mut mixed = Vec::with_capacity(plans.len());
+        for plan in plans {
+            let (keys, values) =
+                (pick(&keys, &plan.rows, &self.device)?, pick(&values, &plan.rows, &self.device)?);
+            for (first, place, len) in &plan.runs {
+                kv.keys.slice_set(&keys.narrow(0, *first, *len)?.contiguous()?, 0, *place)?;
+                kv.values.slice_set(&values.narrow(0, *first, *len)?.contiguous()?, 0, *place)?;
+            }
+            let queries = pick(&projected.queries, &plan.rows, &self.device)?.unsqueeze(0)?;
+            let (keys, values) = (self.read(&kv.keys, plan)?, self.read(&kv.values, plan)?);
+            let rows = attention(config, &queries, &keys, &values, &plan.masks[window])?;
+            mixed.push(rows.squeeze(0)?);
+        }
+        Tensor::cat(&mixed, 0)
+    }
+
+    /// The slot's keys or values, `[1, keys, n_kv_heads, d_head]`.
+    fn read(&self, cache: &Tensor, plan: &SlotPlan) -> candle_core::Result<Tensor> {
+        let config = self.config();
+        let pages = cache.reshape((self.pages, PAGE_POSITIONS * config.d_keys()))?;
+        let rows = plan.pages.elem_count() * PAGE_POSITIONS;
+        pages
+            .index_select(&plan.pages, 0)?
+            .reshape((1, rows, config.n_kv_heads, config.d_head))?
+            .narrow(1, 0, plan.keys)
+    }
+
+    /// Applies the edits of one place, by the same rule on the host as the CPU backend. Rows go there and back only where
+    /// a projection must read them.
+    fn edited(
+        &self,
+        rows: &Rows,
+        values: Tensor,
+        list: impl for<'e> Fn(&'e Edits) -> &'e [Edit],
+    ) -> candle_core::Result<Tensor> {
+        let d = self.config().d_model;
+        let in_force = || {
+            let slots = rows.rows.iter().map(|row| (row, rows.slots[row.slot as usize].edits));
+            slots
+                .filter(|(_, edits)| !edits.is_empty())
+                .flat_map(|(row, edits)| list(edits).iter().filter(move |edit| edit.rows.applies(row.phase)))
+        };
+        if in_force().next().is_none() {
+            return Ok(values);
+        }
+        let shape = (rows.rows.len(), d);
+        if in_force().any(|edit| matches!(edit.change, Change::Project { .. })) {
+            let mut on_host = host(&values)?;
+            apply_edits(&self.cpu, rows, d, &mut on_host, list);
+            return Tensor::from_vec(on_host, shape, &self.device);
+        }
+        let mut change = vec![0.0; rows.rows.len() * d];
+        apply_edits(&self.cpu, rows, d, &mut change, list);
+        values + Tensor::from_vec(change, shape, &self.device)?
+    }
+
+    fn head(&self, rows: &Rows, stream: &Tensor) -> candle_core::Result<Vec<f32>> {
+        let wanted: Vec<u32> =
+            (0..).zip(rows.rows).filter(|(_, row)| row.wants.logits).map(|(i, _)| i).collect();
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let chosen = pick(stream, &wanted, &self.device)?;
+        let epsilon = self.config().norm_epsilon;
+        let normed = self.weights.ops.rms_norm(&chosen, &self.weights.output_norm, epsilon)?;
+        host(&self.weights.head.apply(&normed)?)
+    }
+
+    fn plans(&self, rows: &Rows, windows: &[Option<u32>]) -> candle_core::Result<Vec<SlotPlan>> {
+        (rows.slots.iter().enumerate())
+            .map(|(slot, shared)| {
+                let own: Vec<u32> = (0..)
+                    .zip(rows.rows)
+                    .filter(|(_, row)| row.slot as usize == slot)
+                    .map(|(i, _)| i)
+                    .collect();
+                (own, shared)
+            })
+            .filter(|(own, _)| !own.is_empty())
+            .map(|(own, shared)| self.plan(rows, own, shared.pages, windows))
+            .collect()
+    }
+
+    fn plan(
+        &self,
+        rows: &Rows,
+        own: Vec<u32>,
+        pages: &[PageId],
+        windows: &[Option<u32>],
+    ) -> candle_core::Result<SlotPlan> {
+        let positions: Vec<u32> = own.iter().map(|row| rows.rows[*row as usize].position).collect();
+        let keys = positions.iter().map(|position| *position as usize + 1).max().unwrap_or(0);
+        let mut runs: Vec<(usize, usize, usize)> = Vec::new();
+        for (i, position) in positions.iter().map(|position| *position as usize).enumerate() {
+            let place =
+                pages[position / PAGE_POSITIONS] as usize * PAGE_POSITIONS + position % PAGE_POSITIONS;
+            match runs.last_mut() {
+                Some((_, first, len)) if *first + *len == place => *len += 1,
+                _ => runs.push((i, place, 1)),
+            }
+        }
+        let masks = windows.iter().map(|window| mask(&positions, keys, *window, &self.device));
+        let masks = masks.collect::<candle_core::Result<_>>()?;
+        let pages = Tensor::new(&pages[..keys.div_ceil(PAGE_POSITIONS)], &self.device)?;
+        Ok(SlotPlan { rows: own, pages, keys, runs, masks })
+    }
+}
+
+/// The distinct windows of a model's blocks, in order of appearance.
+fn windows(config: &ModelConfig) -> Vec<Option<u32>> {
+    let mut windows = Vec::new();
+    for block in &config.blocks {
+        if !windows.contains(&block.window) {
+            windows.push(block.window);
+        }
+    }
+    windows
+}
+
+/// Rows of a tensor by index; without a copy where they stand side by side.
+fn pick(rows: &Tensor, index: &[u32], device: &Device) -> candle_core::Result<Tensor> {
+    match index.first() {
+        Some(first) if index.iter().copied().eq(*first..*first + index.len() as u32) => {
+            rows.narrow(0, *first as usize, index.len())
+        }
+        _ => rows.index_select(&Tensor::new(index, device)?, 0),
+    }
+}
+
+/// Puts row i of `rows` to place `order[i]`.
+fn in_order(rows: &Tensor, order: &[u32], device: &Device) -> candle_core::Result<Tensor> {
+    let mut from = vec![0; order.len()];
+    (0..).zip(order).for_each(|(i, place)| from[*place as usize] = i);
+    pick(rows, &from, device)
+}
+
+/// All values, row-major.
+fn host(values: &Tensor) -> candle_core::Result<Vec<f32>> {
+    values.flatten_all()?.to_vec1()
+}
