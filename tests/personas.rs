@@ -384,6 +384,32 @@ fn the_digest_follows_every_part_and_nothing_else() {
     };
     assert_eq!(of(json!({"temperature": 1.5, "seed": 3, "stop": ["y"], "cache_salt": "s"})), first_print);
     assert_ne!(of(json!({"steering": plan(0.1)})), first_print);
+    // The condition digest covers sampling, ends and salt too.
+    let condition = |more: Value| {
+        let mut body = chat(json!({"persona": "digest", "max_tokens": 1, "seed": 1}));
+        body.as_object_mut().expect("an object").extend(more.as_object().expect("fields").clone());
+        server.post(CHAT, &body).ok()["demeanor"]["condition"].clone()
+    };
+    let mut seen = vec![condition(json!({}))];
+    assert_eq!(
+        condition(json!({"cache_prompt": false, "messages": [{"role": "user", "content": "x"}]})),
+        seen[0]
+    );
+    for more in [
+        json!({"temperature": 0.1}),
+        json!({"seed": 2}),
+        json!({"logit_bias": {"5": 1}}),
+        json!({"stop": ["y"]}),
+        json!({"max_tokens": 2}),
+        json!({"cache_salt": "s"}),
+        json!({"steering": plan(0.1)}),
+        json!({"add_generation_prompt": false}),
+        json!({"persona": null}),
+    ] {
+        let condition = condition(more.clone());
+        assert!(!seen.contains(&condition), "{more}");
+        seen.push(condition);
+    }
     // A vector made again under its name changes the persona without a new version of it.
     let version = server.get("/v1/personas/digest").ok()["version"].clone();
     upload(server, "swap", 1.5);
@@ -418,7 +444,7 @@ fn a_restart_keeps_every_byte() {
     create(&first, body);
     let persona = first.get("/v1/personas/ada").ok();
     let before = ask(&first);
-    drop(first);
+    users::drop_and_wait(first);
     let second = start(&settings);
     assert_eq!(second.get("/v1/personas/ada").ok(), persona);
     assert_eq!(ask(&second), before);

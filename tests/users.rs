@@ -539,7 +539,7 @@ fn a_restart_keeps_the_bytes_and_the_loose_ends() {
 }
 
 /// A data folder is free again when the server's threads have let go of it.
-fn drop_and_wait(server: Server) {
+pub fn drop_and_wait(server: Server) {
     let folder = server.context().settings.data_dir.clone();
     drop(server);
     let begin = std::time::Instant::now();

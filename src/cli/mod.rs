@@ -6,6 +6,7 @@ mod eval;
 mod extract;
 mod ls;
 mod persona;
+mod persona_file;
 mod progress;
 mod pull;
 mod run;

@@ -90,10 +90,11 @@ pub async fn score(
             json!({"text": text, "token_ids": ids, "logprobs": logprobs, "sum": sum, "bytes": text.len()})
         })
         .collect();
+    let fingerprint = condition.fingerprint(&context.serving());
     let scored: usize = ids.iter().map(Vec::len).sum();
     let answer = json!({
         "object": "score",
-        "model": context.model,
+        "model": resolved.model_name(&context),
         "choices": list,
         "usage": {
             "prompt_tokens": usage.prompt_tokens,
@@ -101,7 +102,7 @@ pub async fn score(
             "total_tokens": usage.prompt_tokens as usize + scored,
             "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
         },
-        "demeanor": demeanor(&resolved, warnings, &condition.fingerprint(&context.serving()), None),
+        "demeanor": demeanor(&resolved, &condition, warnings, &fingerprint, None),
     });
     let mut headers = HeaderMap::new();
     persona_headers(resolved.persona_label().as_deref(), &mut headers);

@@ -25,7 +25,13 @@ pub struct Answer {
 }
 
 /// The `demeanor` object of an answer: what was applied.
-pub fn demeanor(resolved: &Resolved, warnings: Vec<String>, fingerprint: &str, seed: Option<u64>) -> Value {
+pub fn demeanor(
+    resolved: &Resolved,
+    condition: &Condition,
+    warnings: Vec<String>,
+    fingerprint: &str,
+    seed: Option<u64>,
+) -> Value {
     let persona = resolved.persona_label();
     json!({
         "probe": persona.as_ref().map(|_| UNPROBED),
@@ -38,6 +44,7 @@ pub fn demeanor(resolved: &Resolved, warnings: Vec<String>, fingerprint: &str, s
         "seed": seed,
         "warnings": warnings,
         "fingerprint": fingerprint,
+        "condition": condition.digest().short(16),
     })
 }
 
@@ -62,16 +69,8 @@ impl Answer {
         warnings: Vec<String>,
     ) -> Answer {
         let fingerprint = condition.fingerprint(&context.serving());
-        let named = &resolved.named;
-        let model = match (named.steering_from, named.steering.canonical(), &named.persona) {
-            (Some(SteeringFrom::Model), Value::String(expression), _) => {
-                format!("{}@({expression})", context.model)
-            }
-            (_, _, Some(persona)) => format!("{}@{}", context.model, persona.name),
-            _ => context.model.clone(),
-        };
         let count = warnings.len();
-        let demeanor = demeanor(resolved, warnings, &fingerprint, Some(condition.sampling.seed));
+        let demeanor = demeanor(resolved, condition, warnings, &fingerprint, Some(condition.sampling.seed));
         Answer {
             id: format!(
                 "{id_prefix}{:016x}{:08x}",
@@ -79,7 +78,7 @@ impl Answer {
                 crate::server::random_u64() as u32
             ),
             created: crate::server::unix_seconds(),
-            model,
+            model: resolved.model_name(context),
             fingerprint,
             demeanor,
             persona: resolved.persona_label(),

@@ -1,7 +1,7 @@
 //! From names to what they stand for: a persona's plan and the request's steering as edits, one soft prompt of all that
 //! is offered, the persona's digest. Steering adds up, a soft prompt is one or none.
 
-use super::names::{Named, SoftChoice};
+use super::names::{Named, SoftChoice, SteeringFrom};
 use super::prepare::plan;
 use crate::digest::Digest;
 use crate::engine::Sampling;
@@ -13,6 +13,7 @@ use crate::server::Context;
 use crate::server::error::{ApiError, ErrorCode};
 use crate::steering::Applied;
 use crate::users::{UserPrompt, Users};
+use serde_json::Value;
 
 /// What a request's names come to.
 pub struct Resolved {
@@ -43,6 +44,17 @@ impl Resolved {
     /// Positions that the soft prompt takes of the context.
     pub fn soft_rows(&self) -> usize {
         self.soft.as_ref().map_or(0, |soft| soft.rows.len())
+    }
+
+    /// What an answer calls its model: what the request's own model name would have to be.
+    pub fn model_name(&self, context: &Context) -> String {
+        match (self.named.steering_from, self.named.steering.canonical(), &self.named.persona) {
+            (Some(SteeringFrom::Model), Value::String(expression), _) => {
+                format!("{}@({expression})", context.model)
+            }
+            (_, _, Some(persona)) => format!("{}@{}", context.model, persona.name),
+            _ => context.model.clone(),
+        }
     }
 
     /// `ada@1`.

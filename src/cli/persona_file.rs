@@ -1,0 +1,128 @@
+//! A persona as a file: what an export holds, and how it comes back.
+
+use super::client::Client;
+use super::persona::{path, print, spec_of};
+use super::{CliError, Outcome};
+use crate::steering::{RequestRules, Source, SteeringRequest};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value, json};
+use std::path::Path;
+
+/// What an export says it is.
+const SCHEMA: &str = "demeanor.persona/1";
+
+/// Writes a persona, with the stored vectors of its plan if asked for.
+pub fn export(client: &Client, name: &str, out: Option<&Path>, with_vectors: bool) -> Outcome {
+    let persona = client.json("GET", &path(name), None, &[])?;
+    let mut file = json!({
+        "schema": SCHEMA, "name": name, "version": persona["version"], "digest": persona["digest"],
+        "model": persona["model"],
+    });
+    for (field, value) in spec_of(&persona) {
+        file[field] = value;
+    }
+    if with_vectors {
+        file["vectors"] = Value::Object(vectors(client, &persona["steering"])?);
+    }
+    let text = format!("{file:#}\n");
+    match out {
+        None => print!("{text}"),
+        Some(out) => std::fs::write(out, text)
+            .map_err(|error| CliError::failed(format!("cannot write `{}`: {error}", out.display())))?,
+    }
+    Ok(())
+}
+
+/// The stored vectors of a plan by name, as safetensors in base64. Poles of traits are left out.
+fn vectors(client: &Client, steering: &Value) -> Result<Map<String, Value>, CliError> {
+    let plan = SteeringRequest::from_json(steering, "steering", RequestRules::default())
+        .map_err(|error| CliError::failed(error.to_string()))?;
+    let traits = client.json("GET", "/v1/traits", None, &[])?;
+    let poles: Vec<&str> = traits["data"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .flat_map(|one| [one["name"].as_str(), one["opposite"].as_str()])
+        .flatten()
+        .collect();
+    let is_trait = |name: &str| {
+        poles.contains(&name)
+            || poles.iter().any(|pole| {
+                name.strip_prefix(pole)
+                    .is_some_and(|rest| rest.strip_prefix('.').is_some_and(|rest| poles.contains(&rest)))
+            })
+    };
+    let mut found = Map::new();
+    for intervention in &plan.interventions {
+        if let Source::Name(name) = &intervention.source
+            && !is_trait(name)
+            && !found.contains_key(name)
+        {
+            let file =
+                client.call("GET", &format!("/v1/vectors/{name}/file?format=safetensors"), None, &[])?;
+            found.insert(name.clone(), json!(STANDARD.encode(file)));
+        }
+    }
+    Ok(found)
+}
+
+/// Stores the persona of a file, its vectors first.
+pub fn import(client: &Client, file: &Path, name: Option<&str>, replace: bool, as_json: bool) -> Outcome {
+    let bad = |what: String| CliError::bad_file(format!("`{}`: {what}", file.display()));
+    let text = std::fs::read_to_string(file).map_err(|error| bad(format!("cannot be read: {error}")))?;
+    let Ok(Value::Object(mut read)) = serde_json::from_str::<Value>(&text) else {
+        return Err(bad("is no JSON object; hint: `demeanor persona export` writes one".to_owned()));
+    };
+    match read.shift_remove("schema") {
+        None => {}
+        Some(schema) if schema == SCHEMA => {}
+        Some(other) => return Err(bad(format!("the schema is {other}, this build reads `{SCHEMA}`"))),
+    }
+    let digest = read.shift_remove("digest");
+    let vectors = read.shift_remove("vectors");
+    for field in ["version", "model"] {
+        read.shift_remove(field);
+    }
+    let own = read.shift_remove("name");
+    let name = name.or_else(|| own.as_ref().and_then(Value::as_str));
+    let name = name.ok_or_else(|| bad("has no `name`; hint: --name".to_owned()))?.to_owned();
+    for (vector, file) in vectors.as_ref().and_then(Value::as_object).into_iter().flatten() {
+        let bytes = file.as_str().and_then(|text| STANDARD.decode(text).ok());
+        let bytes = bytes.ok_or_else(|| bad(format!("the vector `{vector}` is no base64 text")))?;
+        upload(client, vector, bytes, replace)?;
+    }
+    let imported = if replace {
+        client.json("PUT", &path(&name), Some(&Value::Object(read)), &[])?
+    } else {
+        read.insert("name".to_owned(), json!(name));
+        client.json("POST", "/v1/personas", Some(&Value::Object(read)), &[])?
+    };
+    if digest.is_some_and(|digest| digest.is_string() && digest != imported["digest"]) {
+        eprintln!("note: its digest differs from the exported one: other weights, vectors or soft prompt");
+    }
+    print(&imported, as_json);
+    Ok(())
+}
+
+/// Stores a vector of the file. One that is there already stays, unless it is to be replaced.
+fn upload(client: &Client, name: &str, file: Vec<u8>, replace: bool) -> Outcome {
+    if !replace && client.json("GET", &format!("/v1/vectors/{name}"), None, &[]).is_ok() {
+        eprintln!("note: there is a vector `{name}` already, it stays; hint: --replace");
+        return Ok(());
+    }
+    const BOUNDARY: &str = "demeanor-8d2f4c61a7";
+    let mut body = Vec::new();
+    for (field, value) in [("name", name), ("replace", if replace { "true" } else { "false" })] {
+        let part =
+            format!("--{BOUNDARY}\r\ncontent-disposition: form-data; name=\"{field}\"\r\n\r\n{value}\r\n");
+        body.extend(part.into_bytes());
+    }
+    let head =
+        format!("--{BOUNDARY}\r\ncontent-disposition: form-data; name=\"file\"; filename=\"vector\"\r\n\r\n");
+    body.extend(head.into_bytes());
+    body.extend(file);
+    body.extend(format!("\r\n--{BOUNDARY}--\r\n").into_bytes());
+    let kind = format!("multipart/form-data; boundary={BOUNDARY}");
+    client.call("POST", "/v1/vectors", Some((&kind, body)), &[]).map(drop)
+}
