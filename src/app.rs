@@ -130,7 +130,7 @@ pub fn load_with(settings: &Settings, path: &Path, data: &DataFolder) -> Result<
     };
     let model = Model::load(&file, &options).map_err(|error| file_error(&error))?;
     let controls = (0..text.tokenizer.vocab_size() as u32).filter(|id| text.tokenizer.is_special(*id));
-    let embedding = model.embedding_facts(controls);
+    let embedding = model.embedding_facts(controls).map_err(|error| file_error(&error))?;
     let info = EngineInfo { embedding: Arc::new(embedding), ..info(settings, &file, &model, context, isa) };
     drop(file);
     let options = EngineOptions {

@@ -62,6 +62,10 @@ pub const PIECES_MAX: usize = 16_384;
 pub const CHOICES_MAX: usize = 8;
 /// Prompts of one completions request.
 pub const PROMPTS_MAX: usize = 128;
+/// Numbers that one request may read out of the residual stream: 16 MiB, of which a full batch holds sixteen.
+pub const CAPTURED_VALUES_MAX: usize = 4 << 20;
+/// Vectors that one request may project on.
+pub const PROJECTIONS_MAX: usize = 16;
 /// Continuations of one score request.
 pub const SCORE_CHOICES_MAX: usize = 128;
 /// Continuations of one score that run at once: enough rows for products to run at their full speed, and no more pages

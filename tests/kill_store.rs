@@ -137,13 +137,16 @@ fn run(store: &Store, op: Op) -> Result<(), store::StoreError> {
     }
 }
 
+/// Text and embedding of each item.
+type History = BTreeMap<i64, (String, Vec<u8>)>;
+
 /// What the rows of one thread come to.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Rows {
     /// Version -> specification, by name.
     personas: BTreeMap<String, BTreeMap<i64, Value>>,
-    /// `(version, item -> text and embedding)`, by id.
-    users: BTreeMap<String, (i64, BTreeMap<i64, (String, Vec<u8>)>)>,
+    /// Version and history, by id.
+    users: BTreeMap<String, (i64, History)>,
     soft_prompts: BTreeMap<String, Vec<u8>>,
     vectors: BTreeMap<String, Vec<u8>>,
     newest_report: BTreeMap<String, Value>,

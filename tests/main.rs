@@ -8,6 +8,7 @@
 //! | `steering` | a control vector moves log-probabilities as the reference says |
 //! | `encoder` | embeddings equal sentence-transformers, alone and in company; `/v1/embeddings` |
 //! | `soft_prompts` | PEFT adapters give PEFT's logits; named soft prompts in, served and out |
+//! | `hooks` | heads equal `transformers` with hooks; activations over HTTP |
 //! | `sharing` | sequences of one batch do not touch each other: bytes equal solo runs |
 //! | `http` | the HTTP surface: shapes, streams, disconnects, names, keys, recorded client requests |
 //! | `bad_requests` | every bad request of a table gets its status and message |
@@ -29,6 +30,7 @@ mod distributions;
 mod encoder;
 mod exact;
 mod harness;
+mod hooks;
 mod http;
 mod jobs;
 mod kill_store;

@@ -160,6 +160,7 @@ const FORBIDDEN: &[&str] = &["h2", "openssl-sys", "onig_sys", "serde-pickle"];
 
 /// Crates in more than one version, each with who holds the older one.
 const DUPLICATES: &[(&str, &str)] = &[
+    ("base64", "a character table of tokenizers beside ours"),
     ("getrandom", "ring, for TLS to the hub"),
     ("hashbrown", "safetensors beside indexmap"),
     ("syn", "macros at build time, not in the binary"),

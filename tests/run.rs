@@ -1,6 +1,6 @@
 //! Drives an engine and reads fixtures: what several tests share.
 
-use demeanor::engine::{Engine, Event, Generate, Priority, Request, Sampling, TokenLogprob, Want};
+use demeanor::engine::{Capture, Engine, Event, Generate, Priority, Request, Sampling, TokenLogprob, Want};
 use demeanor::model::{Edits, SoftRows, TokenId};
 use serde_json::Value;
 use std::path::Path;
@@ -106,4 +106,18 @@ pub fn next_logprobs(engine: &Engine, prompt: &[TokenId], edits: &Arc<Edits>, id
         }
     }
     panic!("no score came")
+}
+
+/// What a capture reads.
+pub fn captured(engine: &Engine, prompt: &[TokenId], capture: Capture) -> Vec<Vec<f32>> {
+    let want = Want::Capture(capture);
+    let mut events = engine.submit(request(prompt, &Arc::default(), want)).expect("accepted");
+    while let Some(event) = events.next_blocking() {
+        match event {
+            Event::Captured(rows) => return rows,
+            Event::Failed(error) => panic!("{error}"),
+            _ => {}
+        }
+    }
+    panic!("no capture came")
 }

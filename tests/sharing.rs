@@ -2,7 +2,9 @@
 //! chunking, threads, instruction set and cache.
 
 use crate::harness::{self, Server, Setup, TestModel, read_response};
+use crate::users;
 use demeanor::config::Settings;
+use demeanor::users::projector::Form;
 use serde_json::{Value, json};
 use std::io::BufReader;
 use std::sync::atomic::Ordering::Relaxed;
@@ -120,6 +122,86 @@ fn sixteen_plans_in_one_batch_equal_their_solo_runs() {
             texts[i].0,
             "plan {i} did nothing"
         );
+    }
+}
+
+/// Everything that a request can be made of, four of each kind: nothing, steering, a user, a persona; and some of it
+/// together.
+fn conditions() -> Vec<Value> {
+    let plans = plans();
+    (0..16)
+        .map(|i| {
+            let mut body = body(i, "", &Value::Null);
+            match i % 4 {
+                0 => {}
+                1 => body["steering"] = plans[i].clone(),
+                2 => body["user"] = json!(format!("u{i}")),
+                _ => body["model"] = json!(format!("M@p{i}")),
+            }
+            match i {
+                6 => body["steering"] = plans[i].clone(),
+                7 => body["user"] = json!("u2"),
+                10 => body["soft_prompt"] = json!(false),
+                11 => body["steering"] = plans[i].clone(),
+                13 => body["user"] = json!("u14"),
+                _ => {}
+            }
+            body
+        })
+        .collect()
+}
+
+/// Users with a history of their own, and personas with what they are made of.
+fn people(server: &Server) {
+    for (i, texts) in [
+        (2, ["I grow roses.", "I like long walks in the rain.", "My sister is a nurse."]),
+        (6, ["I fix old radios.", "Numbers calm me.", "I never learnt to swim."]),
+        (10, ["I sing in a choir.", "I am afraid of dogs.", "Tea, never coffee."]),
+        (14, ["I drive a night train.", "I write poems nobody reads.", "I sleep badly."]),
+    ] {
+        users::create(server, &format!("u{i}"));
+        users::add(server, &format!("u{i}"), &texts);
+    }
+    let direction: Vec<f32> = (0..576).map(|j| ((j * 7919 % 1009) as f32 / 504.5) - 1.0).collect();
+    let vector = json!({"name": "tide", "directions": {"14": direction}});
+    assert_eq!(server.post("/v1/vectors", &vector).status, 201);
+    let tide = json!([{"vector": "tide", "coefficient": 0.6, "unit": "raw"}]);
+    for persona in [
+        json!({"name": "p3", "system": "You are a harbour master and speak of the sea."}),
+        json!({"name": "p7", "system": "You answer in short sentences.", "steering": tide}),
+        json!({"name": "p11", "steering": tide, "sampling": {"temperature": 1.1}}),
+        json!({"name": "p15", "system": "You are a gardener.", "steering": tide, "user": "u6"}),
+    ] {
+        let response = server.post("/v1/personas", &persona);
+        assert_eq!(response.status, 201, "{}", response.text());
+    }
+}
+
+#[test]
+fn sixteen_conditions_in_one_batch_equal_their_solo_runs() {
+    let folder = users::Folder::new("sixteen");
+    let server = users::started(&folder.settings(Form::Static));
+    people(&server);
+    let bodies = conditions();
+    let solos: Vec<_> = bodies
+        .iter()
+        .map(|body| {
+            let mut body = body.clone();
+            body["cache_prompt"] = json!(false);
+            solo(&server, &body)
+        })
+        .collect();
+    for round in ["cold", "warm"] {
+        let (texts, rows) = together(&server, &bodies);
+        println!("sixteen conditions, {round}: {rows:.1} rows per step");
+        assert_eq!(texts, solos, "{round}");
+        assert!(rows >= 8.0, "{rows} rows per step: the streams did not share steps");
+    }
+    // A condition does something, or the test shows nothing: its text is not the plain one's.
+    for (i, body) in bodies.iter().enumerate() {
+        let plain = solo(harness::default_server(), &self::body(i, "", &Value::Null));
+        let is_plain = i % 4 == 0 || i == 10;
+        assert_eq!(plain == solos[i], is_plain, "{body}");
     }
 }
 

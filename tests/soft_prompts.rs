@@ -2,6 +2,7 @@
 
 use crate::harness::{self, Server};
 use crate::run;
+use demeanor::config::{Backend, Device};
 use demeanor::kernels::{Isa, Precision};
 use demeanor::model::{
     Edits, Input, Model, ModelOptions, Phase, Row, Rows, Slot, SoftRows, StepOutput, Wants,
@@ -11,6 +12,7 @@ use demeanor::weights::{ModelFile, safetensors};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
 
 /// Two f32 implementations of a model of two blocks.
 const TOLERANCE: f64 = 1e-4;
@@ -22,7 +24,14 @@ fn folder() -> PathBuf {
 /// The tiny model in exact mode.
 fn tiny_model() -> Model {
     let file = ModelFile::open(&folder().join("model.gguf")).expect("a model");
-    let options = ModelOptions { precision: Precision::F32, isa: Isa::detect(), threads: 1, pages: 1 };
+    let options = ModelOptions {
+        backend: Backend::Cpu,
+        device: Device::Cpu,
+        precision: Precision::F32,
+        isa: Isa::detect(),
+        threads: 1,
+        pages: 1,
+    };
     Model::load(&file, &options).expect("it loads")
 }
 
@@ -52,7 +61,7 @@ fn logits(model: &mut Model, soft: &SoftRows, ids: &[u32]) -> Vec<Vec<f32>> {
     let edits = Edits::none();
     let slots = [Slot { pages: &[0], soft, edits: &edits, capture: None }];
     let mut out = StepOutput::default();
-    model.step(&Rows { slots: &slots, rows: &rows }, &mut out);
+    model.step(&Rows { slots: &slots, rows: &rows }, &mut out).expect("the step runs");
     out.logits.chunks_exact(model.config().vocab_size).map(<[f32]>::to_vec).collect()
 }
 
@@ -251,4 +260,45 @@ fn bad_soft_prompts_are_refused() {
     assert_eq!(server.get("/v1/soft_prompts/bad").status, 404, "nothing was kept");
     assert_eq!(server.get("/v1/soft_prompts/x/file?format=pt").status, 400);
     assert_eq!(server.get("/v1/health").status, 200);
+}
+
+fn demeanor(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_demeanor"));
+    command.args(arguments).env_remove("DEMEANOR_SERVER").env_remove("DEMEANOR_API_KEY");
+    command.stdin(Stdio::null()).output().expect("it runs")
+}
+
+#[test]
+fn the_command_line_moves_adapters() {
+    let server = harness::default_server();
+    let base = format!("http://{}", server.address);
+    let info = server.engine.info();
+    let table = rows(9, 2, info.d_model as usize, info.embedding.norm_median);
+    let made = server.post("/v1/soft_prompts", &json!({"name": "moved", "rows": table, "replace": true}));
+    let digest = made.json()["digest"].clone();
+    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("adapter");
+    let out = out.display().to_string();
+    let exported = demeanor(&["embed", "export", "moved", "--out", &out, "--server", &base]);
+    assert!(exported.status.success(), "{}", String::from_utf8_lossy(&exported.stderr));
+    let arguments = ["embed", "import", &out, "--name", "moved-back", "--replace", "--server", &base];
+    let imported = demeanor(&arguments);
+    assert!(imported.status.success(), "{}", String::from_utf8_lossy(&imported.stderr));
+    let stored: Value = serde_json::from_slice(&imported.stdout).expect("JSON on stdout");
+    assert_eq!((&stored["digest"], &stored["format"]), (&digest, &json!("peft")));
+    let config = std::fs::read_to_string(Path::new(&out).join(formats::CONFIG)).expect("written");
+    assert!(config.contains("\"PROMPT_TUNING\""), "{config}");
+
+    let tiny = folder().join("p_tuning").display().to_string();
+    for (arguments, part) in [
+        (
+            vec!["embed", "import", &tiny, "--name", "x"],
+            "rows of 32 values; the loaded model has d_model 576",
+        ),
+        (vec!["embed", "import", "/no/such/folder", "--name", "x"], "/no/such/folder"),
+        (vec!["embed", "export", "no-such", "--out", &out], "there is no soft prompt `no-such`"),
+    ] {
+        let refused = demeanor(&[&arguments[..], &["--server", &base]].concat());
+        let text = String::from_utf8_lossy(&refused.stderr);
+        assert!(!refused.status.success() && text.contains(part), "{arguments:?}: {text}");
+    }
 }

@@ -68,7 +68,8 @@ fn users(args: &UsersArgs) -> Outcome {
         Embeddings::of(&encoder, &people).map_err(|error| CliError::failed(error.to_string()))?;
     let settings = args.model.settings()?;
     let path = super::on_disk(&settings.model)?;
-    let context = app::load(&settings, &path)?;
+    let loaded = app::load(&settings, &path)?;
+    let context = &loaded.context;
     let materials = Materials {
         engine: &context.engine,
         text: &context.text,

@@ -230,11 +230,10 @@ pub fn serve(args: &ServeArgs) -> Outcome {
         let (sender, loaded) = oneshot::channel();
         let (loading, opened) = (settings.clone(), front.clone());
         std::thread::spawn(move || {
-            let result = load(&loading).map(|loaded| {
+            let result = load(&loading).inspect(|loaded| {
                 app::open(&opened, loaded.context.clone());
                 loaded.announce(address);
                 say_ready(&loading, address);
-                loaded
             });
             let _ = sender.send(result);
         });

@@ -144,7 +144,7 @@ impl Engine {
         let (sender, receiver) = mpsc::channel();
         let queue = (options.queue + options.max_batch) as u64;
         let worker_stats = stats.clone();
-        let heads = model.head_outputs();
+        let heads = model.head_outputs().map_err(std::io::Error::other)?;
         std::thread::Builder::new()
             .name("engine".into())
             .spawn(move || worker::Worker::new(model, options, worker_stats, receiver).run())?;

@@ -64,6 +64,13 @@ pub struct Capture {
     pub reduce: Reduce,
 }
 
+impl Capture {
+    /// `resid[l]` for each of `blocks` (ascending), from prompt token `from` on.
+    pub fn after_blocks(blocks: &[u32], from: u32, reduce: Reduce) -> Capture {
+        Capture { spec: CaptureSpec { resid: blocks.to_vec(), ..CaptureSpec::default() }, from, reduce }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reduce {
     Mean,

@@ -3,7 +3,8 @@
 use super::candle::CandleModel;
 use super::config::ModelConfig;
 use super::decoder::CpuModel;
-use super::rows::{PageId, Rows, StepOutput};
+use super::heads::HeadOutputs;
+use super::rows::{PageId, Rows, StepOutput, TokenId};
 use super::{ModelError, ModelOptions, load, self_test};
 use crate::config::Backend;
 use crate::kernels::{Cpu, Precision};
@@ -80,6 +81,25 @@ impl Model {
         match self {
             Model::Cpu(model) => model.copy_page(from, to, positions),
             Model::Candle(model) => model.copy_page(from, to, positions),
+        }
+    }
+
+    /// For directions of single heads. Fails where a device does.
+    pub fn head_outputs(&self) -> Result<HeadOutputs, ModelError> {
+        match self {
+            Model::Cpu(model) => Ok(model.head_outputs()),
+            Model::Candle(model) => model.head_outputs(),
+        }
+    }
+
+    /// The row with which a token enters the first block, `[d_model]`. Fails where a device does.
+    pub(super) fn token_row(&self, id: TokenId, out: &mut [f32]) -> Result<(), ModelError> {
+        match self {
+            Model::Cpu(model) => {
+                model.token_row(id, out);
+                Ok(())
+            }
+            Model::Candle(model) => model.token_row(id, out),
         }
     }
 

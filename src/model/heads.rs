@@ -5,11 +5,35 @@ use super::{ModelConfig, ModelError};
 use crate::kernels::PackedMatrix;
 use std::sync::Arc;
 
+/// The output projection of one block, `[d_model, n_heads * d_head]`, as its backend holds it.
+pub(super) enum Projection {
+    Packed(Arc<PackedMatrix>),
+    /// Row-major, with the width of a row.
+    Dense(Vec<f32>, usize),
+}
+
+impl Projection {
+    /// `(rows, width)`
+    fn shape(&self) -> (usize, usize) {
+        match self {
+            Projection::Packed(matrix) => (matrix.n(), matrix.k()),
+            Projection::Dense(values, width) => (values.len() / width, *width),
+        }
+    }
+
+    fn row(&self, index: usize, out: &mut [f32]) {
+        match self {
+            Projection::Packed(matrix) => matrix.dequantize_row(index, out),
+            Projection::Dense(values, width) => out.copy_from_slice(&values[index * width..][..*width]),
+        }
+    }
+}
+
 /// The output projections of a model, shared with it. Cheap to clone.
 #[derive(Clone)]
 pub struct HeadOutputs {
-    /// One per block, `[d_model, n_heads * d_head]`.
-    projections: Arc<[Arc<PackedMatrix>]>,
+    /// One per block.
+    projections: Arc<[Projection]>,
     n_heads: usize,
     d_head: usize,
     /// Whether a norm stands between the projection and `attn[l]`.
@@ -17,7 +41,7 @@ pub struct HeadOutputs {
 }
 
 impl HeadOutputs {
-    pub(super) fn new(config: &ModelConfig, projections: Vec<Arc<PackedMatrix>>) -> HeadOutputs {
+    pub(super) fn new(config: &ModelConfig, projections: Vec<Projection>) -> HeadOutputs {
         HeadOutputs {
             projections: projections.into(),
             n_heads: config.n_heads,
@@ -43,14 +67,15 @@ impl HeadOutputs {
         if self.post_norms {
             return Err(ModelError::HeadBehindNorm);
         }
-        let mut row = vec![0.0; projection.k()];
+        let (rows, width) = projection.shape();
+        let mut row = vec![0.0; width];
         let from = h as usize * self.d_head;
         let product = |index: usize| {
-            projection.dequantize_row(index, &mut row);
+            projection.row(index, &mut row);
             let terms = row[from..][..delta.len()].iter().zip(delta);
             terms.map(|(w, x)| f64::from(*w) * f64::from(*x)).sum::<f64>() as f32
         };
-        Ok((0..projection.n()).map(product).collect())
+        Ok((0..rows).map(product).collect())
     }
 }
 
@@ -80,7 +105,7 @@ mod tests {
             })
             .collect();
         let mut out = StepOutput::default();
-        model.step(&Rows { rows: &rows, slots: &slots }, &mut out);
+        model.step(&Rows { rows: &rows, slots: &slots }, &mut out).unwrap();
         out
     }
 
@@ -107,7 +132,7 @@ mod tests {
         assert_eq!(plain.len(), D_MODEL + N_HEADS * D_HEAD);
         let (plain, outputs) = plain.split_at(D_MODEL);
         for (h, output) in outputs.chunks_exact(D_HEAD).enumerate() {
-            let direction = model.head_outputs().direction(1, h as u32, output).unwrap();
+            let direction = model.head_outputs().unwrap().direction(1, h as u32, output).unwrap();
             let taken = added(1, direction.iter().map(|value| -value).collect());
             let taken = last(run(&mut model, &taken, &resid));
             let mut unread = projection.clone();
@@ -122,12 +147,12 @@ mod tests {
 
     #[test]
     fn refusals() {
-        let heads = tiny::load("llama", Precision::F32, 2).head_outputs();
+        let heads = tiny::load("llama", Precision::F32, 2).head_outputs().unwrap();
         let message = |l, h, n| heads.direction(l, h, &vec![0.0; n]).unwrap_err().to_string();
         assert_eq!(message(2, 0, 16), "head 0 of block 2 does not exist; the model has 2 blocks of 4 heads");
         assert_eq!(message(0, 4, 16), "head 4 of block 0 does not exist; the model has 2 blocks of 4 heads");
         assert_eq!(message(0, 0, 17), "17 values for a head of width 16");
-        let gemma = tiny::load("gemma3", Precision::F32, 2).head_outputs();
+        let gemma = tiny::load("gemma3", Precision::F32, 2).head_outputs().unwrap();
         let error = gemma.direction(0, 0, &[0.0; 16]).unwrap_err();
         assert!(matches!(error, ModelError::HeadBehindNorm), "{error}");
     }

@@ -3,6 +3,7 @@
 
 mod backend;
 pub mod candle;
+mod capture;
 mod config;
 mod decoder;
 mod edits;

@@ -137,6 +137,7 @@ impl Context {
 
 /// The route table. Every route also answers without `/v1`.
 const ROUTES: &[(&str, Route)] = &[
+    ("/v1/activations", Route::Activations),
     ("/v1/chat/completions", Route::Chat),
     ("/v1/completions", Route::Completions),
     ("/v1/embeddings", Route::Embeddings),
@@ -172,6 +173,7 @@ const ROUTES: &[(&str, Route)] = &[
 
 #[derive(Clone, Copy)]
 enum Route {
+    Activations,
     Chat,
     Completions,
     Embeddings,
@@ -208,6 +210,7 @@ enum Route {
 impl Route {
     fn handler(self) -> MethodRouter<Arc<Context>> {
         match self {
+            Route::Activations => post(native::activations),
             Route::Chat => post(openai::chat),
             Route::Completions => post(openai::complete),
             Route::Embeddings => post(openai::embeddings),

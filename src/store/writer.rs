@@ -130,7 +130,7 @@ fn serve(connection: &Connection, receiver: &Receiver<Box<dyn Write>>) {
             write.settle(outcome);
         }
     }
-    if let Err(error) = connection.execute_batch("PRAGMA optimize; PRAGMA wal_checkpoint(TRUNCATE)") {
+    if let Err(error) = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
         tracing::warn!(%error, "the store's log could not be emptied at the end");
     }
 }

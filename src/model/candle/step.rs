@@ -1,15 +1,17 @@
 //! The second backend of the engine: rows of a step on candle tensors, with a paged KV cache on the same device.
 
 use super::attention::{attention, mask};
-use super::weights::{Angles, DenseWeights};
+use super::weights::{Angles, DenseBlock, DenseWeights};
 use super::{ModelError, failed};
 use crate::config;
 use crate::kernels::Cpu;
 use crate::limits::PAGE_POSITIONS;
 use crate::model::ModelOptions;
 use crate::model::config::ModelConfig;
-use crate::model::decoder::{Captures, apply_edits};
+use crate::model::capture::Captures;
+use crate::model::decoder::apply_edits;
 use crate::model::edits::{Change, Edit, Edits};
+use crate::model::heads::{HeadOutputs, Projection};
 use crate::model::rows::{Input, PageId, Rows, StepOutput, TokenId};
 use crate::weights::ModelFile;
 use candle_core::{DType, Device, Tensor};
@@ -115,6 +117,27 @@ impl CandleModel {
         if let Err(error) = result {
             self.failure = Some(error);
         }
+    }
+
+    /// For directions of single heads: the projections on the host.
+    pub(in crate::model) fn head_outputs(&self) -> Result<HeadOutputs, ModelError> {
+        let width = self.config().d_queries();
+        let projection = |block: &DenseBlock| {
+            let values = host(block.attn_output_weight()).map_err(failed("reading an output projection"))?;
+            Ok(Projection::Dense(values, width))
+        };
+        let projections: Result<Vec<Projection>, ModelError> =
+            self.weights.blocks.iter().map(projection).collect();
+        Ok(HeadOutputs::new(self.config(), projections?))
+    }
+
+    /// The row with which a token enters the first block, `[d_model]`.
+    pub(in crate::model) fn token_row(&self, id: TokenId, out: &mut [f32]) -> Result<(), ModelError> {
+        let row = self.weights.embedding.narrow(0, id as usize, 1).and_then(|row| host(&row));
+        let row = row.map_err(failed("reading a row of the embedding table"))?;
+        out.copy_from_slice(&row);
+        out.iter_mut().for_each(|value| *value *= self.config().embedding_scale);
+        Ok(())
     }
 
     /// Number of weights.

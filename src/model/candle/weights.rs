@@ -170,6 +170,11 @@ impl DenseBlock {
             .reshape((b * t, config.d_queries()))
     }
 
+    /// The output projection, `[d_model, d_queries]`.
+    pub fn attn_output_weight(&self) -> &Tensor {
+        self.attn_output.weight()
+    }
+
     /// What attention adds to the stream: `mixed` is `[rows, d_queries]`.
     pub fn attention_output(&self, model: &DenseWeights, mixed: &Tensor) -> Result<Tensor> {
         post_norm(model, self.attn_output.apply(mixed)?, &self.post_attn_norm)

@@ -1,6 +1,7 @@
 //! Our own routes: personas, users, soft prompts, scores, vectors, traits, jobs, tokenizer, health, metrics. Unknown fields
 //! are refused here.
 
+mod activations;
 mod jobs;
 mod personas;
 mod score;
@@ -10,6 +11,7 @@ mod tokens;
 mod users;
 mod vectors;
 
+pub use activations::activations;
 pub use jobs::{cancel_job, job_events, list_jobs, show_job};
 pub use personas::{create_persona, delete_persona, list_personas, put_persona, show_persona};
 pub use score::score;

@@ -37,8 +37,8 @@ const FIELDS: [&str; 15] = [
     "cache_prompt",
 ];
 
-/// What the continuations follow.
-enum Before {
+/// What continuations follow, or what is looked into.
+pub(super) enum Before {
     Text(String),
     Chat { messages: Vec<Message>, options: ChatOptions },
 }
@@ -111,14 +111,14 @@ pub async fn score(
 
 impl Before {
     /// The last user message, for soft prompts that depend on it.
-    fn query(&self) -> Option<String> {
+    pub fn query(&self) -> Option<String> {
         match self {
             Before::Text(_) => None,
             Before::Chat { messages, .. } => last_user_text(messages),
         }
     }
 
-    fn template_digest(&self) -> Digest {
+    pub fn template_digest(&self) -> Digest {
         match self {
             Before::Text(_) => template_digest(&ChatOptions::default()),
             Before::Chat { options, .. } => template_digest(options),
@@ -126,7 +126,7 @@ impl Before {
     }
 }
 
-fn read_before(fields: &mut Fields, warnings: &mut Vec<String>) -> Result<Before, ApiError> {
+pub(super) fn read_before(fields: &mut Fields, warnings: &mut Vec<String>) -> Result<Before, ApiError> {
     let has_messages = fields.rest().get("messages").is_some_and(|messages| !messages.is_null());
     match (fields.string("prompt")?, has_messages) {
         (Some(text), false) => Ok(Before::Text(text)),

@@ -100,8 +100,8 @@ fn foreign(file: &[u8]) -> Option<&'static str> {
         [b'G', b'G', b'U', b'F', ..] => Some("a GGUF file"),
         _ => match file.get(4..8) {
             Some([0, 0, 0, 0]) => None,
-            Some(_) => Some("something else"),
-            None => Some("fewer than 8 bytes"),
+            Some(_) => Some("a file of another kind"),
+            None => Some("a file of fewer than 8 bytes"),
         },
     }
 }
@@ -143,7 +143,7 @@ mod tests {
             (b"PK\x05\x06rest", "a zip archive"),
             (b"\x93NUMPY\x01\x00", "a NumPy file"),
             (b"GGUF\x03\x00\x00\x00", "a GGUF file"),
-            (b"hello world", "something else"),
+            (b"hello world", "a file of another kind"),
             (b"", "fewer than 8 bytes"),
         ] {
             let error = read(bytes, None).expect_err(part);
