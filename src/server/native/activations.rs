@@ -102,7 +102,7 @@ pub async fn activations(
             "completion_tokens": 0,
             "total_tokens": usage.prompt_tokens,
         },
-        "demeanor": demeanor(&resolved, warnings, &condition.fingerprint(&context.serving()), None),
+        "demeanor": demeanor(&resolved, &condition, warnings, &condition.fingerprint(&context.serving()), None),
     });
     // Up to some million products: not on a thread that serves others.
     let numbers = move || (norms(&rows, d_model), axes.iter().map(|axis| axis.of(&rows, &blocks)).collect());
