@@ -131,7 +131,7 @@ fn messages_that_the_server_put_first_are_not_counted() {
     );
     assert!(told(1)[0].starts_with("the server's own system message"), "{:?}", told(1));
     assert!(told(1)[1].starts_with("`messages[1]`"), "{:?}", told(1));
-    let source = "{% for m in messages %}{% if m.content == 'bad' %}{{ raise_exception('no') }}{% endif %}{{ m.content }}{% endfor %}";
+    let source = "{% for m in messages %}{% if 'bad' in m.content %}{{ raise_exception('no') }}{% endif %}{{ m.content }}{% endfor %}";
     let text = Text::new(Arc::new(byte_tokenizer()), load(source).unwrap());
     for (chat, put_first, message) in [
         (["s:x", "u:a", "u:bad"], 0, Some(2)),
