@@ -68,7 +68,10 @@ impl StoreError {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
                 StoreError::Full { action }
             }
-            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NotADirectory => {
+            ErrorKind::PermissionDenied
+            | ErrorKind::ReadOnlyFilesystem
+            | ErrorKind::NotADirectory
+            | ErrorKind::AlreadyExists => {
                 StoreError::NotWritable { file: path.display().to_string(), detail: error.to_string() }
             }
             _ => StoreError::Failed { action, detail: error.to_string() },
