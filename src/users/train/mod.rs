@@ -120,10 +120,15 @@ pub struct Materials<'a> {
     pub text: &'a Text,
     /// Of the model's file.
     pub weights: Digest,
+    /// A projector whose constant prompt is taken over instead of trained.
+    pub start: Option<&'a Projector>,
 }
 
 /// Name of the stage that the curve shows.
 const THROUGH_MODEL: &str = "through the model";
+
+/// Name of the last look, at people that nothing was chosen on.
+const UNSEEN: &str = "unseen people";
 
 /// Trains; `say` gets a line for a person who waits.
 pub fn train(
@@ -141,7 +146,7 @@ pub fn train(
         )?,
         None => Checkpoint::none(),
     };
-    let state = State::new(&prepared, options, materials.model)?;
+    let state = State::new(&prepared, options, materials)?;
     checkpoint.restore(&state)?;
     let questions = Questions { materials, options, prepared: &prepared };
     let replies = Replies { materials, options, prepared: &prepared };
@@ -153,7 +158,7 @@ pub fn train(
     Stage {
         name: "constant prompt",
         index: 0,
-        steps: options.steps_constant,
+        steps: if materials.start.is_some() { 0 } else { options.steps_constant },
         rate: options.rate_constant,
         optimiser: state.constant_optimiser(asks)?,
         loss: &constant_loss,
@@ -187,7 +192,7 @@ pub fn train(
     };
     let held_out = || match asks {
         true => questions.held_out(&state, &at, false),
-        false => replies.held_out(&state),
+        false => replies.held_out(&state, &prepared.stop),
     };
     Stage {
         name: THROUGH_MODEL,
@@ -201,6 +206,9 @@ pub fn train(
         patience: options.patience,
     }
     .run(&state, &mut progress, &mut checkpoint)?;
+    if !prepared.test.is_empty() {
+        progress.held_out(UNSEEN, options.steps, &replies.held_out(&state, &prepared.test)?)?;
+    }
     progress.finish()?;
     let parts = state.network.parts(&recipe(options)).map_err(error::failed("trained tensors"))?;
     Ok(Projector::from_parts(&parts, options.stored)?)
@@ -217,6 +225,9 @@ fn identity(materials: &Materials<'_>, options: &TrainOptions) -> Digest {
         .part(&materials.weights.0)
         .part(&materials.embeddings.encoder.0);
     digester.part(recipe(options).as_bytes());
+    if let Some(start) = materials.start {
+        digester.part(&start.digest().0);
+    }
     digester.finish()
 }
 
@@ -225,3 +236,6 @@ fn recipe(options: &TrainOptions) -> String {
     let options = TrainOptions { log: None, resume: false, ..options.clone() };
     format!("{options:?}")
 }
+
+#[cfg(test)]
+mod tests;

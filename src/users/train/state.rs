@@ -1,12 +1,12 @@
 //! What is trained, as one list of named tensors: constant prompt, projector, readout.
 
-use super::TrainOptions;
 use super::adamw::AdamW;
 use super::error::{TrainError, failed};
 use super::network::Network;
 use super::prepared::Prepared;
-use crate::model::DenseModel;
+use super::{Materials, TrainOptions};
 use crate::statistics::Draws;
+use crate::users::Projector;
 use candle_core::{Tensor, Var};
 
 /// Index of a number in [`State::readout`].
@@ -21,13 +21,22 @@ pub struct State {
 }
 
 impl State {
-    /// The constant prompt begins as the input rows of random tokens of the training prompts: rows of the usual norm, in
-    /// places that the model knows.
-    pub fn new(prepared: &Prepared, options: &TrainOptions, model: &DenseModel) -> Result<State, TrainError> {
-        let ids = prepared.prompt_tokens();
-        let mut draws = Draws::new(options.seed, "constant", 0);
-        let chosen: Vec<u32> = (0..options.k).map(|_| ids[draws.below(ids.len())]).collect();
-        let constant = model.embed(&chosen)?;
+    /// The constant prompt is that of another projector, or begins as the input rows of random tokens of the training
+    /// prompts: rows of the usual norm, in places that the model knows.
+    pub fn new(
+        prepared: &Prepared,
+        options: &TrainOptions,
+        materials: &Materials<'_>,
+    ) -> Result<State, TrainError> {
+        let constant = match materials.start {
+            Some(start) => taken_over(start, options, materials)?,
+            None => {
+                let ids = prepared.prompt_tokens();
+                let mut draws = Draws::new(options.seed, "constant", 0);
+                let chosen: Vec<u32> = (0..options.k).map(|_| ids[draws.below(ids.len())]).collect();
+                materials.model.embed(&chosen)?
+            }
+        };
         let network = Network::new(&prepared.parts, &constant, options.hidden, options.seed)?;
         let readout = readout(prepared, &constant).map_err(failed("readout"))?;
         Ok(State { network, readout })
@@ -63,6 +72,23 @@ impl State {
         }
         AdamW::new(vars).map_err(failed("optimiser"))
     }
+}
+
+fn taken_over(
+    start: &Projector,
+    options: &TrainOptions,
+    materials: &Materials<'_>,
+) -> Result<Tensor, TrainError> {
+    if (start.k(), start.weights()) != (options.k, materials.weights) {
+        let (k, made_for) = (start.k(), start.weights().short(12));
+        let message =
+            format!("`start` has {k} rows for the weights {made_for}; another shape or model is trained");
+        return Err(TrainError::Options(message));
+    }
+    let model = materials.model;
+    Tensor::from_slice(&start.constant().values, (start.k(), start.d_model()), model.device())
+        .and_then(|constant| constant.to_dtype(model.dtype()))
+        .map_err(failed("constant prompt"))
 }
 
 /// A slope of a few tenths of a point per unit of log-odds, the mean answer, no shift.
