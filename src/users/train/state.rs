@@ -13,10 +13,12 @@ use candle_core::{Tensor, Var};
 pub const SLOPE: usize = 0;
 pub const OFFSET: usize = 1;
 pub const SHIFT: usize = 2;
+pub const DEVIATION: usize = 3;
 
 pub struct State {
     pub network: Network,
-    /// How log-odds become answers: slope, offset, and the shift of all people's log-odds, `[3]`.
+    /// How log-odds become answers, `[4]`: slope and offset of the constant prompt, then of people: the shift of all
+    /// people's log-odds, and the deviation per unit of log-odds.
     pub readout: Var,
 }
 
@@ -91,9 +93,10 @@ fn taken_over(
         .map_err(failed("constant prompt"))
 }
 
-/// A slope of a few tenths of a point per unit of log-odds, the mean answer, no shift.
+/// A slope of a few tenths of a point per unit of log-odds, the mean answer, no shift. A unit of log-odds is a whole point
+/// of deviation at first: people's changes then stay where the linearisation holds.
 fn readout(prepared: &Prepared, like: &Tensor) -> candle_core::Result<Var> {
     let means: Vec<f64> = prepared.questions.iter().map(|question| question.mean).collect();
     let offset = means.iter().sum::<f64>() / means.len().max(1) as f64;
-    Var::from_tensor(&Tensor::new(&[0.3, offset, 0.0], like.device())?.to_dtype(like.dtype())?)
+    Var::from_tensor(&Tensor::new(&[0.3, offset, 0.0, 1.0], like.device())?.to_dtype(like.dtype())?)
 }

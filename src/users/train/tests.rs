@@ -256,7 +256,7 @@ impl Toy {
     fn new() -> Toy {
         let reference = reference();
         let run = Case::new(&reference, &reference["cases"][0], DType::F32);
-        let readout = Var::from_slice(&[0.3f32, 3.0, 0.0], 3, &Device::Cpu).unwrap();
+        let readout = Var::from_slice(&[0.3f32, 3.0, 0.0, 1.0], 4, &Device::Cpu).unwrap();
         let (history, _) = run.histories.into_iter().next().unwrap();
         Toy { state: State { network: run.network, readout }, history }
     }
