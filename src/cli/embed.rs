@@ -61,7 +61,7 @@ pub struct TrainArgs {
     #[arg(long, default_value_t = 400)]
     pub steps_first_order: usize,
     /// Learning rate of the layers
-    #[arg(long, default_value_t = 3e-4)]
+    #[arg(long, default_value_t = 3e-5)]
     pub rate: f64,
     /// People of a step, and targets of each
     #[arg(long, default_value_t = 4)]

@@ -95,7 +95,7 @@ impl Default for TrainOptions {
             people_per_step: 4,
             targets_per_person: 12,
             rate_constant: 0.03,
-            rate: 3e-4,
+            rate: 3e-5,
             decay: 0.01,
             cap: 2.5,
             n0: 4.0,
@@ -124,8 +124,9 @@ pub struct Materials<'a> {
     pub start: Option<&'a Projector>,
 }
 
-/// Name of the stage that the curve shows.
+/// Name and place of the stage that the curve shows.
 const THROUGH_MODEL: &str = "through the model";
+const THROUGH_MODEL_INDEX: usize = 2;
 
 /// Name of the last look, at people that nothing was chosen on.
 const UNSEEN: &str = "unseen people";
@@ -185,6 +186,9 @@ pub fn train(
             patience: options.patience,
         }
         .run(&state, &mut progress, &mut checkpoint)?;
+        if !checkpoint.is_at(THROUGH_MODEL_INDEX) {
+            shorten(&state, &questions, &at, &mut progress)?;
+        }
     }
     let loss = |step| match asks {
         true => questions.loss(&state, &at, step),
@@ -196,7 +200,7 @@ pub fn train(
     };
     Stage {
         name: THROUGH_MODEL,
-        index: 2,
+        index: THROUGH_MODEL_INDEX,
         steps: options.steps,
         rate: options.rate,
         optimiser: state.projector_optimiser(options.decay, asks.then_some(10.0))?,
@@ -213,6 +217,31 @@ pub fn train(
     let parts = state.network.parts(&recipe(options)).map_err(error::failed("trained tensors"))?;
     Ok(Projector::from_parts(&parts, options.stored)?)
 }
+
+/// Halves people's changes as long as the model itself, not its linearisation, agrees better with the held-out people.
+/// The linearisation holds for small changes only, and a reader of log-odds does not mind how small they are.
+fn shorten(
+    state: &State,
+    questions: &Questions<'_>,
+    at: &Linearised,
+    progress: &mut Progress<'_>,
+) -> Result<(), TrainError> {
+    let mut best = f64::NEG_INFINITY;
+    for halvings in 0..HALVINGS_MAX {
+        let figures = questions.held_out(state, at, false)?;
+        progress.held_out("size of changes", halvings, &figures)?;
+        let r = figures.first().map_or(f64::NAN, |figure| figure.1);
+        if r <= best {
+            return state.resize(2.0);
+        }
+        best = best.max(r);
+        state.resize(0.5)?;
+    }
+    state.resize(2.0)
+}
+
+/// Halvings of a first-order change that are tried: below a hundredth, rounding is as large.
+const HALVINGS_MAX: usize = 6;
 
 /// Rate of the first-order stage, whose loss is quadratic in a linear layer.
 const FIRST_ORDER_RATE: f64 = 1e-3;

@@ -7,7 +7,7 @@ use super::prepared::Prepared;
 use super::{Materials, TrainOptions};
 use crate::statistics::Draws;
 use crate::users::Projector;
-use candle_core::{Tensor, Var};
+use candle_core::{DType, Tensor, Var};
 
 /// Index of a number in [`State::readout`].
 pub const SLOPE: usize = 0;
@@ -52,6 +52,21 @@ impl State {
         ];
         named.extend(self.network.vars.iter().cloned());
         named
+    }
+
+    /// Multiplies all changes of rows, and takes it back where log-odds are read. Changes are linear in the last layer.
+    pub fn resize(&self, factor: f64) -> Result<(), TrainError> {
+        let resize = || -> candle_core::Result<()> {
+            for var in self.network.last_layer()? {
+                var.set(&(var.as_tensor() * factor)?)?;
+            }
+            let mut readout = self.readout.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+            readout[DEVIATION] /= factor;
+            readout[SHIFT] *= factor;
+            let readout = Tensor::from_vec(readout, self.readout.shape(), self.readout.device())?;
+            self.readout.set(&readout.to_dtype(self.readout.dtype())?)
+        };
+        resize().map_err(failed("size of changes"))
     }
 
     /// Trains the constant prompt; the readout goes along where there are questions.

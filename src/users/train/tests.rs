@@ -331,6 +331,25 @@ fn a_resumed_run_ends_where_an_undisturbed_one_does() {
 }
 
 #[test]
+fn resized_changes_are_read_the_same() {
+    let toy = Toy::new();
+    let rows = || {
+        let sample = Sample { history: &toy.history, kept: toy.history.without(None), query: &[] };
+        let constant = flat(toy.state.network.constant.as_tensor());
+        let rows = flat(&toy.state.network.rows(&[sample]).unwrap());
+        rows.iter().zip(constant).map(|(row, constant)| row - constant).collect::<Vec<_>>()
+    };
+    toy.state.resize(0.25).unwrap();
+    let quarter = rows();
+    toy.state.resize(0.5).unwrap();
+    let eighth = rows();
+    for (quarter, eighth) in quarter.iter().zip(&eighth) {
+        assert!((quarter - 2.0 * eighth).abs() < 1e-6, "{quarter} {eighth}");
+    }
+    assert_eq!(toy.state.readout.to_vec1::<f32>().unwrap()[state::DEVIATION], 8.0);
+}
+
+#[test]
 fn a_stage_keeps_the_best_step() {
     let toy = Toy::new();
     let mut say = |_: &str| {};
