@@ -13,6 +13,7 @@
 //! | `http` | the HTTP surface: shapes, streams, disconnects, names, keys, recorded client requests |
 //! | `bad_requests` | every bad request of a table gets its status and message |
 //! | `personas` | stored personas: versions, digests, what adds up, restarts |
+//! | `embed` | projectors are trained, resumed and evaluated from the command line |
 //! | `users` | history, soft prompts made of it, export, and deletion that leaves nothing |
 //! | `text` | token ids and rendered chats equal `transformers` |
 //! | `readme` | the README's examples work as they stand |
@@ -27,6 +28,7 @@ mod bad_requests;
 mod candle;
 mod cli;
 mod distributions;
+mod embed;
 mod encoder;
 mod exact;
 mod harness;

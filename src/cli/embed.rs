@@ -4,9 +4,9 @@ use super::{CliError, Outcome, embed_user, soft_prompts};
 use crate::encoder::{Encoder, EncoderHandle, Source};
 use crate::model::DenseModel;
 use crate::text::Text;
-use crate::users::Form;
 use crate::users::people::People;
 use crate::users::train::{self, Embeddings, Materials, TrainError, TrainOptions};
+use crate::users::{Form, Projector};
 use crate::weights::{self, ModelFile};
 use candle_core::Device;
 use std::path::{Path, PathBuf};
@@ -64,7 +64,7 @@ pub struct TrainArgs {
     #[arg(long, default_value_t = 400)]
     pub steps_first_order: usize,
     /// Learning rate of the layers
-    #[arg(long, default_value_t = 3e-4)]
+    #[arg(long, default_value_t = 3e-5)]
     pub rate: f64,
     /// People of a step, and targets of each
     #[arg(long, default_value_t = 4)]
@@ -80,6 +80,9 @@ pub struct TrainArgs {
     /// Looks at the held-out people (every 20 steps) without a better one after which training ends
     #[arg(long, default_value_t = 8)]
     pub patience: usize,
+    /// Take the person-free prompt of this projector over instead of training one
+    #[arg(long)]
+    pub start: Option<PathBuf>,
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     /// Folder for log.jsonl, curve.svg and checkpoint.safetensors
@@ -101,6 +104,7 @@ pub fn embed(args: &EmbedArgs) -> Outcome {
 
 fn train(args: &TrainArgs) -> Outcome {
     let people = people(&args.data)?;
+    let start = args.start.as_deref().map(projector).transpose()?;
     let encoder = encoder(args.encoder.as_deref())?;
     let embeddings = Embeddings::of(&encoder, &people).map_err(failed)?;
     eprintln!("people  {}, {} texts embedded by {}", people.people.len(), embeddings.len(), encoder.name());
@@ -116,6 +120,7 @@ fn train(args: &TrainArgs) -> Outcome {
         model: &model,
         text: &text,
         weights: file.digest(),
+        start: start.as_ref(),
     };
     let projector =
         train::train(&materials, &options(args), &mut |line| eprintln!("{line}")).map_err(failed)?;
@@ -144,6 +149,13 @@ fn options(args: &TrainArgs) -> TrainOptions {
         resume: args.resume,
         ..TrainOptions::default()
     }
+}
+
+/// A projector from its file.
+pub fn projector(path: &Path) -> Result<Projector, CliError> {
+    let bytes = std::fs::read(path)
+        .map_err(|error| CliError::failed(format!("cannot read `{}`: {error}", path.display())))?;
+    Projector::read(&bytes).map_err(|error| CliError::bad_file(format!("{}: {error}", path.display())))
 }
 
 /// People of a file, JSON Lines.

@@ -89,13 +89,13 @@ fn users(args: &UsersArgs) -> Outcome {
 
 fn projector(path: Option<&Path>, form: Form) -> Result<Option<Projector>, CliError> {
     let Some(path) = path else { return Ok(None) };
-    let bad = |error: String| CliError::bad_file(format!("{}: {error}", path.display()));
-    let bytes = std::fs::read(path)
-        .map_err(|error| CliError::failed(format!("cannot read `{}`: {error}", path.display())))?;
-    let projector = Projector::read(&bytes).map_err(|error| bad(error.to_string()))?;
+    let projector = embed::projector(path)?;
     match projector.form() == form {
         true => Ok(Some(projector)),
-        false => Err(bad(format!("its form is {}; expected {}", projector.form().name(), form.name()))),
+        false => {
+            let (given, expected) = (projector.form().name(), form.name());
+            Err(CliError::bad_file(format!("{}: its form is {given}; expected {expected}", path.display())))
+        }
     }
 }
 

@@ -323,3 +323,6 @@ fn answers(panel: &Panel<'_>, questions: &[&Question], rows: &[Row]) -> Vec<Valu
 fn rounded(value: f64) -> Value {
     json!((value * 1e4).round() / 1e4)
 }
+
+#[cfg(test)]
+mod tests;

@@ -141,17 +141,26 @@ fn own(values: &[Vec<f64>], readout: &Readout<'_>) -> Vec<Vec<Vec<f64>>> {
     values.iter().map(|person| person.iter().enumerate().map(one).collect()).collect()
 }
 
-/// Each person's answers from the log-odds of all others; `merge` makes of them what is predicted.
-fn from_others(
-    values: &[Vec<f64>],
-    readout: &Readout<'_>,
-    merge: impl Fn(Vec<f64>) -> Vec<f64>,
-) -> Vec<Vec<Vec<f64>>> {
+/// Whose log-odds stand for a person's own.
+#[derive(Clone, Copy, PartialEq)]
+enum Whose {
+    /// Each other person's, one prediction each.
+    Others,
+    /// Everybody's, averaged to one prediction.
+    Mean,
+}
+
+/// Each person's answers from other people's log-odds.
+fn from_others(values: &[Vec<f64>], readout: &Readout<'_>, whose: Whose) -> Vec<Vec<Vec<f64>>> {
     let person = |u: usize| -> Vec<Vec<f64>> {
         let question = |i: usize| {
-            let others = (0..values.len()).filter(|v| *v != u).map(|v| values[v][i]);
-            let read = others.filter(|value| value.is_finite()).map(|value| readout(value, i));
-            merge(read.collect())
+            let chosen = (0..values.len()).filter(|v| whose == Whose::Mean || *v != u).map(|v| values[v][i]);
+            let read = chosen.filter(|value| value.is_finite()).map(|value| readout(value, i));
+            let read: Vec<f64> = read.collect();
+            match whose {
+                Whose::Mean if !read.is_empty() => vec![crate::statistics::mean(&read)],
+                _ => read,
+            }
         };
         (0..values[u].len()).map(question).collect()
     };
@@ -181,31 +190,22 @@ pub fn population(panel: &Panel<'_>) -> Row {
 
 /// Every other person's rows in turn: errors are averaged over them, not predictions.
 pub fn others(panel: &Panel<'_>, name: &str, scores: &Scores) -> Vec<Row> {
-    both(panel, scores, |form| format!("another person's {name}, {form}"), |predictions| predictions)
+    both(panel, scores, |form| format!("another person's {name}, {form}"), Whose::Others)
 }
 
-/// The mean prediction of all other people: what the rows say of nobody in particular.
+/// The mean prediction over all people's rows: what they say of nobody in particular.
 pub fn mean_prompt(panel: &Panel<'_>, name: &str, scores: &Scores) -> Vec<Row> {
-    let mean = |predictions: Vec<f64>| match predictions.is_empty() {
-        true => Vec::new(),
-        false => vec![crate::statistics::mean(&predictions)],
-    };
-    both(panel, scores, |form| format!("mean over people of {name}, {form}"), mean)
+    both(panel, scores, |form| format!("mean over people of {name}, {form}"), Whose::Mean)
 }
 
-fn both(
-    panel: &Panel<'_>,
-    scores: &Scores,
-    name: impl Fn(&str) -> String,
-    merge: impl Fn(Vec<f64>) -> Vec<f64>,
-) -> Vec<Row> {
+fn both(panel: &Panel<'_>, scores: &Scores, name: impl Fn(&str) -> String, whose: Whose) -> Vec<Row> {
     let raw = raw_readout(panel, scores);
     let deviation = population_readout(panel, scores);
     let readouts: [(&str, &Readout<'_>); 2] = [(RAW, &raw), (WITH_POPULATION, &deviation)];
     let row = |(form, readout): (&str, &Readout<'_>)| Row {
         name: name(form),
-        stop: from_others(&scores.stop, readout, &merge),
-        test: from_others(&scores.test, readout, &merge),
+        stop: from_others(&scores.stop, readout, whose),
+        test: from_others(&scores.test, readout, whose),
     };
     readouts.into_iter().map(row).collect()
 }

@@ -78,6 +78,11 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
+    /// Whether a resumed run goes on at `stage` or behind it.
+    pub fn is_at(&self, stage: usize) -> bool {
+        self.found.as_ref().is_some_and(|found| found.position.stage >= stage)
+    }
+
     /// The place to begin stage `stage` at, with state and moments as they were; `None` where it is over.
     pub fn begin(
         &mut self,

@@ -95,7 +95,7 @@ impl Default for TrainOptions {
             people_per_step: 4,
             targets_per_person: 12,
             rate_constant: 0.03,
-            rate: 3e-4,
+            rate: 3e-5,
             decay: 0.01,
             cap: 2.5,
             n0: 4.0,
@@ -120,10 +120,16 @@ pub struct Materials<'a> {
     pub text: &'a Text,
     /// Of the model's file.
     pub weights: Digest,
+    /// A projector whose constant prompt is taken over instead of trained.
+    pub start: Option<&'a Projector>,
 }
 
-/// Name of the stage that the curve shows.
+/// Name and place of the stage that the curve shows.
 const THROUGH_MODEL: &str = "through the model";
+const THROUGH_MODEL_INDEX: usize = 2;
+
+/// Name of the last look, at people that nothing was chosen on.
+const UNSEEN: &str = "unseen people";
 
 /// Trains; `say` gets a line for a person who waits.
 pub fn train(
@@ -141,7 +147,7 @@ pub fn train(
         )?,
         None => Checkpoint::none(),
     };
-    let state = State::new(&prepared, options, materials.model)?;
+    let state = State::new(&prepared, options, materials)?;
     checkpoint.restore(&state)?;
     let questions = Questions { materials, options, prepared: &prepared };
     let replies = Replies { materials, options, prepared: &prepared };
@@ -153,7 +159,7 @@ pub fn train(
     Stage {
         name: "constant prompt",
         index: 0,
-        steps: options.steps_constant,
+        steps: if materials.start.is_some() { 0 } else { options.steps_constant },
         rate: options.rate_constant,
         optimiser: state.constant_optimiser(asks)?,
         loss: &constant_loss,
@@ -180,6 +186,9 @@ pub fn train(
             patience: options.patience,
         }
         .run(&state, &mut progress, &mut checkpoint)?;
+        if !checkpoint.is_at(THROUGH_MODEL_INDEX) {
+            shorten(&state, &questions, &at, &mut progress)?;
+        }
     }
     let loss = |step| match asks {
         true => questions.loss(&state, &at, step),
@@ -187,11 +196,11 @@ pub fn train(
     };
     let held_out = || match asks {
         true => questions.held_out(&state, &at, false),
-        false => replies.held_out(&state),
+        false => replies.held_out(&state, &prepared.stop),
     };
     Stage {
         name: THROUGH_MODEL,
-        index: 2,
+        index: THROUGH_MODEL_INDEX,
         steps: options.steps,
         rate: options.rate,
         optimiser: state.projector_optimiser(options.decay, asks.then_some(10.0))?,
@@ -201,10 +210,38 @@ pub fn train(
         patience: options.patience,
     }
     .run(&state, &mut progress, &mut checkpoint)?;
+    if !prepared.test.is_empty() {
+        progress.held_out(UNSEEN, options.steps, &replies.held_out(&state, &prepared.test)?)?;
+    }
     progress.finish()?;
     let parts = state.network.parts(&recipe(options)).map_err(error::failed("trained tensors"))?;
     Ok(Projector::from_parts(&parts, options.stored)?)
 }
+
+/// Halves people's changes as long as the model itself, not its linearisation, agrees better with the held-out people.
+/// The linearisation holds for small changes only, and a reader of log-odds does not mind how small they are.
+fn shorten(
+    state: &State,
+    questions: &Questions<'_>,
+    at: &Linearised,
+    progress: &mut Progress<'_>,
+) -> Result<(), TrainError> {
+    let mut best = f64::NEG_INFINITY;
+    for halvings in 0..HALVINGS_MAX {
+        let figures = questions.held_out(state, at, false)?;
+        progress.held_out("size of changes", halvings, &figures)?;
+        let r = figures.first().map_or(f64::NAN, |figure| figure.1);
+        if r <= best {
+            return state.resize(2.0);
+        }
+        best = best.max(r);
+        state.resize(0.5)?;
+    }
+    state.resize(2.0)
+}
+
+/// Halvings of a first-order change that are tried: below a hundredth, rounding is as large.
+const HALVINGS_MAX: usize = 6;
 
 /// Rate of the first-order stage, whose loss is quadratic in a linear layer.
 const FIRST_ORDER_RATE: f64 = 1e-3;
@@ -217,6 +254,9 @@ fn identity(materials: &Materials<'_>, options: &TrainOptions) -> Digest {
         .part(&materials.weights.0)
         .part(&materials.embeddings.encoder.0);
     digester.part(recipe(options).as_bytes());
+    if let Some(start) = materials.start {
+        digester.part(&start.digest().0);
+    }
     digester.finish()
 }
 
@@ -225,3 +265,6 @@ fn recipe(options: &TrainOptions) -> String {
     let options = TrainOptions { log: None, resume: false, ..options.clone() };
     format!("{options:?}")
 }
+
+#[cfg(test)]
+mod tests;

@@ -78,6 +78,17 @@ impl Network {
         self.constant.device()
     }
 
+    /// Weight and bias of the last layer.
+    pub fn last_layer(&self) -> Result<[&Var; 2]> {
+        let last = self.layers.saturating_sub(1);
+        let var = |name: &str| {
+            let name = format!("layers.{last}.{name}");
+            let found = self.vars.iter().find(|(known, _)| *known == name);
+            found.map(|(_, var)| var).ok_or_else(|| candle_core::Error::Msg(format!("no tensor {name}")))
+        };
+        Ok([var("weight")?, var("bias")?])
+    }
+
     /// A trained tensor by name.
     fn var(&self, name: &str) -> Result<&Tensor> {
         let found = self.vars.iter().find(|(known, _)| known == name);

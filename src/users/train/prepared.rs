@@ -120,6 +120,8 @@ pub struct PreparedPerson {
 pub struct Prepared {
     pub train: Vec<PreparedPerson>,
     pub stop: Vec<PreparedPerson>,
+    /// Where targets are replies: people for a last look when all is decided.
+    pub test: Vec<PreparedPerson>,
     /// Empty where targets are replies.
     pub questions: Vec<PreparedQuestion>,
     /// Shape, statistics and labels of the projector to be; its tensors are filled in later.
@@ -138,6 +140,7 @@ impl Prepared {
             people.of(split).map(person).collect::<Result<Vec<_>, TrainError>>()
         };
         let (train, stop) = (prepare(Split::Train)?, prepare(Split::Stop)?);
+        let test = if questions.is_empty() { prepare(Split::Test)? } else { Vec::new() };
         if stop.is_empty() {
             let message = "no person has `\"split\":\"stop\"`; some are needed to choose when to stop";
             return Err(TrainError::Data(message.into()));
@@ -145,7 +148,7 @@ impl Prepared {
         drop(index);
         let mut parts = empty_parts(materials, options);
         measure(&mut parts, &train, &questions, materials.embeddings)?;
-        Ok(Prepared { train, stop, questions, parts })
+        Ok(Prepared { train, stop, test, questions, parts })
     }
 }
 

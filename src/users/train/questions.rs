@@ -1,14 +1,14 @@
 //! Losses and held-out figures where targets are questions with numeric answers.
 //!
 //! The model's log-odds of the two choices stand for an answer: slope * log-odds + offset. The constant prompt learns the
-//! items' means. The projector learns *deviations*: slope * (log-odds - those at the constant prompt - shift) against the
+//! items' means. The projector learns *deviations*: factor * (log-odds - those at the constant prompt - shift) against the
 //! answer minus the item's mean over the training people, so that no capacity goes into what is true of everybody.
 
 use super::error::{TrainError, failed};
 use super::network::Sample;
 use super::prepared::{Prepared, PreparedPerson, PreparedQuestion, Target, part_of};
 use super::stage::HeldOut;
-use super::state::{OFFSET, SHIFT, SLOPE, State};
+use super::state::{DEVIATION, OFFSET, SHIFT, SLOPE, State};
 use super::through::log_odds;
 use super::{Materials, TrainOptions};
 use crate::statistics::{Draws, correlation};
@@ -211,10 +211,8 @@ impl Questions<'_> {
             pairs.iter().map(|pair| pair.answer - self.question(pair.question).mean).collect();
         let loss = || -> candle_core::Result<Tensor> {
             let readout = |i: usize| state.readout.narrow(0, i, 1);
-            let shifted = change.broadcast_sub(&readout(SHIFT)?)?.broadcast_mul(&readout(SLOPE)?)?;
-            // The offset takes no part; a zero keeps its gradient from being missing.
-            let silent = (readout(OFFSET)?.sum_all()? * 0.0)?;
-            (shifted - column(&deviations, change)?)?.sqr()?.mean_all()? + silent
+            let shifted = change.broadcast_sub(&readout(SHIFT)?)?.broadcast_mul(&readout(DEVIATION)?)?;
+            (shifted - column(&deviations, change)?)?.sqr()?.mean_all()
         };
         loss().map_err(failed("loss of deviations"))
     }

@@ -38,9 +38,8 @@ impl Replies<'_> {
         self.loss_of(&rows, &pairs)
     }
 
-    /// Minus the loss with each held-out person's own rows, with those of the next person, and with the constant ones.
-    pub fn held_out(&self, state: &State) -> Result<HeldOut, TrainError> {
-        let people = &self.prepared.stop;
+    /// Minus the loss with each person's own rows, and how much more the next person's and the constant ones lose.
+    pub fn held_out(&self, state: &State, people: &[PreparedPerson]) -> Result<HeldOut, TrainError> {
         let (mut own, mut other, mut constant) = (Vec::new(), Vec::new(), Vec::new());
         for (i, person) in people.iter().enumerate() {
             let next = &people[(i + 1) % people.len()];

@@ -75,7 +75,9 @@ impl Stage<'_> {
         let Some(held_out) = self.held_out else { return Ok(()) };
         let figures = held_out()?;
         progress.held_out(self.name, position.step, &figures)?;
-        let score = figures.first().map_or(f64::NAN, |figure| figure.1);
+        // A projector that still changes nothing agrees with nobody: not a number, and worse than any.
+        let score = figures.first().map(|figure| figure.1).filter(|score| !score.is_nan());
+        let score = score.unwrap_or(f64::NEG_INFINITY);
         if position.best.is_none() || score > position.best_score {
             let copies = state.named().iter().map(|(_, var)| var.as_tensor().copy()).collect();
             let copies: candle_core::Result<Vec<Tensor>> = copies;
