@@ -64,6 +64,9 @@ pub const CHOICES_MAX: usize = 8;
 pub const PROMPTS_MAX: usize = 128;
 /// Continuations of one score request.
 pub const SCORE_CHOICES_MAX: usize = 128;
+/// Continuations of one score that run at once: enough rows for products to run at their full speed, and no more pages
+/// (one each, beside the prompt's) than a long prompt takes.
+pub const SCORE_LANES_MAX: usize = 32;
 /// `top_logprobs` of a chat (OpenAI's bound) and `logprobs` of a completion.
 pub const CHAT_TOP_LOGPROBS_MAX: usize = 20;
 pub const COMPLETION_LOGPROBS_MAX: usize = 100;

@@ -5,6 +5,7 @@ mod keys;
 mod pages;
 mod request;
 mod sampler;
+mod score;
 mod sequence;
 #[cfg(test)]
 mod tests;
@@ -14,7 +15,7 @@ pub use request::*;
 
 use crate::digest::Digest;
 use crate::limits;
-use crate::model::Model;
+use crate::model::{HeadOutputs, Model};
 use sequence::Sequence;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -27,6 +28,7 @@ use tokio::sync::oneshot;
 pub struct Engine {
     info: Arc<EngineInfo>,
     stats: Arc<EngineStats>,
+    heads: HeadOutputs,
     incoming: mpsc::Sender<Incoming>,
     queue: u64,
 }
@@ -125,6 +127,11 @@ impl Engine {
         &self.info
     }
 
+    /// What directions of single heads are at `attn[l]`.
+    pub fn heads(&self) -> &HeadOutputs {
+        &self.heads
+    }
+
     pub fn stats(&self) -> &EngineStats {
         &self.stats
     }
@@ -135,10 +142,11 @@ impl Engine {
         let (sender, receiver) = mpsc::channel();
         let queue = (options.queue + options.max_batch) as u64;
         let worker_stats = stats.clone();
+        let heads = model.head_outputs();
         std::thread::Builder::new()
             .name("engine".into())
             .spawn(move || worker::Worker::new(model, options, worker_stats, receiver).run())?;
-        Ok(Engine { info: Arc::new(info), stats, incoming: sender, queue })
+        Ok(Engine { info: Arc::new(info), stats, heads, incoming: sender, queue })
     }
 
     /// Checks a request and puts it into the queue. Refusals come at once.
@@ -220,6 +228,13 @@ impl Engine {
                     let blocks = info.n_blocks;
                     return Err(SubmitError::Shape(format!(
                         "capture at block {block}; the model has {blocks}"
+                    )));
+                }
+                let exists = |(l, h): &(u32, u32)| *l < info.n_blocks && *h < info.n_heads;
+                if let Some((l, h)) = capture.spec.heads.iter().find(|head| !exists(head)) {
+                    let (blocks, heads) = (info.n_blocks, info.n_heads);
+                    return Err(SubmitError::Shape(format!(
+                        "capture at head {h} of block {l}; the model has {blocks} blocks of {heads} heads"
                     )));
                 }
                 (&empty, 0)

@@ -8,6 +8,7 @@ use super::request::{
     Want,
 };
 use super::sampler::{self, History};
+use super::score::{LaneNeed, Score};
 use crate::digest::Digest;
 use crate::kernels::Cpu;
 use crate::limits::PAGE_POSITIONS;
@@ -23,7 +24,7 @@ const COPIED_ROWS_MIN: usize = 4;
 pub(super) struct Sequence {
     pub request: Request,
     events: UnboundedSender<Event>,
-    /// Prompt and generated tokens; for a score, the prompt and the continuation at hand.
+    /// Prompt and generated tokens.
     tokens: Vec<TokenId>,
     /// Rows whose KV is in `pages`.
     pub computed: usize,
@@ -34,7 +35,7 @@ pub(super) struct Sequence {
     generated: u32,
     prefilled: bool,
     prompt_logprobs: Vec<TokenLogprob>,
-    score: ScoreState,
+    score: Score,
     capture: CaptureState,
     usage: Usage,
     submitted: Instant,
@@ -44,14 +45,6 @@ pub(super) struct Sequence {
     /// Whether it ended by an error: its last rows are nothing to build upon.
     failed: bool,
     _inside: InsideGuard,
-}
-
-#[derive(Default)]
-struct ScoreState {
-    /// Continuation being run.
-    at: usize,
-    /// Log-probabilities so far; each starts with the one read at the last prompt row.
-    done: Vec<Vec<f32>>,
 }
 
 #[derive(Default)]
@@ -83,7 +76,7 @@ impl Sequence {
             generated: 0,
             prefilled: false,
             prompt_logprobs: Vec::new(),
-            score: ScoreState::default(),
+            score: Score::default(),
             capture: CaptureState::default(),
             usage,
             submitted,
@@ -116,12 +109,20 @@ impl Sequence {
 
     /// Rows that can be computed now.
     pub fn ready_rows(&self) -> usize {
-        self.known_rows() - self.computed
+        match &self.request.want {
+            Want::Score(continuations) if self.score.is_running() => self.score.rows_left(continuations),
+            _ => self.known_rows() - self.computed,
+        }
     }
 
     /// Whether one row at a time is what is left: the next row gives the next token.
     pub fn decoding(&self) -> bool {
-        self.prefilled && self.ready_rows() == 1
+        matches!(self.request.want, Want::Generate(_)) && self.prefilled && self.ready_rows() == 1
+    }
+
+    /// Whether what is left are rows of continuations.
+    pub fn is_scoring(&self) -> bool {
+        self.score.is_running()
     }
 
     pub fn mark_started(&mut self) {
@@ -142,7 +143,7 @@ impl Sequence {
         self.request.use_cache && (self.prefilled || !all_rows_needed)
     }
 
-    /// Whether row `position` may be kept for others: drawn continuations of a score are overwritten.
+    /// Rows that may be kept for others: the continuations of a score are overwritten.
     fn keeps_rows_until(&self) -> usize {
         match self.request.want {
             _ if !self.request.use_cache => 0,
@@ -156,9 +157,9 @@ impl Sequence {
         self.computed = 0;
         self.keys.clear();
         // A score starts anew: the rows of its continuations are nowhere else.
+        let lanes = self.score.give_back(self.shared_pages());
         if let Want::Score(_) = self.request.want {
-            self.score = ScoreState::default();
-            self.tokens.truncate(self.request.prompt.len());
+            self.score = Score::default();
             self.prefilled = false;
         }
         // A preempted prefill starts its per-row results anew.
@@ -166,7 +167,57 @@ impl Sequence {
             self.prompt_logprobs.clear();
             self.capture = CaptureState::default();
         }
-        std::mem::take(&mut self.pages)
+        std::mem::take(&mut self.pages).into_iter().chain(lanes).collect()
+    }
+
+    /// Full pages of the prompt: the continuations of a score share them.
+    fn shared_pages(&self) -> usize {
+        self.prompt_rows() / PAGE_POSITIONS
+    }
+
+    /// The next lane of a score that could have some of `rows` rows in the step at hand.
+    pub fn next_lane(&mut self, rows: usize, lanes_max: usize) -> Option<LaneNeed> {
+        match &self.request.want {
+            Want::Score(continuations) => self.score.next_need(continuations, rows, lanes_max),
+            _ => None,
+        }
+    }
+
+    pub fn clear_lanes(&mut self) {
+        self.score.clear_step();
+    }
+
+    /// Gives a lane the pages for its rows, as far as the cache has some; `copy` as in [`Sequence::adopt`]. Returns the
+    /// rows that the lane has in the step, 0 when a page is missing.
+    pub fn cover_lane(
+        &mut self,
+        need: &LaneNeed,
+        cache: &mut Pages,
+        mut copy: impl FnMut(PageId, PageId, usize),
+    ) -> usize {
+        let (rows, shared) = (self.prompt_rows(), self.shared_pages());
+        let mut lane = std::mem::take(self.score.pages_mut(need.lane));
+        if lane.is_empty() {
+            lane.extend(&self.pages[..shared]);
+        }
+        while lane.len() < (rows + need.rows).div_ceil(PAGE_POSITIONS) {
+            let Some(page) = cache.take(self.owner_of_page(lane.len())) else { break };
+            // The rows of the prompt that do not fill a page; of later pages nothing.
+            let from = self.pages.get(shared).copied().unwrap_or(page);
+            copy(from, page, if lane.len() == shared { rows % PAGE_POSITIONS } else { 0 });
+            lane.push(page);
+        }
+        let covered = lane.len() * PAGE_POSITIONS >= rows + need.rows;
+        *self.score.pages_mut(need.lane) = lane;
+        if covered { self.grant_lane(need) } else { 0 }
+    }
+
+    pub fn move_to_first_lane(&mut self, lane: usize) {
+        self.score.move_to_first(lane);
+    }
+
+    pub fn grant_lane(&mut self, need: &LaneNeed) -> usize {
+        self.score.grant(need)
     }
 
     pub fn cached_tokens(&self) -> u32 {
@@ -289,18 +340,35 @@ impl Sequence {
         self.usage()
     }
 
-    /// The next `n` rows for a step.
-    pub fn rows(&self, slot: u32, n: usize) -> impl Iterator<Item = Row> + '_ {
-        (self.computed..self.computed + n).map(move |position| Row {
-            slot,
+    /// The next `n` rows for a step, in parts that each have pages of their own; of a score that runs continuations, what
+    /// its lanes were granted.
+    pub fn parts(&self, n: usize) -> Vec<(&[PageId], Vec<Row>)> {
+        let row = |position: usize, input: Input| Row {
+            slot: 0,
             position: position as u32,
             phase: self.phase(position),
-            input: match self.token_index(position) {
-                Some(index) => Input::Token(self.tokens[index]),
-                None => Input::Soft(position as u32 - self.request.soft_at),
-            },
+            input,
             wants: self.wants(position),
-        })
+        };
+        match &self.request.want {
+            Want::Score(continuations) if self.score.is_running() => {
+                let parts = self.score.parts(continuations);
+                parts
+                    .map(|(pages, rows)| {
+                        let pages: &[PageId] = if pages.is_empty() { &self.pages } else { pages };
+                        (pages, rows.map(|(i, input)| row(self.prompt_rows() + i, input)).collect())
+                    })
+                    .collect()
+            }
+            _ => {
+                let input = |position: usize| match self.token_index(position) {
+                    Some(index) => Input::Token(self.tokens[index]),
+                    None => Input::Soft(position as u32 - self.request.soft_at),
+                };
+                let rows = self.computed..self.computed + n;
+                vec![(&self.pages, rows.map(|position| row(position, input(position))).collect())]
+            }
+        }
     }
 
     fn wants(&self, position: usize) -> Wants {
@@ -325,7 +393,7 @@ impl Sequence {
     pub fn gives_many_logits(&self) -> bool {
         match &self.request.want {
             Want::Generate(generate) => generate.prompt_logprobs.is_some() && !self.prefilled,
-            Want::Score(_) => true,
+            Want::Score(_) => self.score.is_running(),
             Want::Capture(_) => false,
         }
     }
@@ -342,6 +410,15 @@ impl Sequence {
         logits: &mut impl Iterator<Item = &'a mut [f32]>,
         captures: &mut impl Iterator<Item = Vec<f32>>,
     ) {
+        if let Want::Score(continuations) = &self.request.want
+            && self.score.is_running()
+        {
+            match self.score.advance(cpu, continuations, logits) {
+                Ok(()) => self.after_rows(),
+                Err(error) => self.fail(error),
+            }
+            return;
+        }
         let mut problem = None;
         for row in rows {
             let position = row.position as usize;
@@ -377,17 +454,7 @@ impl Sequence {
                 }
                 None => self.draw(cpu, logits),
             },
-            Want::Score(continuations) => {
-                let log_sum = sampler::log_sum_exp(cpu, logits);
-                let logprob = |id: &TokenId| logits[*id as usize] - log_sum;
-                let at = position + 1 - self.prompt_rows();
-                if at == 0 {
-                    let first = |ids: &Vec<TokenId>| ids.first().map(logprob).into_iter().collect();
-                    self.score.done.extend(continuations.iter().map(first));
-                } else {
-                    self.score.done[self.score.at].extend(continuations[self.score.at].get(at).map(logprob));
-                }
-            }
+            Want::Score(continuations) => self.score.begin(cpu, continuations, logits),
             Want::Capture(_) => {}
         }
     }
@@ -419,7 +486,7 @@ impl Sequence {
         }
     }
 
-    /// What follows once rows are in: the end of a prompt without tokens to draw, the next continuation, a capture.
+    /// What follows once rows are in: the end of a prompt without tokens to draw, of a score or of a capture.
     fn after_rows(&mut self) {
         if self.computed < self.prompt_rows() || self.finished {
             return;
@@ -431,9 +498,14 @@ impl Sequence {
                     self.finish(FinishReason::Length);
                 }
             }
-            Want::Score(_) => {
+            Want::Score(continuations) => {
                 self.prefilled = true;
-                self.next_continuation();
+                if self.score.rows_left(continuations) == 0 {
+                    let scored = self.score.finish();
+                    self.report_prefilled();
+                    let _ = self.events.send(Event::Scored(scored));
+                    self.finish(FinishReason::Complete);
+                }
             }
             Want::Capture(capture) => {
                 let rows = self.capture.finish(capture.reduce);
@@ -441,31 +513,6 @@ impl Sequence {
                 let _ = self.events.send(Event::Captured(rows));
                 self.finish(FinishReason::Complete);
             }
-        }
-    }
-
-    /// Rewinds to the prompt and goes on with the next continuation that has rows of its own to run. The rows of the
-    /// one before are overwritten before anything reads them.
-    fn next_continuation(&mut self) {
-        let Want::Score(continuations) = &self.request.want else { return };
-        let (prompt, done) = (self.request.prompt.len(), &self.score.done);
-        let complete = |at: usize| done.get(at).is_some_and(|values| values.len() == continuations[at].len());
-        while self.score.at < continuations.len() && complete(self.score.at) {
-            self.score.at += 1;
-        }
-        match continuations.get(self.score.at) {
-            None => {
-                self.report_prefilled();
-                let _ = self.events.send(Event::Scored(std::mem::take(&mut self.score.done)));
-                self.finish(FinishReason::Complete);
-            }
-            Some(continuation) if self.ready_rows() == 0 => {
-                self.tokens.truncate(prompt);
-                // The last token of a continuation is only predicted, never fed.
-                self.tokens.extend_from_slice(&continuation[..continuation.len() - 1]);
-                self.computed = self.prompt_rows();
-            }
-            Some(_) => {}
         }
     }
 

@@ -113,6 +113,11 @@ fn owner(name: &str) -> Digest {
     Digest::of(name.as_bytes())
 }
 
+/// Waits until the engine thread has put away what ended: answers come before that.
+fn settle(engine: &Engine) {
+    engine.owner_pages(Digest::default());
+}
+
 #[test]
 fn a_second_request_computes_only_rows_that_differ() {
     let engine = engine(32);
@@ -166,6 +171,7 @@ fn whatever_the_cache_gives_is_what_would_have_been_computed() {
             assert_eq!(&finish(events).expect("no failure").0, wanted, "round {round}, request {index}");
         }
     }
+    settle(&engine);
     let stats = engine.stats();
     assert!(stats.prefix_cache_hits_tokens_total.load(Relaxed) > 1000, "{stats:?}");
     assert!(stats.preemptions_total.load(Relaxed) > 0, "{stats:?}");
@@ -213,12 +219,13 @@ fn soft_rows_count_as_positions() {
 fn captures_and_scores_see_soft_rows() {
     let engine = engine(8);
     let prompt = tokens(1, 70);
-    let spec = CaptureSpec { resid: vec![0, 1], ..CaptureSpec::default() };
+    let spec = CaptureSpec { resid: vec![0, 1], heads: vec![(1, 3)] };
     let capture = |from| Want::Capture(Capture { spec: spec.clone(), from, reduce: Reduce::Each });
     let plain = alone(&engine, &request(prompt.clone(), capture(0)));
     let with = |want| Request { soft: soft(2, 4), soft_at: 30, ..request(prompt.clone(), want) };
     let captured = alone(&engine, &with(capture(0))).captured;
     assert_eq!(captured.len(), 70, "tokens only");
+    assert_eq!(captured[0].len(), 2 * D_MODEL + tiny::D_HEAD);
     assert_eq!(captured[..30], plain.captured[..30]);
     assert!((30..70).all(|i| captured[i] != plain.captured[i]));
     assert_eq!(alone(&engine, &with(capture(50))).captured, captured[50..]);
@@ -298,4 +305,42 @@ fn no_byte_of_a_forgotten_owner_is_left() {
     assert!(engine.nonzero_pages() >= 12);
     engine.forget_blocking(owner("a"));
     assert_eq!(engine.nonzero_pages(), 0);
+}
+
+/// Sixty continuations of different lengths, one after another and together, with room and without: the same numbers.
+#[test]
+fn continuations_on_lanes_are_scored_as_alone() {
+    let mut random = Random(3);
+    for (prompt, options) in [(1, (64, 20.0)), (64, (64, 0.01)), (100, (64, 20.0)), (130, (4, 20.0))] {
+        let (pages, step_budget_ms) = options;
+        let engine = engine_with(pages, EngineOptions { max_batch: 16, queue: 64, step_budget_ms });
+        let continuations: Vec<Vec<TokenId>> =
+            (0..60).map(|i| tokens(i, [0, 1, 2, 2, 3, 5, 70, 100][random.below(8)])).collect();
+        let ask = |list: &[Vec<TokenId>]| Request {
+            soft: soft(1, 4),
+            edits: steered(2, RowRule::Response),
+            ..request(tokens(9, prompt), Want::Score(list.to_vec()))
+        };
+        let before = engine.stats().steps_total.load(Relaxed);
+        let together = run(&engine, ask(&continuations)).0.scored;
+        let steps = engine.stats().steps_total.load(Relaxed) - before;
+        for (continuation, scored) in continuations.iter().zip(&together) {
+            assert_eq!(scored.len(), continuation.len());
+            let one = alone(&engine, &ask(std::slice::from_ref(continuation))).scored;
+            assert_eq!(&one[0], scored, "after {prompt} tokens, {pages} pages");
+        }
+        // Scoring is teacher forcing: the same as the log-probabilities of the whole as a prompt.
+        let longest = continuations.iter().max_by_key(|ids| ids.len()).expect("some");
+        let whole = [tokens(9, prompt), longest.clone()].concat();
+        let whole = Request { prompt: whole, edits: Arc::default(), ..ask(&[]) };
+        let whole = alone(&engine, &Request { want: generate(1, true), ..whole }).prompt;
+        let plain = Request { edits: Arc::default(), ..ask(std::slice::from_ref(longest)) };
+        let whole: Vec<f32> = whole[prompt - 1..].iter().map(|token| token.logprob).collect();
+        assert_eq!(run(&engine, plain).0.scored, [whole]);
+        if pages == 64 && step_budget_ms > 1.0 {
+            assert!(steps < 60, "{steps} steps for 60 continuations");
+        }
+        settle(&engine);
+        assert_eq!(engine.stats().kv_pages_in_use.load(Relaxed), 0);
+    }
 }

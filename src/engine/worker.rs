@@ -5,8 +5,8 @@ use super::request::{Forgotten, Priority, SequenceError};
 use super::sequence::{self, Sequence};
 use super::{EngineOptions, EngineStats, Incoming};
 use crate::digest::Digest;
-use crate::limits::{FORGOTTEN_OWNERS_MAX, PAGE_POSITIONS};
-use crate::model::{Model, ModelError, Row, Rows, Slot, StepOutput};
+use crate::limits::{FORGOTTEN_OWNERS_MAX, PAGE_POSITIONS, SCORE_LANES_MAX};
+use crate::model::{Model, ModelError, PageId, Row, Rows, Slot, StepOutput};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -209,11 +209,15 @@ impl Worker {
         if shares.is_empty() {
             return Ok(());
         }
-        let mut rows: Vec<Row> = Vec::new();
-        for (slot, share) in shares.iter().enumerate() {
-            rows.extend(self.running[share.sequence].rows(slot as u32, share.rows));
+        let (mut rows, mut slots): (Vec<Row>, Vec<Slot>) = (Vec::new(), Vec::new());
+        for share in &shares {
+            let sequence = &self.running[share.sequence];
+            for (pages, part) in sequence.parts(share.rows) {
+                let slot = slots.len() as u32;
+                rows.extend(part.into_iter().map(|row| Row { slot, ..row }));
+                slots.push(slot_of(sequence, pages));
+            }
         }
-        let slots: Vec<Slot> = shares.iter().map(|share| slot_of(&self.running[share.sequence])).collect();
         let started = Instant::now();
         self.model.step(&Rows { rows: &rows, slots: &slots }, &mut self.output)?;
         drop(slots);
@@ -271,8 +275,9 @@ impl Worker {
             if preempted.contains(&share.sequence) {
                 continue;
             }
-            if self.cover(share.sequence, share.rows, &mut preempted) {
-                kept.push(share);
+            let rows = self.cover(share.sequence, share.rows, &mut preempted);
+            if rows > 0 {
+                kept.push(Share { rows, ..share });
             }
         }
         kept.retain(|share| !preempted.contains(&share.sequence));
@@ -307,11 +312,49 @@ impl Worker {
         }
     }
 
-    /// Whether sequence `index` has pages for `rows` more rows; takes them from the pool, or from a victim.
-    fn cover(&mut self, index: usize, rows: usize, preempted: &mut Vec<usize>) -> bool {
+    /// Gives sequence `index` the pages for `rows` more rows; returns for how many it has them, 0 when it was preempted.
+    fn cover(&mut self, index: usize, rows: usize, preempted: &mut Vec<usize>) -> usize {
+        if !self.running[index].is_scoring() {
+            let until = self.running[index].computed + rows;
+            return if self.cover_until(index, until, preempted) { rows } else { 0 };
+        }
+        self.running[index].clear_lanes();
+        // Lanes make do with pages that are free; only the first one, in the sequence's own pages, gets its rows at any
+        // price. So a score always gets on.
+        let spare = self.running.len();
+        let mut covered = 0;
+        while covered < rows {
+            let lanes_max = if self.pages.available() > spare { SCORE_LANES_MAX } else { 1 };
+            let Some(mut need) = self.running[index].next_lane(rows - covered, lanes_max) else { break };
+            if need.lane > 0 {
+                let (sequence, model) = (&mut self.running[index], &mut self.model);
+                let copy = |from, to, n| model.copy_page(from, to, n);
+                let granted = sequence.cover_lane(&need, &mut self.pages, copy);
+                covered += granted;
+                if granted > 0 {
+                    continue;
+                }
+                if covered > 0 {
+                    break;
+                }
+                sequence.move_to_first_lane(need.lane);
+                let Some(first) = sequence.next_lane(rows, 1) else { break };
+                need = first;
+            }
+            let until = self.running[index].computed + need.rows;
+            if !self.cover_until(index, until, preempted) {
+                return 0;
+            }
+            covered += self.running[index].grant_lane(&need);
+        }
+        covered
+    }
+
+    /// Whether sequence `index` has pages for its first `until` rows; takes them from the pool, or from a victim.
+    fn cover_until(&mut self, index: usize, until: usize, preempted: &mut Vec<usize>) -> bool {
         loop {
             let sequence = &self.running[index];
-            let needed = (sequence.computed + rows).div_ceil(PAGE_POSITIONS);
+            let needed = until.div_ceil(PAGE_POSITIONS);
             if sequence.pages.len() >= needed {
                 return true;
             }
@@ -410,9 +453,9 @@ impl Worker {
     }
 }
 
-fn slot_of(sequence: &Sequence) -> Slot<'_> {
+fn slot_of<'a>(sequence: &'a Sequence, pages: &'a [PageId]) -> Slot<'a> {
     Slot {
-        pages: &sequence.pages,
+        pages,
         edits: &sequence.request.edits,
         soft: &sequence.request.soft,
         capture: match &sequence.request.want {

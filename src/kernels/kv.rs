@@ -94,6 +94,9 @@ impl KvLayer {
     /// Gives page `to` the first `positions` positions (at most 64) of page `from`; the others become zeros.
     pub fn copy_page(&mut self, from: u32, to: u32, positions: usize) {
         assert!(positions <= PAGE_POSITIONS && from.max(to) < self.pages as u32);
+        if positions == 0 {
+            return self.zero_page(to);
+        }
         let (page_bytes, head_bytes, element) = (self.page_bytes(), self.head_bytes(), self.format.bytes());
         let (from, to) = (from as usize * page_bytes, to as usize * page_bytes);
         let row_bytes = self.d_head * element;

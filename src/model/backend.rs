@@ -3,6 +3,7 @@
 use super::candle::CandleModel;
 use super::config::ModelConfig;
 use super::decoder::CpuModel;
+use super::heads::HeadOutputs;
 use super::rows::{PageId, Rows, StepOutput};
 use super::{ModelError, ModelOptions, load, self_test};
 use crate::config::Backend;
@@ -57,6 +58,14 @@ impl Model {
     /// Bytes of KV for one page of positions, all blocks together. The candle backend keeps them in f32.
     pub fn page_bytes(config: &ModelConfig, precision: Precision) -> usize {
         CpuModel::page_bytes(config, precision)
+    }
+
+    /// For directions of single heads.
+    pub fn head_outputs(&self) -> HeadOutputs {
+        match self {
+            Model::Cpu(model) => model.head_outputs(),
+            Model::Candle(model) => model.head_outputs(),
+        }
     }
 
     /// Clears a page for a new owner.

@@ -2,6 +2,7 @@
 
 use super::config::{Gating, ModelConfig, RotaryPairs};
 use super::edits::{Change, Edit, Edits};
+use super::heads::HeadOutputs;
 use super::load::{self, BlockWeights, ModelWeights};
 use super::rope::Rope;
 use super::rows::{CaptureSpec, Input, PageId, Row, Rows, StepOutput};
@@ -84,6 +85,12 @@ impl CpuModel {
         config.n_blocks * KvLayer::bytes_per_page(config.n_kv_heads, config.d_head, kv_format(precision))
     }
 
+    /// For directions of single heads.
+    pub fn head_outputs(&self) -> HeadOutputs {
+        let projections = self.weights.blocks.iter().map(|block| block.attn_output.clone()).collect();
+        HeadOutputs::new(&self.config, projections)
+    }
+
     /// Clears a page for a new owner.
     pub fn reset_page(&mut self, page: PageId) {
         self.kv.iter_mut().for_each(|layer| layer.zero_page(page));
@@ -102,7 +109,7 @@ impl CpuModel {
     /// Number of weights.
     pub fn parameters(&self) -> u64 {
         let block = |b: &BlockWeights| {
-            [&b.q, &b.k, &b.v, &b.attn_output, &b.gate, &b.up, &b.down]
+            [&b.q, &b.k, &b.v, &*b.attn_output, &b.gate, &b.up, &b.down]
                 .map(|m| (m.n() * m.k()) as u64)
                 .iter()
                 .sum::<u64>()

@@ -7,6 +7,7 @@ use crate::kernels::{self, PackedMatrix, Precision};
 use crate::limits;
 use crate::weights::ModelFile;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Weights of one block. Norm weights are f32; gemma's already hold w + 1.
 pub(super) struct BlockWeights {
@@ -17,7 +18,8 @@ pub(super) struct BlockWeights {
     /// `[d_head]` each, where [`ModelConfig::qk_norms`].
     pub q_norm: Option<Vec<f32>>,
     pub k_norm: Option<Vec<f32>>,
-    pub attn_output: PackedMatrix,
+    /// Shared with [`super::HeadOutputs`].
+    pub attn_output: Arc<PackedMatrix>,
     pub post_attn_norm: Option<Vec<f32>>,
     pub ffn_norm: Vec<f32>,
     pub gate: PackedMatrix,
@@ -115,7 +117,7 @@ impl<'a> Tensors<'a> {
         Ok((view.format, view.data))
     }
 
-    fn matrix(&mut self, name: &str, n: usize, k: usize) -> Result<PackedMatrix, ModelError> {
+    pub fn matrix(&mut self, name: &str, n: usize, k: usize) -> Result<PackedMatrix, ModelError> {
         let precision = self.precision;
         let (format, data) = self.view(name, &[n, k])?;
         PackedMatrix::pack(format, n, k, data, precision)
@@ -158,7 +160,7 @@ impl<'a> Tensors<'a> {
             v: self.matrix(&name("attn_v"), kv, d)?,
             q_norm,
             k_norm,
-            attn_output: self.matrix(&name("attn_output"), d, q)?,
+            attn_output: Arc::new(self.matrix(&name("attn_output"), d, q)?),
             post_attn_norm,
             ffn_norm: self.vector(&name("ffn_norm"), d)?,
             gate: self.matrix(&name("ffn_gate"), ff, d)?,

@@ -6,6 +6,7 @@ pub mod candle;
 mod config;
 mod decoder;
 mod edits;
+mod heads;
 mod load;
 mod rope;
 mod rows;
@@ -17,6 +18,7 @@ pub use backend::Model;
 pub use candle::DenseModel;
 pub use config::{BlockConfig, Gating, ModelConfig, RotaryConfig, RotaryPairs};
 pub use edits::{BlockEdits, Change, Edit, Edits, Phase, RowRule};
+pub use heads::HeadOutputs;
 pub use rows::{CaptureSpec, Input, PageId, Row, Rows, Slot, SoftRows, StepOutput, TokenId, Wants};
 
 use crate::config::{Backend, Device};
@@ -54,6 +56,12 @@ pub enum ModelError {
     LeftOver { tensor: String },
     #[error("tensor `{tensor}`: {source}")]
     Pack { tensor: String, source: KernelError },
+    #[error("head {h} of block {l} does not exist; the model has {n_blocks} blocks of {n_heads} heads")]
+    NoSuchHead { l: u32, h: u32, n_blocks: usize, n_heads: usize },
+    #[error("{given} values for a head of width {wanted}")]
+    HeadWidth { given: usize, wanted: usize },
+    #[error("this model's family norms the output of attention, so that no direction equals a moved head")]
+    HeadBehindNorm,
     #[error("the hook at the output of block {block} does not move the residual stream as it should")]
     DeadHook { block: usize },
     #[error("{doing}: {source}")]

@@ -21,6 +21,11 @@ pub fn file(architecture: &str) -> ModelFile {
 
 /// The same with so many blocks; from six on gemma has a global one.
 pub fn file_of(architecture: &str, n_blocks: usize) -> ModelFile {
+    changed(architecture, n_blocks, &[])
+}
+
+/// The same with other values in some tensors.
+fn changed(architecture: &str, n_blocks: usize, tensors: &[(&str, &[f32])]) -> ModelFile {
     let mut writer = GgufWriter::new();
     let key = |name: &str| format!("{architecture}.{name}");
     writer.string("general.architecture", architecture);
@@ -44,7 +49,8 @@ pub fn file_of(architecture: &str, n_blocks: usize) -> ModelFile {
         let scale = if norm { 0.1 } else { 1.5 / (shape[1] as f32).sqrt() };
         let values: Vec<f32> =
             (0..len).map(|_| scale * random.next() + if norm { 1.0 } else { 0.0 }).collect();
-        writer.tensor_f32(name, shape, &values);
+        let other = tensors.iter().find(|(changed, _)| *changed == name);
+        writer.tensor_f32(name, shape, other.map_or(&values[..], |(_, values)| values));
     };
     tensor("token_embd.weight", &[VOCAB_SIZE, D_MODEL]);
     tensor("output_norm.weight", &[D_MODEL]);
@@ -72,7 +78,16 @@ pub fn file_of(architecture: &str, n_blocks: usize) -> ModelFile {
 }
 
 pub fn load(architecture: &str, precision: Precision, pages: usize) -> Model {
-    load_on(Backend::Cpu, &file(architecture), precision, pages)
+    load_changed(architecture, precision, pages, &[])
+}
+
+pub fn load_changed(
+    architecture: &str,
+    precision: Precision,
+    pages: usize,
+    tensors: &[(&str, &[f32])],
+) -> Model {
+    load_on(Backend::Cpu, &changed(architecture, N_BLOCKS, tensors), precision, pages)
 }
 
 /// A model file on either backend.

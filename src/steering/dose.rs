@@ -44,10 +44,20 @@ pub fn over_blocks(doses: impl IntoIterator<Item = f32>) -> f32 {
     doses.into_iter().map(|dose| dose * dose).sum::<f32>().sqrt()
 }
 
+/// Where in a block an addition is made. Both places are on the residual stream, so that their sizes add up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// `attn[l]`: what attention adds.
+    Attn,
+    /// `resid[l]`: after the block.
+    Resid,
+}
+
 /// One addition at one block, for the check of a plan's sum.
 #[derive(Clone, Debug)]
 pub struct Part {
     pub block: u32,
+    pub hook: Hook,
     /// `[d_model]`, coefficient multiplied in.
     pub delta: Arc<[f32]>,
     pub rows: RowRule,
@@ -127,7 +137,7 @@ mod tests {
     use super::*;
 
     fn part(block: u32, delta: [f32; 2], rows: RowRule) -> Part {
-        Part { block, delta: Arc::from(delta), rows }
+        Part { block, hook: Hook::Resid, delta: Arc::from(delta), rows }
     }
 
     fn norms() -> Norms {

@@ -17,6 +17,7 @@ use super::vector::{Calibration, ModelShape, Origin, Vector};
 use crate::digest::Digest;
 use crate::engine::Engine;
 use crate::limits;
+use crate::model::{HeadOutputs, ModelError};
 use crate::text::Text;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -30,6 +31,8 @@ use tokio::time::Instant;
 pub struct Library {
     shared: Arc<Shared>,
     maker: Arc<Maker>,
+    /// For directions of single heads; `None` without an engine.
+    heads: Option<HeadOutputs>,
 }
 
 /// What the library is built from besides the model.
@@ -95,7 +98,9 @@ impl Library {
         let model =
             ModelShape { n_blocks: info.n_blocks, d_model: info.d_model, weights: info.weights_digest };
         let architecture = info.architecture.clone();
-        Library::open(model, architecture, Trait::shipped()?, options, Meter { engine, text })
+        let heads = Some(engine.heads().clone());
+        let library = Library::open(model, architecture, Trait::shipped()?, options, Meter { engine, text })?;
+        Ok(Library { heads, ..library })
     }
 
     pub(super) fn open(
@@ -120,7 +125,7 @@ impl Library {
             norms: Mutex::new(norms),
         });
         let maker = Maker::start(measures, limits::EXTRACTIONS_WAITING_MAX, shared.clone())?;
-        Ok(Library { shared, maker: Arc::new(maker) })
+        Ok(Library { shared, maker: Arc::new(maker), heads: None })
     }
 
     pub fn traits(&self) -> &[Trait] {
@@ -180,12 +185,54 @@ impl Library {
                     vector.check_fits(&self.shared.model, &param)?;
                     Found::Inline(Arc::new(vector))
                 }
+                Source::Heads(heads) => {
+                    Found::Inline(Arc::new(self.of_heads(heads, &format!("{}.heads", intervention.param))?))
+                }
             };
             if intervention.coefficient != 0.0 {
                 wanted.push((intervention, found));
             }
         }
         Ok(wanted)
+    }
+
+    /// Directions of heads as one direction at `attn[l]` for each block.
+    fn of_heads(&self, heads: &BTreeMap<(u32, u32), Vec<f32>>, param: &str) -> Result<Vector, SteeringError> {
+        let outputs = self.heads.as_ref().ok_or_else(|| SteeringError::unsupported(param, "a head here"))?;
+        let mut directions: BTreeMap<u32, Vec<f32>> = BTreeMap::new();
+        for (&(block, head), values) in heads {
+            let direction = outputs.direction(block, head, values).map_err(|error| match error {
+                ModelError::HeadBehindNorm => SteeringError::unsupported(
+                    param,
+                    "a direction of a head (this model norms the output of attention)",
+                ),
+                error => SteeringError::unfit(param, error.to_string()),
+            })?;
+            let sum = directions.entry(block).or_insert_with(|| vec![0.0; direction.len()]);
+            sum.iter_mut().zip(direction).for_each(|(sum, value)| *sum += value);
+        }
+        let directions = directions.into_iter().map(|(block, values)| (block, Arc::from(values)));
+        Vector::new("inline", directions.collect(), param)
+    }
+
+    /// A vector by its name or a pole's, with the sign of the pole; made and waited for as in [`Library::plan`].
+    pub async fn direction(
+        &self,
+        name: &str,
+        param: &str,
+        wait: Duration,
+    ) -> Result<(Arc<Vector>, f32), SteeringError> {
+        let mut request = SteeringRequest::from_expression(name, param)?;
+        let plain = request.interventions.pop().filter(|only| {
+            request.is_empty() && only.source == Source::Name(name.to_owned()) && only.blocks.is_none()
+        });
+        let Some(mut intervention) = plain else {
+            return Err(SteeringError::range(param, "expected the name of one vector"));
+        };
+        intervention.unit = Unit::Raw;
+        let located = self.locate(name, param)?;
+        let vector = self.vector(&located, &intervention, Instant::now() + wait).await?;
+        Ok((vector, located.sign))
     }
 
     /// What a name stands for, a vector that is just being made included.

@@ -1,8 +1,8 @@
 //! From named vectors and coefficients to the numbers that the loaded model adds, with their dose.
 
-use super::dose::{self, DEFAULT_DOSE, Norms, Part};
+use super::dose::{self, DEFAULT_DOSE, Hook, Norms, Part};
 use super::error::SteeringError;
-use super::request::{Intervention, SteeringRequest, Unit};
+use super::request::{Intervention, Source, SteeringRequest, Unit};
 use super::vector::{ModelShape, Vector, norm};
 use crate::limits;
 use crate::model::{BlockEdits, Change, Edit, Edits};
@@ -95,6 +95,10 @@ fn parts_of(
     let blocks = blocks_in_use(intervention, vector, model, applied)?;
     let (factor, unit) = factor(intervention.unit, vector, &blocks, norms);
     let scale = sign * intervention.coefficient * factor;
+    let hook = match &intervention.source {
+        Source::Heads(_) => Hook::Attn,
+        Source::Name(_) | Source::Inline(_) => Hook::Resid,
+    };
     let mut parts = Vec::with_capacity(blocks.len());
     for &block in &blocks {
         let direction = vector.directions().get(&block).map_or(&[][..], |direction| &direction[..]);
@@ -107,7 +111,7 @@ fn parts_of(
                 block,
             });
         }
-        parts.push(Part { block, delta, rows: intervention.rows });
+        parts.push(Part { block, hook, delta, rows: intervention.rows });
     }
     let doses = parts.iter().map(|part| norms.dose(part.block, norm(&part.delta)));
     applied.vectors.push(AppliedVector {
@@ -188,7 +192,11 @@ fn edits_of(parts: Vec<Part>, n_blocks: u32) -> Edits {
     for part in parts {
         // The vector was compared with the model: its blocks exist.
         if let Some(block) = blocks.get_mut(part.block as usize) {
-            block.resid.push(Edit::new(Change::Add { delta: part.delta }, part.rows));
+            let list = match part.hook {
+                Hook::Attn => &mut block.attn,
+                Hook::Resid => &mut block.resid,
+            };
+            list.push(Edit::new(Change::Add { delta: part.delta }, part.rows));
         }
     }
     Edits::new(blocks)
@@ -198,6 +206,7 @@ fn edits_of(parts: Vec<Part>, n_blocks: u32) -> Edits {
 pub fn edits_for(vector: &Vector, scale: f32, n_blocks: u32) -> Edits {
     let parts = vector.directions().iter().map(|(&block, direction)| Part {
         block,
+        hook: Hook::Resid,
         delta: direction.iter().map(|value| value * scale).collect(),
         rows: crate::model::RowRule::All,
     });

@@ -39,6 +39,8 @@ pub enum Source {
     Name(String),
     /// Directions that came with the request, `[d_model]` by block.
     Inline(BTreeMap<u32, Vec<f32>>),
+    /// Directions of single heads' outputs that came with the request, `[d_head]` by block and head.
+    Heads(BTreeMap<(u32, u32), Vec<f32>>),
 }
 
 /// What a coefficient of 1 means.
@@ -132,7 +134,7 @@ impl Intervention {
     pub fn name(&self) -> &str {
         match &self.source {
             Source::Name(name) => name,
-            Source::Inline(_) => "inline",
+            Source::Inline(_) | Source::Heads(_) => "inline",
         }
     }
 
@@ -188,9 +190,10 @@ fn from_list(items: &[Value], param: &str, rules: RequestRules) -> Result<Steeri
     Ok(SteeringRequest { interventions })
 }
 
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 11] = [
     "vector",
     "directions",
+    "heads",
     "coefficient",
     "unit",
     "operation",
@@ -207,7 +210,7 @@ fn from_item(item: &Value, param: String, rules: RequestRules) -> Result<Interve
         return Err(wrong_type(&param, "an object", item));
     };
     if let Some(key) = object.keys().find(|key| !KEYS.contains(&key.as_str()) && *key != "layer") {
-        return Err(unknown_key(&param, key, &KEYS[..9]));
+        return Err(unknown_key(&param, key, &KEYS[..10]));
     }
     refuse_what_is_not_built(object, &param)?;
     let positions = positions_of(object, &param)?;
@@ -247,21 +250,21 @@ fn refuse_what_is_not_built(object: &Map<String, Value>, param: &str) -> Result<
 }
 
 fn source_of(object: &Map<String, Value>, param: &str, rules: RequestRules) -> Result<Source, SteeringError> {
-    let named = object.get("vector").filter(|value| !value.is_null());
-    let inline = object.get("directions").filter(|value| !value.is_null());
-    match (named, inline) {
-        (Some(name), None) => Ok(Source::Name(name_of(name, &format!("{param}.vector"))?)),
-        (None, Some(_)) if !rules.inline => {
+    let given: Vec<&str> =
+        ["vector", "directions", "heads"].into_iter().filter(|key| present(object, key)).collect();
+    match given[..] {
+        [] => Err(SteeringError::form(param, "`vector` is missing")),
+        ["vector"] => Ok(Source::Name(name_of(&object["vector"], &format!("{param}.vector"))?)),
+        [key] if !rules.inline => {
             let message = "directions inside a request are switched off; upload them with `POST /v1/vectors`";
-            Err(SteeringError::range(format!("{param}.directions"), message))
+            Err(SteeringError::range(format!("{param}.{key}"), message))
         }
-        (None, Some(directions)) => {
-            Ok(Source::Inline(json::directions_of(directions, &format!("{param}.directions"))?))
+        ["heads"] => Ok(Source::Heads(json::heads_of(&object["heads"], &format!("{param}.heads"))?)),
+        [key] => Ok(Source::Inline(json::directions_of(&object[key], &format!("{param}.{key}"))?)),
+        [first, second, ..] => {
+            let message = format!("`{first}` and `{second}` exclude each other; send one of them");
+            Err(SteeringError::form(param, message))
         }
-        (Some(_), Some(_)) => {
-            Err(SteeringError::form(param, "`vector` and `directions` exclude each other; send one of them"))
-        }
-        (None, None) => Err(SteeringError::form(param, "`vector` is missing")),
     }
 }
 
@@ -500,6 +503,16 @@ mod tests {
     }
 
     #[test]
+    fn inline_heads() {
+        let sent = json!([{"heads": {"12.3": [1, 2.5], "2.0": [0.5]}, "unit": "raw"}]);
+        let request = read(sent.clone()).unwrap();
+        let wanted = BTreeMap::from([((2, 0), vec![0.5]), ((12, 3), vec![1.0, 2.5])]);
+        assert_eq!(request.interventions[0].source, Source::Heads(wanted));
+        let refused = SteeringRequest::from_json(&sent, "steering", RequestRules::default());
+        assert_eq!(refused.unwrap_err().param(), Some("steering[0].heads"));
+    }
+
+    #[test]
     fn inline_directions() {
         let sent = json!([{"directions": {"12": [1, 2.5]}, "coefficient": 4, "unit": "raw"}]);
         let request = read(sent.clone()).unwrap();
@@ -571,6 +584,16 @@ mod tests {
                 "Syntax",
             ),
             (json!([{"directions": {"x": [1]}}]), "steering[0].directions", "`x`", "Range"),
+            (json!([{"heads": {"3": [1]}}]), "steering[0].heads", "`3` is no head", "Range"),
+            (json!([{"heads": {"3.01": [1]}}]), "steering[0].heads", "`3.01` is no head", "Range"),
+            (json!([{"heads": {"3.1": 1}}]), "steering[0].heads.3.1", "an array of numbers", "Syntax"),
+            (json!([{"heads": {}}]), "steering[0].heads", "names no head", "Range"),
+            (
+                json!([{"heads": {"3.1": [1]}, "directions": {"1": [1]}}]),
+                "steering[0]",
+                "exclude each other",
+                "Syntax",
+            ),
             (json!("!refusal"), "steering", "ablation", "Unsupported"),
             (json!("a@when:b>1"), "steering", "not supported", "Unsupported"),
             (json!("a@thinking"), "steering", "not supported", "Unsupported"),

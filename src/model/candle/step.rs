@@ -4,15 +4,18 @@ use super::attention::{attention, mask};
 use super::weights::{Angles, DenseWeights};
 use super::{ModelError, failed};
 use crate::config;
-use crate::kernels::Cpu;
+use crate::kernels::{Cpu, Precision};
 use crate::limits::PAGE_POSITIONS;
 use crate::model::ModelOptions;
 use crate::model::config::ModelConfig;
 use crate::model::decoder::{Captures, apply_edits};
 use crate::model::edits::{Change, Edit, Edits};
+use crate::model::heads::HeadOutputs;
+use crate::model::load::Tensors;
 use crate::model::rows::{Input, PageId, Rows, StepOutput, TokenId};
 use crate::weights::ModelFile;
 use candle_core::{DType, Device, Tensor};
+use std::sync::Arc;
 
 /// Dense weights with their KV pages.
 pub struct CandleModel {
@@ -20,6 +23,8 @@ pub struct CandleModel {
     device: Device,
     /// For work on the host: edits, the sampler.
     cpu: Cpu,
+    /// Output projections as the file stores them, one per block.
+    heads: HeadOutputs,
     /// One per block.
     kv: Vec<KvTensors>,
     pages: usize,
@@ -64,8 +69,16 @@ impl CandleModel {
             .map(|_| Ok(KvTensors { keys: zeros()?, values: zeros()? }))
             .collect::<candle_core::Result<_>>()
             .map_err(failed("memory for keys and values"))?;
+        let mut tensors = Tensors::new(file, Precision::F32);
+        let projections = (0..config.n_blocks)
+            .map(|l| {
+                let name = format!("blk.{l}.attn_output.weight");
+                tensors.matrix(&name, config.d_model, config.d_queries()).map(Arc::new)
+            })
+            .collect::<Result<_, _>>()?;
+        let heads = HeadOutputs::new(config, projections);
         let cpu = Cpu::new(options.isa, options.threads);
-        Ok(CandleModel { weights, device, cpu, kv, pages, failure: None })
+        Ok(CandleModel { weights, device, cpu, heads, kv, pages, failure: None })
     }
 
     pub fn config(&self) -> &ModelConfig {
@@ -74,6 +87,10 @@ impl CandleModel {
 
     pub fn cpu(&self) -> &Cpu {
         &self.cpu
+    }
+
+    pub fn head_outputs(&self) -> HeadOutputs {
+        self.heads.clone()
     }
 
     pub fn pages(&self) -> usize {

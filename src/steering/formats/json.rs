@@ -47,23 +47,47 @@ pub fn write(vector: &Vector) -> Vec<u8> {
 /// The `directions` of a body that is parsed already. Values may be too large for f32 here: they become infinite and
 /// [`Vector::new`] refuses them.
 pub fn directions_of(value: &Value, param: &str) -> Result<BTreeMap<u32, Vec<f32>>, SteeringError> {
+    arrays_by(value, param, block)
+}
+
+/// The `heads` of a body: values by `block.head`, as in `{"12.3": [...]}`.
+pub fn heads_of(value: &Value, param: &str) -> Result<BTreeMap<(u32, u32), Vec<f32>>, SteeringError> {
+    let heads = arrays_by(value, param, head)?;
+    if heads.is_empty() {
+        return Err(SteeringError::range(param, "an empty object names no head"));
+    }
+    Ok(heads)
+}
+
+fn arrays_by<K: Ord>(
+    value: &Value,
+    param: &str,
+    read: impl Fn(&str) -> Result<K, String>,
+) -> Result<BTreeMap<K, Vec<f32>>, SteeringError> {
     let Value::Object(object) = value else {
         return Err(SteeringError::form(param, "expected an object of arrays of numbers by block"));
     };
-    let mut directions = BTreeMap::new();
+    let mut arrays = BTreeMap::new();
     for (key, values) in object {
-        let block = block(key).map_err(|message| SteeringError::range(param, message))?;
+        let place = read(key).map_err(|message| SteeringError::range(param, message))?;
         let values = values
             .as_array()
             .and_then(|values| values.iter().map(|value| value.as_f64().map(|value| value as f32)).collect());
         let values: Vec<f32> = values.ok_or_else(|| {
             SteeringError::form(format!("{param}.{}", shortened(key)), "expected an array of numbers")
         })?;
-        if directions.insert(block, values).is_some() {
-            return Err(SteeringError::range(param, format!("block {block} is given twice")));
+        if arrays.insert(place, values).is_some() {
+            return Err(SteeringError::range(param, format!("`{}` is given twice", shortened(key))));
         }
     }
-    Ok(directions)
+    Ok(arrays)
+}
+
+fn head(key: &str) -> Result<(u32, u32), String> {
+    let parts = key.split_once('.').and_then(|(l, h)| Some((l.parse().ok()?, h.parse().ok()?)));
+    parts.filter(|(l, h)| format!("{l}.{h}") == key && *l < limits::BLOCKS_MAX).ok_or_else(|| {
+        format!("`{}` is no head; heads are named by block and head, as in `12.3`", shortened(key))
+    })
 }
 
 fn block(key: &str) -> Result<u32, String> {
