@@ -257,21 +257,30 @@ impl<'a> Head<'a> {
         self.shape.window.map_or(0, |window| (i + 1).saturating_sub(window as usize))
     }
 
-    /// Softmax of the scores of query `q` over the keys `from..=i`, into `weights`.
+    /// Softmax of the scores of query `q` over the keys `from..=i`, into `weights`. Loops and not closures: what is inlined
+    /// into a closure loses the instruction set.
     #[inline(always)]
     fn weigh<S: Simd>(&self, s: S, i: usize, q: &[f32], weights: &mut Vec<f32>) {
         let d = self.shape.d_head;
-        let scores =
-            (self.from(i)..=i).map(|j| self.shape.scale * dot_lanes(s, q, &self.k[self.key(j)..][..d]));
         weights.clear();
-        weights.extend(scores);
-        let largest = weights.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let mut largest = f32::NEG_INFINITY;
+        for j in self.from(i)..=i {
+            let score = self.shape.scale * dot_lanes(s, q, &self.k[self.key(j)..][..d]);
+            largest = largest.max(score);
+            weights.push(score);
+        }
+        let mut total = 0.0;
         for part in weights.chunks_mut(LANES) {
             let shifted = s.sub(lanes(s, part), s.splat(largest));
             put(s, exp(s, shifted), part);
+            for weight in part {
+                total += *weight;
+            }
         }
-        let inverse = 1.0 / weights.iter().sum::<f32>();
-        weights.iter_mut().for_each(|weight| *weight *= inverse);
+        let inverse = 1.0 / total;
+        for weight in weights {
+            *weight *= inverse;
+        }
     }
 }
 
@@ -336,8 +345,10 @@ impl Kernel for Backward<'_, '_> {
                 let (q, grad) = (&head.q[at..][..d], &self.grad[at..][..d]);
                 head.weigh(s, i, q, &mut weights);
                 slopes.clear();
-                slopes.extend((from..=i).map(|j| dot_lanes(s, grad, &head.v[head.key(j)..][..d])));
-                let mean: f32 = weights.iter().zip(&slopes).map(|(weight, slope)| weight * slope).sum();
+                for j in from..=i {
+                    slopes.push(dot_lanes(s, grad, &head.v[head.key(j)..][..d]));
+                }
+                let mean = dot_lanes(s, &weights, &slopes);
                 // SAFETY: tasks have query heads or sequences of their own.
                 let dq = unsafe { self.dq.part(at, d) };
                 for ((weight, slope), j) in weights.iter().zip(&slopes).zip(from..) {
@@ -350,6 +361,168 @@ impl Kernel for Backward<'_, '_> {
                     add_scaled(dv, *weight, grad);
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::tests::{check_isas, random};
+
+    /// Central differences of `sum(grad * value(x))` in f64, for some coordinates of `x`.
+    fn assert_slopes(
+        what: &str,
+        x: &[f32],
+        grad: &[f32],
+        value: impl Fn(&[f64]) -> Vec<f64>,
+        results: &[Vec<f32>],
+    ) {
+        let x: Vec<f64> = x.iter().map(|x| f64::from(*x)).collect();
+        for i in (0..x.len()).step_by(x.len() / 23 + 1) {
+            let sum = |by: f64| -> f64 {
+                let mut x = x.clone();
+                x[i] += by;
+                value(&x).iter().zip(grad).map(|(value, grad)| value * f64::from(*grad)).sum()
+            };
+            let expected = (sum(1e-5) - sum(-1e-5)) / 2e-5;
+            for result in results {
+                let error = (f64::from(result[i]) - expected).abs();
+                assert!(error <= 1e-5 * expected.abs() + 3e-6, "{what} {i}: {} for {expected}", result[i]);
+            }
+        }
+    }
+
+    #[test]
+    fn norms_have_the_slopes_of_f64() {
+        for (rows, d) in [(1, 16), (3, 50), (40, 64)] {
+            let (x, grad, weight) = (random(rows * d, 1), random(rows * d, 2), random(d, 3));
+            let results = check_isas(|cpu| {
+                let mut out = vec![0.0; x.len()];
+                rms_norm_backward(cpu, &x, &grad, rows, d, &weight, 1e-5, &mut out);
+                out
+            });
+            let norm = |x: &[f64]| -> Vec<f64> {
+                let row = |x: &[f64]| -> Vec<f64> {
+                    let mean = x.iter().map(|x| x * x).sum::<f64>() / d as f64;
+                    x.iter().zip(&weight).map(|(x, w)| x / (mean + 1e-5).sqrt() * f64::from(*w)).collect()
+                };
+                x.chunks_exact(d).flat_map(row).collect()
+            };
+            assert_slopes("norm", &x, &grad, norm, &results);
+        }
+    }
+
+    #[test]
+    fn gates_have_the_values_and_slopes_of_f64() {
+        for (rows, n) in [(1, 16), (3, 21), (30, 64)] {
+            let both: Vec<f32> = random(rows * 2 * n, 4).iter().map(|x| x * 3.0).collect();
+            let grad = random(rows * n, 5);
+            for kind in [Gate::Silu, Gate::GeluTanh] {
+                let one = |x: f64, up: f64| {
+                    let z = match kind {
+                        Gate::Silu => x,
+                        Gate::GeluTanh => {
+                            2.0 * (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x)
+                        }
+                    };
+                    x / (1.0 + (-z).exp()) * up
+                };
+                let value = |both: &[f64]| -> Vec<f64> {
+                    both.chunks_exact(2 * n).flat_map(|row| (0..n).map(|i| one(row[i], row[n + i]))).collect()
+                };
+                let expected = value(&both.iter().map(|x| f64::from(*x)).collect::<Vec<_>>());
+                for out in check_isas(|cpu| {
+                    let mut out = vec![0.0; grad.len()];
+                    gate(cpu, kind, &both, n, &mut out);
+                    out
+                }) {
+                    assert!(
+                        out.iter()
+                            .zip(&expected)
+                            .all(|(a, b)| (f64::from(*a) - b).abs() < 1e-5 * (1.0 + b.abs()))
+                    );
+                }
+                let results = check_isas(|cpu| {
+                    let mut out = vec![0.0; both.len()];
+                    gate_backward(cpu, kind, &both, &grad, n, &mut out);
+                    out
+                });
+                assert_slopes("gate", &both, &grad, value, &results);
+            }
+        }
+    }
+
+    /// The definition, in f64.
+    fn attention_f64(shape: &CausalShape, q: &[f64], k: &[f64], v: &[f64]) -> Vec<f64> {
+        let CausalShape { t, n_heads, n_kv_heads, d_head: d, .. } = *shape;
+        let mut out = vec![0.0; q.len()];
+        for row in 0..q.len() / (n_heads * d) {
+            let (first, i) = (row / t * t, row % t);
+            let from = shape.window.map_or(0, |window| (i + 1).saturating_sub(window as usize));
+            for h in 0..n_heads {
+                let kv = h / (n_heads / n_kv_heads);
+                let key = |j: usize| ((first + j) * n_kv_heads + kv) * d;
+                let q = &q[(row * n_heads + h) * d..][..d];
+                let score = |j: usize| -> f64 {
+                    q.iter().zip(&k[key(j)..]).map(|(q, k)| q * k).sum::<f64>() * f64::from(shape.scale)
+                };
+                let weights: Vec<f64> = (from..=i).map(|j| score(j).exp()).collect();
+                let total: f64 = weights.iter().sum();
+                for (j, weight) in (from..=i).zip(weights) {
+                    for c in 0..d {
+                        out[(row * n_heads + h) * d + c] += weight / total * v[key(j) + c];
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn attention_has_the_values_and_slopes_of_f64() {
+        let shape = |t, n_heads, n_kv_heads, window| CausalShape {
+            t,
+            n_heads,
+            n_kv_heads,
+            d_head: 16,
+            scale: 0.4,
+            window,
+        };
+        for (b, shape) in [
+            (1, shape(1, 1, 1, None)),
+            (2, shape(5, 4, 2, None)),
+            (2, shape(20, 3, 1, Some(4))),
+            (3, shape(18, 2, 2, Some(64))),
+        ] {
+            let rows = b * shape.t;
+            let (q, k, v) = (
+                random(rows * shape.n_heads * 16, 6),
+                random(rows * shape.n_kv_heads * 16, 7),
+                random(rows * shape.n_kv_heads * 16, 8),
+            );
+            let grad = random(q.len(), 9);
+            let wide = |x: &[f32]| -> Vec<f64> { x.iter().map(|x| f64::from(*x)).collect() };
+            let (wide_q, wide_k, wide_v) = (wide(&q), wide(&k), wide(&v));
+            let expected = attention_f64(&shape, &wide_q, &wide_k, &wide_v);
+            for out in check_isas(|cpu| {
+                let mut out = vec![7.0; q.len()];
+                causal_attention(cpu, &shape, &q, &k, &v, &mut out);
+                out
+            }) {
+                assert!(out.iter().zip(&expected).all(|(a, b)| (f64::from(*a) - b).abs() < 1e-5));
+            }
+            let back = |which: usize| {
+                check_isas(|cpu| {
+                    let mut out = [&q, &k, &v].map(|x| vec![0.0; x.len()]);
+                    let [dq, dk, dv] = &mut out;
+                    causal_attention_backward(cpu, &shape, &q, &k, &v, &grad, [dq, dk, dv]);
+                    out[which].clone()
+                })
+            };
+            assert_slopes("q", &q, &grad, |q| attention_f64(&shape, q, &wide_k, &wide_v), &back(0));
+            assert_slopes("k", &k, &grad, |k| attention_f64(&shape, &wide_q, k, &wide_v), &back(1));
+            assert_slopes("v", &v, &grad, |v| attention_f64(&shape, &wide_q, &wide_k, v), &back(2));
         }
     }
 }
