@@ -2,8 +2,8 @@
 
 mod client;
 mod embed;
-mod eval;
 mod embed_user;
+mod eval;
 mod extract;
 mod ls;
 mod persona;
