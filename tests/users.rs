@@ -388,6 +388,8 @@ fn a_deleted_user_leaves_nothing_and_nobody_else_notices() {
     }
     add(&server, "victim", &[&format!("My word is {CANARY}."), "I like trains."]);
     add(&server, "witness", &["I like trains too."]);
+    let linked = json!({"name": "linked", "user": "victim"});
+    server.post("/v1/personas", &linked);
     let (rows, owner) = rows_of(&users, "victim");
     let needle = little_endian(&rows[..16]);
     let embedding = {
@@ -413,9 +415,13 @@ fn a_deleted_user_leaves_nothing_and_nobody_else_notices() {
     let receipt = delete(&server, "/v1/users/victim").ok();
     assert_eq!(
         receipt["removed"],
-        json!({"items": 2, "embeddings": 2, "soft_prompts": 1, "reports": 0, "jobs": 0})
+        json!({
+            "items": 2, "embeddings": 2, "soft_prompts": 1, "reports": 0, "jobs": 0, "persona_versions": 1,
+        })
     );
     assert_eq!(receipt["requests_ended"], 1);
+    assert_eq!(server.get("/v1/personas/linked").ok()["user"], Value::Null);
+    assert_eq!(folder.files_with(b"victim"), Vec::<PathBuf>::new(), "not even the name");
     assert!(receipt["kv_pages_cleared"].as_u64() > Some(0), "{receipt}");
 
     // From here on nothing of theirs is anywhere.

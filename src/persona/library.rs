@@ -156,6 +156,17 @@ impl Personas {
         Ok(persona)
     }
 
+    /// Takes a deleted user out of the personas in memory, as the deletion did in the store.
+    pub fn forget_user(&self, id: &str) {
+        let _writing = lock(&self.shared.writing);
+        for persona in lock(&self.shared.newest).values_mut() {
+            if persona.spec.user.as_deref() == Some(id) {
+                let spec = PersonaSpec { user: None, ..persona.spec.clone() };
+                *persona = Arc::new(Persona { spec, ..Persona::clone(persona) });
+            }
+        }
+    }
+
     /// Removes all versions; running requests keep theirs. Returns how many there were.
     pub fn delete(&self, name: &str, expected: &Expected) -> Result<u64, PersonaError> {
         let _writing = lock(&self.shared.writing);

@@ -165,7 +165,8 @@ fn a_deleted_user_is_nowhere() {
     fs::write(&copy, canary).unwrap();
 
     let deleted = store.delete_user(&local(), "u1").unwrap();
-    let expected = Deleted { users: 1, items: 1, embeddings: 1, soft_prompts: 1, reports: 1, jobs: 1 };
+    let expected =
+        Deleted { users: 1, items: 1, embeddings: 1, soft_prompts: 1, reports: 1, jobs: 1, personas: 0 };
     assert_eq!(deleted, expected);
     assert!(!holds(&folder.0, canary.as_bytes()), "no file holds the text");
     assert!(!holds(&folder.0, &vector), "no file holds the numbers");

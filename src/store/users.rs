@@ -27,6 +27,8 @@ pub struct Deleted {
     pub soft_prompts: usize,
     pub reports: usize,
     pub jobs: usize,
+    /// Persona versions that named the user as theirs, and no longer do.
+    pub personas: usize,
 }
 
 /// `owner` of a user's rows.
@@ -102,7 +104,11 @@ impl Store {
                 let sql = format!("DELETE FROM {table} WHERE tenant = ?1 AND {column} = ?2");
                 Ok(connection.execute(&sql, (tenant, name))?)
             };
+            // The one thing about somebody that stands in what another has made.
+            let unlink = "UPDATE personas SET spec = json_remove(spec, '$.user')
+                WHERE tenant = ?1 AND json_extract(spec, '$.user') = ?2";
             Ok(Deleted {
+                personas: connection.execute(unlink, (tenant, &id))?,
                 users: count("users", "id", &id)?,
                 items: count("history", "owner", &owner)?,
                 embeddings: count("embeddings", "owner", &owner)?,

@@ -92,6 +92,8 @@ pub struct Receipt {
     pub soft_prompts: usize,
     pub reports: usize,
     pub jobs: usize,
+    /// Persona versions that named the user.
+    pub personas: usize,
     /// Requests that were running or waiting, and were ended.
     pub requests: usize,
     /// Pages of the KV cache that were cleared.
@@ -291,6 +293,7 @@ impl Users {
                     soft_prompts: deleted.soft_prompts,
                     reports: deleted.reports,
                     jobs: deleted.jobs,
+                    personas: deleted.personas,
                     requests: forgotten.sequences,
                     kv_pages: forgotten.pages,
                 })

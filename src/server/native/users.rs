@@ -85,7 +85,13 @@ pub async fn delete_user(
     Segment(id): Segment,
 ) -> Result<Json<Value>, ApiError> {
     let removed = id.clone();
-    let receipt = on_disk(&context, move |users| users.delete(&id)).await?;
+    let personas = context.personas.clone();
+    let receipt = on_disk(&context, move |users| {
+        let receipt = users.delete(&id)?;
+        personas.forget_user(&id);
+        Ok(receipt)
+    })
+    .await?;
     Ok(Json(json!({
         "object": "user.deleted", "id": removed, "deleted": true, "removed": counts(&receipt),
         "requests_ended": receipt.requests, "kv_pages_cleared": receipt.kv_pages,
@@ -171,7 +177,7 @@ fn described(state: &UserState) -> Value {
 fn counts(receipt: &Receipt) -> Value {
     json!({
         "items": receipt.items, "embeddings": receipt.embeddings, "soft_prompts": receipt.soft_prompts,
-        "reports": receipt.reports, "jobs": receipt.jobs,
+        "reports": receipt.reports, "jobs": receipt.jobs, "persona_versions": receipt.personas,
     })
 }
 

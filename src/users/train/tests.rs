@@ -222,6 +222,7 @@ fn served_log_odds(architecture: &str, question: &PreparedQuestion, rows: &[f32]
         isa: "any".into(),
         threads: 1,
         max_batch: 1,
+        embedding: Default::default(),
     };
     let options = EngineOptions { max_batch: 1, queue: 4, step_budget_ms: 20.0 };
     let engine = Engine::start(model, info, options).unwrap();
