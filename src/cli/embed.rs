@@ -77,6 +77,9 @@ pub struct TrainArgs {
     /// Largest norm of a row's change
     #[arg(long, default_value_t = 2.5)]
     pub cap: f32,
+    /// Targets of each held-out person at a look
+    #[arg(long, default_value_t = 24)]
+    pub held_out_targets: usize,
     /// Looks at the held-out people (every 20 steps) without a better one after which training ends
     #[arg(long, default_value_t = 8)]
     pub patience: usize,
@@ -144,6 +147,7 @@ fn options(args: &TrainArgs) -> TrainOptions {
         targets_per_person: args.targets_per_person,
         sample_history: args.sample_history,
         cap: args.cap,
+        held_out_targets: args.held_out_targets,
         patience: args.patience,
         log: args.log.clone(),
         resume: args.resume,

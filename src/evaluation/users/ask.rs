@@ -79,7 +79,7 @@ impl Asker<'_> {
             let requests = (asked.iter())
                 .map(|&i| self.conditioned(respondent, self.questions[i], condition, &lines))
                 .collect::<Result<Vec<_>, _>>()?;
-            asked.iter().zip(self.run(requests)?).for_each(|(&i, score)| scores[i] = score);
+            asked.iter().zip(self.run_of_one(requests)?).for_each(|(&i, score)| scores[i] = score);
             Ok(scores)
         };
         let all =
@@ -200,6 +200,15 @@ impl Asker<'_> {
             cache_salt: Digest::default(),
             use_cache,
         })
+    }
+
+    /// Log-odds of one person's requests: the first alone, so that the others find in the cache what they share with it.
+    fn run_of_one(&self, mut requests: Vec<Request>) -> Result<Vec<f64>, EvaluationError> {
+        let alone = usize::from(requests.first().is_some_and(|request| request.use_cache));
+        let others = requests.split_off(alone);
+        let mut scores = self.run(requests)?;
+        scores.extend(self.run(others)?);
+        Ok(scores)
     }
 
     /// Log-odds of the requests, in their order.

@@ -218,8 +218,8 @@ pub fn train(
     Ok(Projector::from_parts(&parts, options.stored)?)
 }
 
-/// Halves people's changes as long as the model itself, not its linearisation, agrees better with the held-out people.
-/// The linearisation holds for small changes only, and a reader of log-odds does not mind how small they are.
+/// Halves people's changes as long as the model itself, not its linearisation, agrees clearly better with the held-out
+/// people. The linearisation holds for small changes only; but smaller ones drown in the rounding of the served model.
 fn shorten(
     state: &State,
     questions: &Questions<'_>,
@@ -231,7 +231,7 @@ fn shorten(
         let figures = questions.held_out(state, at, false)?;
         progress.held_out("size of changes", halvings, &figures)?;
         let r = figures.first().map_or(f64::NAN, |figure| figure.1);
-        if r <= best {
+        if best > 0.0 && r < best * HALVING_GAIN_MIN {
             return state.resize(2.0);
         }
         best = best.max(r);
@@ -240,8 +240,10 @@ fn shorten(
     state.resize(2.0)
 }
 
-/// Halvings of a first-order change that are tried: below a hundredth, rounding is as large.
-const HALVINGS_MAX: usize = 6;
+/// Halvings of a first-order change that are tried.
+const HALVINGS_MAX: usize = 5;
+/// What a halving must gain.
+const HALVING_GAIN_MIN: f64 = 1.1;
 
 /// Rate of the first-order stage, whose loss is quadratic in a linear layer.
 const FIRST_ORDER_RATE: f64 = 1e-3;
