@@ -45,8 +45,11 @@ fn ticks(low: f64, high: f64) -> Vec<f64> {
     let power = 10f64.powf(rough.log10().floor());
     let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|m| m * power).find(|step| *step >= rough);
     let step = step.unwrap_or(power);
-    let first = (low / step).ceil() as i64;
-    (first..).map(|i| i as f64 * step).take_while(|tick| *tick <= high).take(20).collect()
+    // A tick at an end must not be lost to the last bit of a product.
+    let slack = step * 1e-9;
+    let first = ((low - slack) / step).ceil() as i64;
+    let ticks = (first..).map(|i| i as f64 * step).take_while(|tick| *tick <= high + slack);
+    ticks.take(20).map(|tick| tick.clamp(low, high)).collect()
 }
 
 /// A tick's label without trailing zeros.
