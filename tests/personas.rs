@@ -731,12 +731,13 @@ fn one_soft_prompt_of_all_that_is_offered() {
     let after = [digest("plain"), digest("of-poet"), digest("of-u1")];
     assert_eq!(after[0], before[0]);
     assert!(after[1] != before[1] && after[2] != before[2]);
-    // What is gone: a user is left out with a warning, a named soft prompt is an error as a vector is.
+    // What is gone: a deleted user leaves every persona that named them, a named soft prompt is an error as a vector is.
     assert_eq!(server.send("DELETE", "/v1/users/u1", &[], b"").status, 200);
     assert_eq!(server.send("DELETE", "/v1/soft_prompts/poet", &[], b"").status, 200);
     let told = ask(&server, json!({"persona": "of-u1"}), None).ok()["demeanor"].clone();
     assert!(told["soft_prompt"].is_null(), "{told}");
-    assert!(told["warnings"][0].as_str().is_some_and(|warning| warning.contains("`u1`")), "{told}");
+    assert_eq!(told["warnings"], json!([]));
+    assert_eq!(server.get("/v1/personas/of-u1").ok()["user"], Value::Null);
     let gone = error(&ask(&server, json!({"persona": "of-poet"}), None));
     assert_eq!((gone.0, gone.1.as_str(), gone.2.as_str()), (404, "soft_prompt_not_found", "persona"));
     ask(&server, json!({"persona": "of-poet", "soft_prompt": false}), None).ok();

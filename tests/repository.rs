@@ -163,6 +163,8 @@ const DUPLICATES: &[(&str, &str)] = &[
     ("base64", "a character table of tokenizers beside ours"),
     ("getrandom", "ring, for TLS to the hub"),
     ("hashbrown", "safetensors beside indexmap"),
+    ("rand", "candle beside proptest, which is not in the binary"),
+    ("rand_core", "candle beside proptest, which is not in the binary"),
     ("syn", "macros at build time, not in the binary"),
 ];
 

@@ -23,7 +23,8 @@ pub struct Condition {
     pub template_options: Digest,
     /// Digest of what ends an answer: stop strings, stop tokens, number of tokens.
     pub ends: Digest,
-    /// Whose data the rows from the soft prompt on are; zero for nobody's.
+    /// Whose data the rows from the soft prompt on are; zero for nobody's. Not in the digest: it names a user's life in
+    /// this process, and `soft_label` names the user.
     pub owner: Digest,
     /// Narrows the prefix cache.
     pub cache_salt: Digest,
@@ -100,7 +101,6 @@ impl Condition {
         } = &self.sampling;
         digester
             .part(self.soft_label.as_deref().unwrap_or_default().as_bytes())
-            .part(&self.owner.0)
             .floats(&[*temperature, *top_p, *min_p, *typical_p])
             .floats(&[*repetition_penalty, *presence_penalty, *frequency_penalty])
             .part(&top_k.to_le_bytes())
@@ -163,7 +163,7 @@ mod tests {
     /// A change of one part; whether it is part of the fingerprint.
     type Part = (&'static str, bool, fn(&mut Condition));
 
-    const PARTS: [Part; 27] = [
+    const PARTS: [Part; 26] = [
         ("persona", true, |c| c.persona = Digest([3; 32])),
         ("steering", true, |c| c.edits = steered(1.0)),
         ("steering's last bit", true, |c| c.edits = steered(f32::from_bits(1.0f32.to_bits() + 1))),
@@ -172,7 +172,6 @@ mod tests {
         ("template options", true, |c| c.template_options = Digest([4; 32])),
         ("user", false, |c| c.soft_label = Some("u1@3".into())),
         ("user's version", false, |c| c.soft_label = Some("u1@4".into())),
-        ("owner", false, |c| c.owner = Digest([5; 32])),
         ("temperature", false, |c| c.sampling.temperature = 0.5),
         ("top_p", false, |c| c.sampling.top_p = 0.5),
         ("min_p", false, |c| c.sampling.min_p = 0.5),
