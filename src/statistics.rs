@@ -138,12 +138,12 @@ impl Draws {
     pub fn new(seed: u64, purpose: &str, index: u64) -> Draws {
         let mut draws = Draws(seed);
         for part in purpose.bytes().map(u64::from).chain([index]) {
-            draws.0 = draws.next() ^ part;
+            draws.0 = draws.bits() ^ part;
         }
         draws
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -153,12 +153,12 @@ impl Draws {
 
     /// An index below `n` (n > 0); the bias is below n / 2^64.
     pub fn below(&mut self, n: usize) -> usize {
-        ((u128::from(self.next()) * n as u128) >> 64) as usize
+        ((u128::from(self.bits()) * n as u128) >> 64) as usize
     }
 
     /// Uniform in [0, 1).
     pub fn uniform(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+        (self.bits() >> 11) as f64 / (1u64 << 53) as f64
     }
 
     /// Standard normal (Box and Muller 1958).
@@ -306,8 +306,8 @@ mod tests {
     #[test]
     fn draws_are_uniform_and_reproducible() {
         let mut draws = Draws::new(7, "test", 1);
-        assert_eq!(draws.next(), Draws::new(7, "test", 1).next());
-        assert_ne!(Draws::new(7, "test", 2).next(), Draws::new(7, "other", 1).next());
+        assert_eq!(draws.bits(), Draws::new(7, "test", 1).bits());
+        assert_ne!(Draws::new(7, "test", 2).bits(), Draws::new(7, "other", 1).bits());
         let values: Vec<f64> = (0..10_000).map(|_| draws.uniform()).collect();
         assert!((mean(&values) - 0.5).abs() < 0.01);
         let values: Vec<f64> = (0..10_000).map(|_| draws.normal()).collect();

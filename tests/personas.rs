@@ -661,7 +661,9 @@ fn one_soft_prompt_of_all_that_is_offered() {
         server.send("POST", CHAT, &headers, chat(more).to_string().as_bytes())
     };
     // Fields, then the label of the soft prompt, or the two things that a refusal names.
-    let table: [(Value, Result<Option<&str>, [&str; 2]>); 19] = [
+    /// What answers - the label, or none -, or the two that a refusal names.
+    type Outcome = Result<Option<&'static str>, [&'static str; 2]>;
+    let table: [(Value, Outcome); 19] = [
         (json!({"persona": "plain"}), Ok(None)),
         (json!({"user": "u1"}), Ok(Some("u1"))),
         (json!({"persona": "plain", "safety_identifier": "u1"}), Ok(Some("u1"))),

@@ -205,7 +205,9 @@ fn bad_soft_prompts_are_refused() {
     let cut = &good[..good.len() - 3];
     let pickle = b"\x80\x02ctorch._utils\n_rebuild\n".to_vec();
     let huge_header = [&(65_537u64).to_le_bytes()[..], &vec![b' '; 65_537]].concat();
-    let cases: Vec<(&str, Vec<u8>, Option<Vec<u8>>, u16, &str)> = vec![
+    /// Name, file, configuration beside it, status, code.
+    type Case = (&'static str, Vec<u8>, Option<Vec<u8>>, u16, &'static str);
+    let cases: Vec<Case> = vec![
         ("pickle", pickle, None, 422, "not_safetensors"),
         ("torch archive", b"PK\x03\x04data.pkl".to_vec(), None, 422, "not_safetensors"),
         ("empty", Vec::new(), None, 422, "not_safetensors"),

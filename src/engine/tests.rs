@@ -41,12 +41,12 @@ fn tokens(seed: u64, n: usize) -> Vec<TokenId> {
 
 fn soft(seed: u64, n: usize) -> SoftRows {
     let mut random = Random(seed);
-    SoftRows::new((0..n * D_MODEL).map(|_| random.next()).collect(), n, D_MODEL).expect("right sizes")
+    SoftRows::new((0..n * D_MODEL).map(|_| random.value()).collect(), n, D_MODEL).expect("right sizes")
 }
 
 fn steered(seed: u64, rows: RowRule) -> Arc<Edits> {
     let mut random = Random(seed);
-    let delta: Vec<f32> = (0..D_MODEL).map(|_| 0.3 * random.next()).collect();
+    let delta: Vec<f32> = (0..D_MODEL).map(|_| 0.3 * random.value()).collect();
     let mut blocks = vec![BlockEdits::default(); N_BLOCKS];
     blocks[0].resid.push(Edit::new(Change::Add { delta: delta.into() }, rows));
     Arc::new(Edits::new(blocks))

@@ -48,7 +48,7 @@ fn changed(architecture: &str, n_blocks: usize, tensors: &[(&str, &[f32])]) -> M
         let norm = shape.len() == 1;
         let scale = if norm { 0.1 } else { 1.5 / (shape[1] as f32).sqrt() };
         let values: Vec<f32> =
-            (0..len).map(|_| scale * random.next() + if norm { 1.0 } else { 0.0 }).collect();
+            (0..len).map(|_| scale * random.value() + if norm { 1.0 } else { 0.0 }).collect();
         let other = tensors.iter().find(|(changed, _)| *changed == name);
         writer.tensor_f32(name, shape, other.map_or(&values[..], |(_, values)| values));
     };
@@ -107,7 +107,7 @@ impl Random {
     }
 
     /// In -1 to 1.
-    pub fn next(&mut self) -> f32 {
+    pub fn value(&mut self) -> f32 {
         self.bits() as f32 / (1u64 << 30) as f32 - 1.0
     }
 

@@ -158,9 +158,9 @@ fn solve(kernel: &[Vec<f64>], strength: f64, right: &[Vec<f64>]) -> Option<Vec<V
         solved[i].iter_mut().for_each(|value| *value /= lower[i][i]);
     }
     for i in (0..n).rev() {
-        for j in i + 1..n {
-            let (own, below) = solved.split_at_mut(j);
-            own[i].iter_mut().zip(&below[0]).for_each(|(own, below)| *own -= lower[j][i] * below);
+        let (own, below) = solved.split_at_mut(i + 1);
+        for (row, below) in lower[i + 1..].iter().zip(below) {
+            own[i].iter_mut().zip(below).for_each(|(own, below)| *own -= row[i] * *below);
         }
         solved[i].iter_mut().for_each(|value| *value /= lower[i][i]);
     }

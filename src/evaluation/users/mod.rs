@@ -39,8 +39,9 @@ pub enum EvaluationError {
     Projector(String),
     #[error(transparent)]
     Text(#[from] TextError),
+    /// Boxed: it is far larger than the others.
     #[error(transparent)]
-    Embeddings(#[from] TrainError),
+    Embeddings(Box<TrainError>),
     #[error(transparent)]
     Encoder(#[from] EncoderError),
     #[error("the engine refused a prompt: {0}")]
@@ -49,6 +50,12 @@ pub enum EvaluationError {
     Sequence(#[from] SequenceError),
     #[error("cannot write `{}`: {source}", path.display())]
     Write { path: PathBuf, source: std::io::Error },
+}
+
+impl From<TrainError> for EvaluationError {
+    fn from(error: TrainError) -> EvaluationError {
+        EvaluationError::Embeddings(Box::new(error))
+    }
 }
 
 /// What is evaluated, and how much of it.

@@ -28,7 +28,7 @@ fn loss(model: &DenseModel, inputs: &Tensor, lengths: &[usize], targets: &[Token
 
 fn random_rows(shape: &[usize], seed: u64) -> Vec<f64> {
     let mut random = Random(seed);
-    (0..shape.iter().product()).map(|_| f64::from(random.next())).collect()
+    (0..shape.iter().product()).map(|_| f64::from(random.value())).collect()
 }
 
 fn values(tensor: &Tensor) -> Vec<f64> {

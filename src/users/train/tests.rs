@@ -191,7 +191,7 @@ fn what_is_trained_is_what_is_served() {
         let file = tiny::file(architecture);
         let dense = DenseModel::load(&file, &Device::Cpu).unwrap();
         let mut random = tiny::Random(3);
-        let values: Vec<f32> = (0..4 * tiny::D_MODEL).map(|_| random.next()).collect();
+        let values: Vec<f32> = (0..4 * tiny::D_MODEL).map(|_| random.value()).collect();
         let rows = Tensor::from_slice(&values, (1, 4, tiny::D_MODEL), &Device::Cpu).unwrap();
         for soft_at in [0, 1] {
             let sequence = Sequence { ids: vec![5, 40, 7, 61], soft_at, query: String::new() };
