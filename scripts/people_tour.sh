@@ -47,7 +47,7 @@ run() {
     sed "s/127.0.0.1:8080/$address/g" "$work/block" >"$work/block.run"
     (cd "$work" && bash -e -o pipefail block.run) >"$work/$1"
     if grep -q '"error"' "$work/$1"; then cat "$work/$1" >&2; exit 1; fi
-    cut -c1-400 "$work/$1"
+    tail -n 8 "$work/$1" | cut -c1-400
     echo
 }
 
