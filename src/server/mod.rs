@@ -14,6 +14,7 @@ mod multipart;
 mod native;
 mod openai;
 mod path;
+mod query;
 mod sse;
 
 pub use accept::{Front, Lifecycle, Peer, bind, serve};

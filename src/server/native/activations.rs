@@ -1,16 +1,13 @@
 //! `POST /v1/activations`: residual norms and projections on named vectors, per token and block.
 
-use super::score::{Before, read_before};
-use crate::engine::{Capture, Event, Reduce, Sampling, Usage, Want};
+use super::before::{Before, numbers};
+use crate::engine::{Capture, Reduce, Want};
 use crate::limits;
-use crate::persona::Condition;
 use crate::server::Context;
 use crate::server::body::read_object;
 use crate::server::error::{ApiError, ErrorCode};
 use crate::server::fields::{Fields, wrong_kind};
-use crate::server::openai::{
-    Named, PromptSize, check_room, demeanor, encode_chat, encode_text, persona_headers, put_system, resolve,
-};
+use crate::server::openai::{Named, demeanor, persona_headers};
 use crate::steering::Vector;
 use axum::Json;
 use axum::extract::{Request, State};
@@ -58,34 +55,24 @@ pub async fn activations(
     let mut fields = Fields::new(map);
     let mut warnings = Vec::new();
     let named = Named::read(&mut fields, &headers, &context)?;
-    let mut before = read_before(&mut fields, &mut warnings)?;
+    let mut before = Before::read(&mut fields, &mut warnings)?;
     let blocks = read_blocks(&mut fields, context.engine.info().n_blocks)?;
     let names = read_vectors(&mut fields)?;
     let from = fields.integer("from", 0..=i64::from(u32::MAX))?.unwrap_or(0) as u32;
     fields.finish(&FIELDS)?;
 
-    let query = before.query();
-    if let (Before::Chat { messages, options }, Some(persona)) = (&mut before, &named.persona) {
-        options.put_first = put_system(messages, &persona.spec.system);
-    }
-    let resolved = resolve(&context, named, query).await?;
+    let resolved = before.resolve(&context, named).await?;
     warnings.extend(resolved.warnings.iter().cloned());
     let axes = axes(&context, names).await?;
-    let mut condition = resolved.condition(&context, Sampling::default());
-    condition.template_options = before.template_digest();
-    let (prompt, path) = match before {
-        Before::Text(text) => (encode_text(&context, text).await?, "prompt"),
-        Before::Chat { messages, options } => {
-            let encoded = encode_chat(&context, messages, options).await?;
-            warnings.extend(encoded.warnings);
-            (encoded.ids, "messages")
-        }
-    };
-    let size = PromptSize { tokens: prompt.len(), soft_rows: resolved.soft_rows() };
-    check_room(&context, size, 0).map_err(|error| ApiError { param: Some(path.into()), ..error })?;
+    let condition = before.condition(&context, &resolved);
+    let prompt = before.encode(&context, &mut warnings).await?;
+    prompt.check_room(&context, &resolved, 0)?;
+    let prompt = prompt.ids;
     let tokens = check_size(&context, prompt.len(), from, &blocks)?;
 
-    let (rows, usage) = capture(&context, &condition, prompt.clone(), &blocks, from).await?;
+    let want = Want::Capture(Capture::after_blocks(&blocks, from, Reduce::Each));
+    // One row per token, `[blocks.len(), d_model]`.
+    let (rows, usage) = numbers(&context.engine, condition.request(prompt.clone(), want)).await?;
     let listed: Vec<Value> = prompt[prompt.len() - tokens..]
         .iter()
         .map(|id| json!({"id": id, "text": context.text.tokenizer.token_text(*id)}))
@@ -185,31 +172,6 @@ fn check_size(context: &Context, prompt: usize, from: u32, blocks: &[u32]) -> Re
         return Err(ApiError::at(ErrorCode::InvalidValue, "blocks", message));
     }
     Ok(tokens)
-}
-
-/// One row per token, `[blocks.len(), d_model]`.
-async fn capture(
-    context: &Context,
-    condition: &Condition,
-    prompt: Vec<u32>,
-    blocks: &[u32],
-    from: u32,
-) -> Result<(Vec<Vec<f32>>, Usage), ApiError> {
-    let want = Want::Capture(Capture::after_blocks(blocks, from, Reduce::Each));
-    let mut events = context.engine.submit(condition.request(prompt, want))?;
-    let mut captured = None;
-    while let Some(event) = events.next().await {
-        match event {
-            Event::Captured(rows) => captured = Some(rows),
-            Event::Done { usage, .. } => {
-                let ended = || ApiError::internal("a capture ended without its numbers");
-                return captured.map(|rows| (rows, usage)).ok_or_else(ended);
-            }
-            Event::Failed(error) => return Err(error.into()),
-            Event::Prefilled { .. } | Event::Token { .. } | Event::Scored(_) => {}
-        }
-    }
-    Err(ApiError::internal("a capture's events ended early"))
 }
 
 /// `[tokens][blocks]`

@@ -2,6 +2,7 @@
 //! are refused here.
 
 mod activations;
+mod before;
 mod jobs;
 mod personas;
 mod score;

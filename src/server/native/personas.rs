@@ -11,6 +11,7 @@ use crate::server::error::{ApiError, ErrorCode, shown};
 use crate::server::fields::{Fields, wrong_kind};
 use crate::server::openai::{UNPROBED, digest_checked, digest_now, read_defaults};
 use crate::server::path::Segment;
+use crate::server::query::{QueryMap, check_query, whole};
 use crate::steering::{RequestRules, SteeringRequest};
 use crate::users::UserId;
 use axum::Json;
@@ -19,7 +20,6 @@ use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 const FIELDS: [&str; 7] = ["name", "system", "steering", "soft_prompt", "user", "sampling", "description"];
@@ -27,13 +27,11 @@ const FIELDS: [&str; 7] = ["name", "system", "steering", "soft_prompt", "user", 
 /// `GET /v1/personas?after=NAME&limit=N`: the newest version of each, by name.
 pub async fn list_personas(
     State(context): State<Arc<Context>>,
-    Query(query): Query<BTreeMap<String, String>>,
+    Query(query): Query<QueryMap>,
 ) -> Result<Json<Value>, ApiError> {
     check_query(&query, &["after", "limit"])?;
-    let limit = match query.get("limit") {
-        None => limits::PERSONAS_PAGE,
-        Some(text) => whole("limit", text, 1..=limits::PERSONAS_PAGE as u32)? as usize,
-    };
+    let most = limits::PERSONAS_PAGE as i64;
+    let limit = whole(&query, "limit", 1..=most)?.unwrap_or(most) as usize;
     let (page, has_more) = context.personas.page(query.get("after").map(String::as_str), limit);
     let mut data = Vec::with_capacity(page.len());
     for persona in &page {
@@ -65,16 +63,13 @@ pub async fn create_persona(
 pub async fn show_persona(
     State(context): State<Arc<Context>>,
     Segment(name): Segment,
-    Query(query): Query<BTreeMap<String, String>>,
+    Query(query): Query<QueryMap>,
 ) -> Result<Response<Body>, ApiError> {
     check_query(&query, &["version"])?;
     let personas = context.personas.clone();
-    let persona = match query.get("version") {
+    let persona = match whole(&query, "version", 1..=i64::from(u32::MAX))? {
         None => personas.find(&name, "name")?,
-        Some(text) => {
-            let version = whole("version", text, 1..=u32::MAX)?;
-            on_disk(move || personas.version(&name, version)).await?
-        }
+        Some(version) => on_disk(move || personas.version(&name, version as u32)).await?,
     };
     Ok(answer(StatusCode::OK, &context, &persona).await)
 }
@@ -171,25 +166,6 @@ fn if_match(headers: &HeaderMap) -> Result<Expected, ApiError> {
         }
     }
     Ok(if is_given { Expected::Versions(versions) } else { Expected::Anything })
-}
-
-fn check_query(query: &BTreeMap<String, String>, known: &[&str]) -> Result<(), ApiError> {
-    match query.keys().find(|name| !known.contains(&name.as_str())) {
-        None => Ok(()),
-        Some(name) => {
-            let message = format!("unknown parameter; this route knows {}", known.join(", "));
-            Err(ApiError::at(ErrorCode::UnknownField, name.as_str(), message))
-        }
-    }
-}
-
-fn whole(name: &str, text: &str, allowed: std::ops::RangeInclusive<u32>) -> Result<u32, ApiError> {
-    text.parse().ok().filter(|number| allowed.contains(number)).ok_or_else(|| {
-        let (low, high) = (allowed.start(), allowed.end());
-        let message =
-            format!("`{}` is out of range; allowed are whole numbers from {low} to {high}", shown(text));
-        ApiError::at(ErrorCode::InvalidValue, name, message)
-    })
 }
 
 async fn answer(status: StatusCode, context: &Context, persona: &Persona) -> Response<Body> {

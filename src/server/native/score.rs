@@ -1,18 +1,14 @@
 //! `POST /v1/score`: log-probabilities of given continuations under a condition.
 
-use crate::digest::Digest;
-use crate::engine::{Event, Sampling, Usage, Want};
+use super::before::{Before, numbers};
+use crate::engine::Want;
 use crate::limits;
-use crate::persona::Condition;
 use crate::server::Context;
 use crate::server::body::read_object;
 use crate::server::error::{ApiError, ErrorCode};
 use crate::server::fields::{Fields, wrong_kind};
-use crate::server::openai::{
-    Named, PromptSize, blocking, check_room, demeanor, encode_chat, encode_text, finite, last_user_text,
-    persona_headers, put_system, read_messages, resolve, template_digest, template_options,
-};
-use crate::text::{ChatOptions, Message, Specials, Text, TextError};
+use crate::server::openai::{Named, blocking, demeanor, finite, persona_headers};
+use crate::text::{Specials, Text, TextError};
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
@@ -37,12 +33,6 @@ const FIELDS: [&str; 15] = [
     "cache_prompt",
 ];
 
-/// What continuations follow, or what is looked into.
-pub(super) enum Before {
-    Text(String),
-    Chat { messages: Vec<Message>, options: ChatOptions },
-}
-
 /// Each continuation is tokenised by itself, without special tokens; a leading space is part of it.
 pub async fn score(
     State(context): State<Arc<Context>>,
@@ -52,34 +42,22 @@ pub async fn score(
     let mut fields = Fields::new(map);
     let mut warnings = Vec::new();
     let named = Named::read(&mut fields, &headers, &context)?;
-    let mut before = read_before(&mut fields, &mut warnings)?;
+    let mut before = Before::read(&mut fields, &mut warnings)?;
     let choices = read_choices(&mut fields)?;
     let use_cache = fields.bool("cache_prompt")?.unwrap_or(true);
     fields.finish(&FIELDS)?;
 
-    let query = before.query();
-    if let (Before::Chat { messages, options }, Some(persona)) = (&mut before, &named.persona) {
-        options.put_first = put_system(messages, &persona.spec.system);
-    }
-    let resolved = resolve(&context, named, query).await?;
+    let resolved = before.resolve(&context, named).await?;
     warnings.extend(resolved.warnings.iter().cloned());
-    let mut condition = resolved.condition(&context, Sampling::default());
+    let mut condition = before.condition(&context, &resolved);
     condition.use_cache = use_cache;
-    condition.template_options = before.template_digest();
-    let (prompt, path) = match before {
-        Before::Text(text) => (encode_text(&context, text).await?, "prompt"),
-        Before::Chat { messages, options } => {
-            let encoded = encode_chat(&context, messages, options).await?;
-            warnings.extend(encoded.warnings);
-            (encoded.ids, "messages")
-        }
-    };
+    let prompt = before.encode(&context, &mut warnings).await?;
     let (choices, ids) = encode_choices(&context.text, choices).await?;
     let longest = ids.iter().map(Vec::len).max().unwrap_or(0);
-    let size = PromptSize { tokens: prompt.len() + longest, soft_rows: resolved.soft_rows() };
-    check_room(&context, size, 0).map_err(|error| ApiError { param: Some(path.into()), ..error })?;
+    prompt.check_room(&context, &resolved, longest)?;
 
-    let (logprobs, usage) = run(&context, &condition, prompt, ids.clone()).await?;
+    let request = condition.request(prompt.ids, Want::Score(ids.clone()));
+    let (logprobs, usage) = numbers(&context.engine, request).await?;
     let list: Vec<Value> = choices
         .iter()
         .zip(&ids)
@@ -107,39 +85,6 @@ pub async fn score(
     let mut headers = HeaderMap::new();
     persona_headers(resolved.persona_label().as_deref(), &mut headers);
     Ok((headers, Json(answer)))
-}
-
-impl Before {
-    /// The last user message, for soft prompts that depend on it.
-    pub fn query(&self) -> Option<String> {
-        match self {
-            Before::Text(_) => None,
-            Before::Chat { messages, .. } => last_user_text(messages),
-        }
-    }
-
-    pub fn template_digest(&self) -> Digest {
-        match self {
-            Before::Text(_) => template_digest(&ChatOptions::default()),
-            Before::Chat { options, .. } => template_digest(options),
-        }
-    }
-}
-
-pub(super) fn read_before(fields: &mut Fields, warnings: &mut Vec<String>) -> Result<Before, ApiError> {
-    let has_messages = fields.rest().get("messages").is_some_and(|messages| !messages.is_null());
-    match (fields.string("prompt")?, has_messages) {
-        (Some(text), false) => Ok(Before::Text(text)),
-        (None, true) => {
-            let messages = read_messages(fields, warnings)?;
-            let options = template_options(fields, &messages)?;
-            Ok(Before::Chat { messages, options })
-        }
-        (Some(_), true) => Err(fields.refuse("prompt", "send either `prompt` or `messages`")),
-        (None, false) => {
-            Err(ApiError::at(ErrorCode::MissingField, "messages", "`messages` or `prompt` is needed"))
-        }
-    }
 }
 
 fn read_choices(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
@@ -170,27 +115,4 @@ async fn encode_choices(text: &Arc<Text>, choices: Vec<String>) -> Result<Choice
         ids.map(|ids| (choices, ids))
     })
     .await
-}
-
-async fn run(
-    context: &Context,
-    condition: &Condition,
-    prompt: Vec<u32>,
-    choices: Vec<Vec<u32>>,
-) -> Result<(Vec<Vec<f32>>, Usage), ApiError> {
-    let mut events = context.engine.submit(condition.request(prompt, Want::Score(choices)))?;
-    let mut scored = None;
-    while let Some(event) = events.next().await {
-        match event {
-            Event::Scored(logprobs) => scored = Some(logprobs),
-            Event::Done { usage, .. } => {
-                return scored
-                    .map(|logprobs| (logprobs, usage))
-                    .ok_or_else(|| ApiError::internal("a score ended without its numbers"));
-            }
-            Event::Failed(error) => return Err(error.into()),
-            Event::Prefilled { .. } | Event::Token { .. } | Event::Captured(_) => {}
-        }
-    }
-    Err(ApiError::internal("a score's events ended early"))
 }

@@ -7,6 +7,7 @@ use crate::server::error::{ApiError, ErrorCode};
 use crate::server::fields::{Fields, wrong_kind};
 use crate::server::multipart::{Parts, turn};
 use crate::server::path::Segment;
+use crate::server::query::QueryMap;
 use crate::users::formats::{self, Format, Imported, RowTable};
 use crate::users::{SoftPromptInfo, SoftPrompts, UsersError};
 use axum::Json;
@@ -15,7 +16,6 @@ use axum::extract::{Query, Request, State};
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Files are read and written on a thread of their own.
@@ -56,7 +56,7 @@ pub async fn delete_soft_prompt(
 pub async fn export_soft_prompt(
     State(context): State<Arc<Context>>,
     Segment(name): Segment,
-    Query(query): Query<BTreeMap<String, String>>,
+    Query(query): Query<QueryMap>,
 ) -> Result<Response<Body>, ApiError> {
     let format = match query.get("format") {
         Some(format) => Format::parse(format, "format")?,

@@ -4,10 +4,11 @@ use crate::limits;
 use crate::server::Context;
 use crate::server::body::{media_type, read, read_map, read_object};
 use crate::server::connection::ConnectionState;
-use crate::server::error::{ApiError, ErrorCode, shown};
+use crate::server::error::{ApiError, ErrorCode};
 use crate::server::fields::{Fields, wrong_kind};
 use crate::server::json;
 use crate::server::path::{Segment, Segments};
+use crate::server::query::{QueryMap, check_query, whole};
 use crate::users::{NewItem, Receipt, UserPrompt, UserState, Users, UsersError, now};
 use axum::Json;
 use axum::body::Body;
@@ -15,16 +16,12 @@ use axum::extract::{Query, Request, State};
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Content types under which a history may come line by line.
 const LINES: [&str; 4] =
     ["application/jsonl", "application/x-ndjson", "application/x-jsonlines", "application/ndjson"];
-
-type QueryMap = BTreeMap<String, String>;
 
 /// The store and the encoder work on a thread of their own.
 async fn on_disk<T: Send + 'static>(
@@ -267,27 +264,6 @@ fn in_parts(error: ApiError) -> ApiError {
         }
         _ => error,
     }
-}
-
-fn check_query(query: &QueryMap, known: &[&str]) -> Result<(), ApiError> {
-    match query.keys().find(|name| !known.contains(&name.as_str())) {
-        None => Ok(()),
-        Some(name) => {
-            let message = format!("unknown parameter; this route knows {}", known.join(", "));
-            Err(ApiError::at(ErrorCode::UnknownField, name.as_str(), message))
-        }
-    }
-}
-
-fn whole(query: &QueryMap, name: &str, allowed: RangeInclusive<i64>) -> Result<Option<i64>, ApiError> {
-    let Some(text) = query.get(name) else { return Ok(None) };
-    let number = text.parse().ok().filter(|number| allowed.contains(number));
-    number.map(Some).ok_or_else(|| {
-        let (low, high) = (allowed.start(), allowed.end());
-        let message =
-            format!("`{}` is out of range; allowed are whole numbers from {low} to {high}", shown(text));
-        ApiError::at(ErrorCode::InvalidValue, name, message)
-    })
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use crate::server::error::{ApiError, ErrorCode};
 use crate::server::fields::{Fields, wrong_kind};
 use crate::server::multipart::{Parts, turn};
 use crate::server::path::Segment;
+use crate::server::query::QueryMap;
 use crate::steering::formats::{Assumed, Format};
 use crate::steering::{Contrast, SteeringError, Trait, VectorInfo};
 use axum::Json;
@@ -15,7 +16,6 @@ use axum::extract::{Query, Request, State};
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -71,7 +71,7 @@ pub async fn delete_vector(
 pub async fn export_vector(
     State(context): State<Arc<Context>>,
     Segment(name): Segment,
-    Query(query): Query<BTreeMap<String, String>>,
+    Query(query): Query<QueryMap>,
 ) -> Result<Response<Body>, ApiError> {
     let format = match query.get("format") {
         Some(format) => Format::parse(format, "format").map_err(plain_field)?,

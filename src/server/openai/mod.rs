@@ -26,7 +26,7 @@ pub use models::{model, models};
 pub use names::Named;
 pub use options::token_ids;
 pub use prepare::{PromptSize, blocking, check_room, encode_chat, encode_text, template_digest};
-pub use resolve::{digest_checked, digest_now, resolve};
+pub use resolve::{Resolved, digest_checked, digest_now, resolve};
 pub use sampling::read_defaults;
 
 use super::Context;

@@ -7,16 +7,16 @@ use crate::server::Context;
 use crate::server::error::{ApiError, ErrorCode, shown};
 use crate::server::fields::{listed, nearest};
 use crate::server::path::Segment;
+use crate::server::query::QueryMap;
 use axum::Json;
 use axum::extract::{Query, State};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The plain model first, then its aliases, then `model@persona` by name: the first 200, or as many as `?limit=` asks for.
 pub async fn models(
     State(context): State<Arc<Context>>,
-    Query(query): Query<BTreeMap<String, String>>,
+    Query(query): Query<QueryMap>,
 ) -> Result<Json<Value>, ApiError> {
     let limit = match query.get("limit") {
         None => limits::PERSONA_MODELS_LISTED,

@@ -1,0 +1,108 @@
+//! What the routes that look into the model share: a prompt or a chat under a condition, and numbers that come back.
+
+use crate::digest::Digest;
+use crate::engine::{Engine, Event, Request, Sampling, Usage};
+use crate::persona::Condition;
+use crate::server::Context;
+use crate::server::error::{ApiError, ErrorCode};
+use crate::server::fields::Fields;
+use crate::server::openai::{
+    Named, PromptSize, Resolved, check_room, encode_chat, encode_text, last_user_text, put_system,
+    read_messages, resolve, template_digest, template_options,
+};
+use crate::text::{ChatOptions, Message};
+
+/// What continuations follow, or what is looked into.
+pub enum Before {
+    Text(String),
+    Chat { messages: Vec<Message>, options: ChatOptions },
+}
+
+/// Token ids of a prompt.
+pub struct Prompt {
+    pub ids: Vec<u32>,
+    /// The field that it came from.
+    field: &'static str,
+}
+
+impl Before {
+    pub fn read(fields: &mut Fields, warnings: &mut Vec<String>) -> Result<Before, ApiError> {
+        let has_messages = fields.rest().get("messages").is_some_and(|messages| !messages.is_null());
+        match (fields.string("prompt")?, has_messages) {
+            (Some(text), false) => Ok(Before::Text(text)),
+            (None, true) => {
+                let messages = read_messages(fields, warnings)?;
+                let options = template_options(fields, &messages)?;
+                Ok(Before::Chat { messages, options })
+            }
+            (Some(_), true) => Err(fields.refuse("prompt", "send either `prompt` or `messages`")),
+            (None, false) => {
+                Err(ApiError::at(ErrorCode::MissingField, "messages", "`messages` or `prompt` is needed"))
+            }
+        }
+    }
+
+    /// Looks the names up; a persona's system text goes before the messages.
+    pub async fn resolve(&mut self, context: &Context, named: Named) -> Result<Resolved, ApiError> {
+        let mut query = None;
+        if let Before::Chat { messages, options } = self {
+            query = last_user_text(messages);
+            if let Some(persona) = &named.persona {
+                options.put_first = put_system(messages, &persona.spec.system);
+            }
+        }
+        resolve(context, named, query).await
+    }
+
+    /// The condition under which the prompt is read.
+    pub fn condition(&self, context: &Context, resolved: &Resolved) -> Condition {
+        let mut condition = resolved.condition(context, Sampling::default());
+        condition.template_options = self.template_digest();
+        condition
+    }
+
+    fn template_digest(&self) -> Digest {
+        match self {
+            Before::Text(_) => template_digest(&ChatOptions::default()),
+            Before::Chat { options, .. } => template_digest(options),
+        }
+    }
+
+    pub async fn encode(self, context: &Context, warnings: &mut Vec<String>) -> Result<Prompt, ApiError> {
+        match self {
+            Before::Text(text) => Ok(Prompt { ids: encode_text(context, text).await?, field: "prompt" }),
+            Before::Chat { messages, options } => {
+                let encoded = encode_chat(context, messages, options).await?;
+                warnings.extend(encoded.warnings);
+                Ok(Prompt { ids: encoded.ids, field: "messages" })
+            }
+        }
+    }
+}
+
+impl Prompt {
+    /// Refuses a prompt that with the soft prompt and `more` tokens does not fit the context.
+    pub fn check_room(&self, context: &Context, resolved: &Resolved, more: usize) -> Result<(), ApiError> {
+        let size = PromptSize { tokens: self.ids.len() + more, soft_rows: resolved.soft_rows() };
+        let room = check_room(context, size, 0);
+        room.map(drop).map_err(|error| ApiError { param: Some(self.field.into()), ..error })
+    }
+}
+
+/// Runs a score (for each continuation its tokens' log-probabilities) or a capture (its rows).
+pub async fn numbers(engine: &Engine, request: Request) -> Result<(Vec<Vec<f32>>, Usage), ApiError> {
+    let mut events = engine.submit(request)?;
+    let mut found = None;
+    while let Some(event) = events.next().await {
+        match event {
+            Event::Scored(numbers) | Event::Captured(numbers) => found = Some(numbers),
+            Event::Done { usage, .. } => {
+                let ended = || ApiError::internal("a sequence ended without its numbers");
+                return found.map(|numbers| (numbers, usage)).ok_or_else(ended);
+            }
+            Event::Failed(error) => return Err(error.into()),
+            Event::Prefilled { .. } | Event::Token { .. } => {}
+        }
+    }
+    Err(ApiError::internal("a sequence's events ended early"))
+}
