@@ -10,6 +10,9 @@ use std::time::Duration;
 /// Largest answer that is read: the largest vector file and more.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
 
+/// Separates the parts of an upload; its 32 digits occur in no file by chance.
+const BOUNDARY: &str = "demeanor-4f1c0b7a9d3e58261b0c7f94a2d6e835";
+
 /// A name as one part of a path, percent-encoded.
 pub fn segment(name: &str) -> String {
     let safe = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
@@ -87,9 +90,21 @@ impl Client {
         headers: &[(&str, &str)],
     ) -> Result<Value, CliError> {
         let body = body.map(|body| ("application/json", body.to_string().into_bytes()));
-        let bytes = self.call(method, path, body, headers)?;
-        serde_json::from_slice(&bytes)
-            .map_err(|error| CliError::failed(format!("the server's answer is no JSON: {error}")))
+        read_json(&self.call(method, path, body, headers)?)
+    }
+
+    /// Posts a form of named parts; JSON comes back.
+    pub fn upload(&self, path: &str, parts: &[(&str, &[u8])]) -> Result<Value, CliError> {
+        let mut body = Vec::new();
+        for (name, content) in parts {
+            let head = format!("--{BOUNDARY}\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n");
+            body.extend_from_slice(head.as_bytes());
+            body.extend_from_slice(content);
+            body.extend_from_slice(b"\r\n");
+        }
+        body.extend_from_slice(format!("--{BOUNDARY}--\r\n").as_bytes());
+        let kind = format!("multipart/form-data; boundary={BOUNDARY}");
+        read_json(&self.call("POST", path, Some((&kind, body)), &[])?)
     }
 
     fn authorization(&self) -> String {
@@ -128,6 +143,11 @@ impl Client {
             }
         }
     }
+}
+
+fn read_json(bytes: &[u8]) -> Result<Value, CliError> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| CliError::failed(format!("the server's answer is no JSON: {error}")))
 }
 
 type Request = ureq::RequestBuilder<ureq::typestate::WithBody>;

@@ -127,8 +127,7 @@ fn train(args: &TrainArgs) -> Outcome {
     };
     let projector =
         train::train(&materials, &options(args), &mut |line| eprintln!("{line}")).map_err(failed)?;
-    std::fs::write(&args.out, projector.write())
-        .map_err(|error| CliError::failed(format!("cannot write `{}`: {error}", args.out.display())))?;
+    super::write(&args.out, projector.write())?;
     println!("{}", args.out.display());
     Ok(())
 }

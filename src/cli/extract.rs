@@ -70,8 +70,7 @@ pub fn extract(args: &ExtractArgs) -> Outcome {
     }
     if let Some(out) = &args.out {
         let file = library.export(&name, format).map_err(failed)?;
-        std::fs::write(out, file)
-            .map_err(|error| CliError::failed(format!("cannot write `{}`: {error}", out.display())))?;
+        super::write(out, file)?;
     }
     print_info(&library.show(&name).map_err(failed)?, args.json);
     Ok(())

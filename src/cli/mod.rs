@@ -25,7 +25,7 @@ use crate::weights::{self, WeightsError};
 use clap::Parser;
 use std::fmt;
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// What a verb gives back; data is already printed.
@@ -114,6 +114,12 @@ pub fn main() -> ExitCode {
             ExitCode::from(error.code)
         }
     }
+}
+
+/// Writes a file that the user asked for; what is there is replaced.
+fn write(path: &Path, content: impl AsRef<[u8]>) -> Outcome {
+    std::fs::write(path, content)
+        .map_err(|error| CliError::failed(format!("cannot write `{}`: {error}", path.display())))
 }
 
 /// Warnings and errors on stderr; `RUST_LOG` asks for more. No line holds text of a request.

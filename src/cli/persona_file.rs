@@ -28,8 +28,7 @@ pub fn export(client: &Client, name: &str, out: Option<&Path>, with_vectors: boo
     let text = format!("{file:#}\n");
     match out {
         None => print!("{text}"),
-        Some(out) => std::fs::write(out, text)
-            .map_err(|error| CliError::failed(format!("cannot write `{}`: {error}", out.display())))?,
+        Some(out) => super::write(out, text)?,
     }
     Ok(())
 }
@@ -111,18 +110,7 @@ fn upload(client: &Client, name: &str, file: Vec<u8>, replace: bool) -> Outcome 
         eprintln!("note: there is a vector `{name}` already, it stays; hint: --replace");
         return Ok(());
     }
-    const BOUNDARY: &str = "demeanor-8d2f4c61a7";
-    let mut body = Vec::new();
-    for (field, value) in [("name", name), ("replace", if replace { "true" } else { "false" })] {
-        let part =
-            format!("--{BOUNDARY}\r\ncontent-disposition: form-data; name=\"{field}\"\r\n\r\n{value}\r\n");
-        body.extend(part.into_bytes());
-    }
-    let head =
-        format!("--{BOUNDARY}\r\ncontent-disposition: form-data; name=\"file\"; filename=\"vector\"\r\n\r\n");
-    body.extend(head.into_bytes());
-    body.extend(file);
-    body.extend(format!("\r\n--{BOUNDARY}--\r\n").into_bytes());
-    let kind = format!("multipart/form-data; boundary={BOUNDARY}");
-    client.call("POST", "/v1/vectors", Some((&kind, body)), &[]).map(drop)
+    let replace: &[u8] = if replace { b"true" } else { b"false" };
+    let parts = [("name", name.as_bytes()), ("replace", replace), ("file", &file[..])];
+    client.upload("/v1/vectors", &parts).map(drop)
 }

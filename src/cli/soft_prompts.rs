@@ -1,18 +1,15 @@
 //! `demeanor embed import` and `export`: named soft prompts as PEFT adapters or safetensors files.
 
+use super::client::segment;
 use super::serve::ModelArgs;
 use super::target::Target;
 use super::{CliError, Outcome};
 use crate::limits;
 use crate::users::formats::{ADAPTER, CONFIG};
-use serde_json::Value;
 use std::fs::{self, File};
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 use zip::ZipArchive;
-
-/// Separates the parts of an upload; its 32 digits occur in no file by chance.
-const BOUNDARY: &str = "demeanor-4f1c0b7a9d3e58261b0c7f94a2d6e835";
 
 /// Store a soft prompt under a name: a PEFT adapter's folder or a safetensors file of one tensor [rows, d_model]
 #[derive(clap::Args, Clone, Debug)]
@@ -67,30 +64,25 @@ impl Place {
 pub fn import(args: &ImportArgs) -> Outcome {
     let is_folder = args.path.is_dir();
     let file = if is_folder { args.path.join(ADAPTER) } else { args.path.clone() };
-    let mut parts = vec![("name", args.name.clone().into_bytes()), ("file", read(&file)?)];
-    if is_folder {
-        parts.push(("config", read(&args.path.join(CONFIG))?));
-    }
+    let file = read(&file)?;
+    let config = if is_folder { Some(read(&args.path.join(CONFIG))?) } else { None };
+    let mut parts = vec![("name", args.name.as_bytes()), ("file", &file[..])];
+    parts.extend(config.as_deref().map(|config| ("config", config)));
     if args.replace {
-        parts.push(("replace", b"true".to_vec()));
+        parts.push(("replace", b"true"));
     }
-    let body = multipart(&parts);
-    let kind = format!("multipart/form-data; boundary={BOUNDARY}");
     let target = args.place.open()?;
-    let bytes = target.client.call("POST", "/v1/soft_prompts", Some((&kind, body)), &[])?;
-    let stored: Value = serde_json::from_slice(&bytes)
-        .map_err(|error| CliError::failed(format!("the server's answer is no JSON: {error}")))?;
-    println!("{stored}");
+    println!("{}", target.client.upload("/v1/soft_prompts", &parts)?);
     Ok(())
 }
 
 /// Writes the folder or file; what is there is replaced.
 pub fn export(args: &ExportArgs) -> Outcome {
     let target = args.place.open()?;
-    let path = format!("/v1/soft_prompts/{}/file?format={}", coded(&args.name), args.format);
+    let path = format!("/v1/soft_prompts/{}/file?format={}", segment(&args.name), args.format);
     let bytes = target.client.call("GET", &path, None, &[])?;
     if args.format == "safetensors" {
-        return write(&args.out, &bytes);
+        return super::write(&args.out, &bytes);
     }
     let broken =
         |error: &dyn std::fmt::Display| CliError::failed(format!("the answer is no adapter: {error}"));
@@ -103,7 +95,7 @@ pub fn export(args: &ExportArgs) -> Outcome {
         let member = archive.by_name(name).map_err(|error| broken(&error))?;
         let mut member = member.take(limits::SOFT_PROMPT_FILE_BYTES_MAX as u64);
         member.read_to_end(&mut content).map_err(|error| broken(&error))?;
-        write(&folder.join(name), &content)?;
+        super::write(&folder.join(name), &content)?;
     }
     Ok(())
 }
@@ -117,29 +109,4 @@ fn read(path: &Path) -> Result<Vec<u8>, CliError> {
         true => Err(CliError::bad_file(format!("`{}` has more than {most} bytes", path.display()))),
         false => Ok(bytes),
     }
-}
-
-fn write(path: &Path, bytes: &[u8]) -> Outcome {
-    fs::write(path, bytes)
-        .map_err(|error| CliError::failed(format!("cannot write `{}`: {error}", path.display())))
-}
-
-fn multipart(parts: &[(&str, Vec<u8>)]) -> Vec<u8> {
-    let mut body = Vec::new();
-    for (name, content) in parts {
-        let head = format!("--{BOUNDARY}\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n");
-        body.extend_from_slice(head.as_bytes());
-        body.extend_from_slice(content);
-        body.extend_from_slice(b"\r\n");
-    }
-    body.extend_from_slice(format!("--{BOUNDARY}--\r\n").as_bytes());
-    body
-}
-
-/// A name in a path.
-fn coded(name: &str) -> String {
-    let safe = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    name.bytes()
-        .map(|byte| if safe(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
-        .collect()
 }

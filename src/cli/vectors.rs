@@ -116,8 +116,7 @@ pub fn vectors(args: &VectorsArgs) -> Outcome {
         Action::Export { name, format, out, .. } => {
             let format = Format::parse(format, "--format").map_err(failed)?;
             let file = library.export(name, format).map_err(failed)?;
-            std::fs::write(out, file)
-                .map_err(|error| CliError::failed(format!("cannot write `{}`: {error}", out.display())))?;
+            super::write(out, file)?;
         }
         Action::Show { name, .. } => print_info(&library.show(name).map_err(failed)?, args.json),
         Action::List { .. } => {

@@ -6,6 +6,7 @@ use crate::digest::Digest;
 use crate::steering::nearest_names;
 use crate::store::{PersonaRow, Store, StoreError, Tenant};
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Handle to the stored personas; cheap to clone. Functions that write or read old versions block on the disk.
@@ -88,10 +89,8 @@ impl Personas {
     /// Up to `limit` personas by name, those after `after`, and whether there are more.
     pub fn page(&self, after: Option<&str>, limit: usize) -> (Vec<Arc<Persona>>, bool) {
         let newest = lock(&self.shared.newest);
-        let mut rest = newest
-            .iter()
-            .filter(|(name, _)| after.is_none_or(|after| name.as_str() > after))
-            .map(|(_, persona)| persona.clone());
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut rest = newest.range::<str, _>((from, Bound::Unbounded)).map(|(_, persona)| persona.clone());
         let page = rest.by_ref().take(limit).collect();
         (page, rest.next().is_some())
     }
@@ -170,10 +169,7 @@ impl Personas {
     /// Removes all versions; running requests keep theirs. Returns how many there were.
     pub fn delete(&self, name: &str, expected: &Expected) -> Result<u64, PersonaError> {
         let _writing = lock(&self.shared.writing);
-        let current = lock(&self.shared.newest).get(name).cloned();
-        if *expected != Expected::Anything {
-            expected.check(name, current.as_ref())?;
-        }
+        expected.check(name, lock(&self.shared.newest).get(name))?;
         // What cannot be read can still be removed.
         let removed = self.shared.store.delete_persona(&Tenant::local(), name)?;
         lock(&self.shared.newest).remove(name);

@@ -127,6 +127,10 @@ pub fn listed(names: &[&str]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
+pub fn missing(path: impl Into<String>) -> ApiError {
+    ApiError::at(ErrorCode::MissingField, path, "the field is missing")
+}
+
 pub fn wrong_kind(path: &str, given: &Value, wanted: &str) -> ApiError {
     ApiError::at(ErrorCode::InvalidValue, path, format!("must be {wanted}, not {}", kind(given)))
 }

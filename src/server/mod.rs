@@ -2,6 +2,7 @@
 //! request means is decided by the rooms below, here it is read, checked and answered.
 
 mod accept;
+mod blocking;
 mod body;
 mod connection;
 mod error;
@@ -39,7 +40,7 @@ use error::shown;
 use keys::Keys;
 use metrics::Metrics;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::Semaphore;
 
 /// What this build calls itself in fingerprints and metrics.
@@ -128,6 +129,11 @@ impl Context {
             weights: info.weights_digest,
             template: self.template,
         }
+    }
+
+    /// How long a request waits for a vector that is being made.
+    fn extract_wait(&self) -> Duration {
+        Duration::from_secs_f32(self.settings.extract_wait_seconds.clamp(0.0, 3600.0))
     }
 
     /// Sequences of one request that run at once.

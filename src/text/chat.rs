@@ -96,11 +96,15 @@ struct Composed {
 pub struct Text {
     pub tokenizer: Arc<Tokenizer>,
     template: Template,
+    /// See [`Text::begin_token`].
+    begin: Option<u32>,
 }
 
 impl Text {
     pub fn new(tokenizer: Arc<Tokenizer>, template: Template) -> Text {
-        Text { tokenizer, template }
+        let is_begin = tokenizer.add_bos() || template.source().contains("bos_token");
+        let begin = tokenizer.bos().filter(|_| is_begin);
+        Text { tokenizer, template, begin }
     }
 
     pub fn template(&self) -> &Template {
@@ -137,8 +141,7 @@ impl Text {
     /// The token after which the rows of a soft prompt stand, in prompts that begin with it: BOS where it is one. (Some
     /// vocabularies call the token BOS that opens each turn; rows must not stand inside a turn's opening.)
     pub fn begin_token(&self) -> Option<u32> {
-        let is_begin = self.tokenizer.add_bos() || self.template.source().contains("bos_token");
-        self.tokenizer.bos().filter(|_| is_begin)
+        self.begin
     }
 
     /// Puts BOS first where the model wants it and the template has not written it.

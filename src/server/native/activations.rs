@@ -14,7 +14,6 @@ use axum::extract::{Request, State};
 use axum::http::HeaderMap;
 use serde_json::{Value, json};
 use std::sync::Arc;
-use std::time::Duration;
 
 const FIELDS: [&str; 17] = [
     "model",
@@ -145,7 +144,7 @@ fn read_vectors(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
 
 /// Looks the vectors up; one that a trait promises is made, as for steering.
 async fn axes(context: &Context, names: Vec<String>) -> Result<Vec<Axis>, ApiError> {
-    let wait = Duration::from_secs_f32(context.settings.extract_wait_seconds.clamp(0.0, 3600.0));
+    let wait = context.extract_wait();
     let mut axes = Vec::with_capacity(names.len());
     for (index, name) in names.into_iter().enumerate() {
         let (vector, sign) = context.library.direction(&name, &format!("vectors[{index}]"), wait).await?;
@@ -188,19 +187,23 @@ impl Axis {
     /// Signed length of each token's row along the vector, in those of `blocks` where it has a direction.
     fn of(&self, rows: &[Vec<f32>], blocks: &[u32]) -> Value {
         let directions = self.vector.directions();
-        let shared: Vec<(usize, u32)> =
-            blocks.iter().copied().enumerate().filter(|(_, block)| directions.contains_key(block)).collect();
-        let along = |row: &Vec<f32>, (place, block): &(usize, u32)| {
-            let direction = &directions[block];
+        // Place of the block in a row, direction there, its length.
+        let shared: Vec<(usize, &Arc<[f32]>, f64)> = (blocks.iter().enumerate())
+            .filter_map(|(place, block)| {
+                let direction = directions.get(block)?;
+                Some((place, direction, f64::from(length(direction))))
+            })
+            .collect();
+        let along = |row: &Vec<f32>, (place, direction, size): &(usize, &Arc<[f32]>, f64)| {
             let h = &row[place * direction.len()..][..direction.len()];
             let product: f64 =
                 h.iter().zip(direction.iter()).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-            self.sign * (product / f64::from(length(direction))) as f32
+            self.sign * (product / size) as f32
         };
         let of_row = |row: &Vec<f32>| -> Value { shared.iter().map(|place| along(row, place)).collect() };
         json!({
             "name": self.name,
-            "blocks": shared.iter().map(|(_, block)| *block).collect::<Vec<_>>(),
+            "blocks": blocks.iter().filter(|block| directions.contains_key(block)).collect::<Vec<_>>(),
             "projections": rows.iter().map(of_row).collect::<Value>(),
         })
     }

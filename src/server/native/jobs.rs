@@ -1,7 +1,8 @@
 //! `/v1/jobs`: long work, its progress as a stream, and its end on request.
 
-use crate::jobs::{JobInfo, JobsError};
+use crate::jobs::JobInfo;
 use crate::server::Context;
+use crate::server::blocking::blocking;
 use crate::server::connection::ConnectionState;
 use crate::server::error::{ApiError, ErrorCode, shown};
 use crate::server::path::Segment;
@@ -13,13 +14,6 @@ use axum::{Extension, Json};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// The store is read and written on a thread of its own.
-async fn on_disk<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, JobsError> + Send + 'static,
-) -> Result<T, ApiError> {
-    Ok(tokio::task::spawn_blocking(work).await.map_err(ApiError::internal)??)
-}
-
 fn found<T>(id: &str, job: Option<T>) -> Result<T, ApiError> {
     let message = || format!("there is no job `{}`; `GET /v1/jobs` lists them", shown(id));
     job.ok_or_else(|| ApiError::at(ErrorCode::JobNotFound, "id", message()))
@@ -28,7 +22,7 @@ fn found<T>(id: &str, job: Option<T>) -> Result<T, ApiError> {
 /// `GET /v1/jobs`: newest first.
 pub async fn list_jobs(State(context): State<Arc<Context>>) -> Result<Json<Value>, ApiError> {
     let jobs = context.jobs.clone();
-    let list = on_disk(move || jobs.list()).await?;
+    let list = blocking(move || jobs.list()).await?;
     Ok(Json(json!({"object": "list", "data": list})))
 }
 
@@ -38,7 +32,7 @@ pub async fn show_job(
     Segment(id): Segment,
 ) -> Result<Json<JobInfo>, ApiError> {
     let (jobs, asked) = (context.jobs.clone(), id.clone());
-    Ok(Json(found(&id, on_disk(move || jobs.get(&asked)).await?)?))
+    Ok(Json(found(&id, blocking(move || jobs.get(&asked)).await?)?))
 }
 
 /// `DELETE /v1/jobs/{id}`: asks it to end; one that waits is cancelled at once, one that is over stays as it is.
@@ -47,7 +41,7 @@ pub async fn cancel_job(
     Segment(id): Segment,
 ) -> Result<Json<JobInfo>, ApiError> {
     let (jobs, asked) = (context.jobs.clone(), id.clone());
-    Ok(Json(found(&id, on_disk(move || jobs.cancel(&asked)).await?)?))
+    Ok(Json(found(&id, blocking(move || jobs.cancel(&asked)).await?)?))
 }
 
 /// `GET /v1/jobs/{id}/events`: the job now and at each change, until it is over.
@@ -57,7 +51,7 @@ pub async fn job_events(
     Segment(id): Segment,
 ) -> Result<Response<Body>, ApiError> {
     let (jobs, asked) = (context.jobs.clone(), id.clone());
-    let mut changes = found(&id, on_disk(move || jobs.watch(&asked)).await?)?;
+    let mut changes = found(&id, blocking(move || jobs.watch(&asked)).await?)?;
     let mut pings = Pings::new(connection.map(|Extension(connection)| connection));
     Ok(sse::respond(move |frames| async move {
         loop {

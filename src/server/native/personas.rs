@@ -6,9 +6,10 @@
 use crate::limits;
 use crate::persona::{Expected, Persona, PersonaSpec};
 use crate::server::Context;
+use crate::server::blocking::blocking;
 use crate::server::body::read_object;
 use crate::server::error::{ApiError, ErrorCode, shown};
-use crate::server::fields::{Fields, wrong_kind};
+use crate::server::fields::{Fields, missing, wrong_kind};
 use crate::server::openai::{UNPROBED, digest_checked, digest_now, read_defaults};
 use crate::server::path::Segment;
 use crate::server::query::{QueryMap, check_query, whole};
@@ -48,14 +49,12 @@ pub async fn create_persona(
 ) -> Result<Response<Body>, ApiError> {
     let (_, map) = read_object(request).await?;
     let mut fields = Fields::new(map);
-    let name = fields
-        .string("name")?
-        .ok_or_else(|| ApiError::at(ErrorCode::MissingField, "name", "the field is missing"))?;
+    let name = fields.string("name")?.ok_or_else(|| missing("name"))?;
     let spec = read_spec(fields)?;
     context.personas.check_new(&name)?;
-    let (digest, _) = digest_checked(&context, &spec).await?;
+    let digest = digest_checked(&context, &spec).await?;
     let personas = context.personas.clone();
-    let persona = on_disk(move || personas.create(&name, spec, digest)).await?;
+    let persona = blocking(move || personas.create(&name, spec, digest)).await?;
     Ok(answer(StatusCode::CREATED, &context, &persona).await)
 }
 
@@ -69,7 +68,7 @@ pub async fn show_persona(
     let personas = context.personas.clone();
     let persona = match whole(&query, "version", 1..=i64::from(u32::MAX))? {
         None => personas.find(&name, "name")?,
-        Some(version) => on_disk(move || personas.version(&name, version as u32)).await?,
+        Some(version) => blocking(move || personas.version(&name, version as u32)).await?,
     };
     Ok(answer(StatusCode::OK, &context, &persona).await)
 }
@@ -89,9 +88,9 @@ pub async fn put_persona(
     }
     let spec = read_spec(fields)?;
     context.personas.check(&name, &expected)?;
-    let (digest, _) = digest_checked(&context, &spec).await?;
+    let digest = digest_checked(&context, &spec).await?;
     let personas = context.personas.clone();
-    let (persona, is_first) = on_disk(move || personas.put(&name, spec, &expected, digest)).await?;
+    let (persona, is_first) = blocking(move || personas.put(&name, spec, &expected, digest)).await?;
     let status = if is_first { StatusCode::CREATED } else { StatusCode::OK };
     Ok(answer(status, &context, &persona).await)
 }
@@ -104,14 +103,8 @@ pub async fn delete_persona(
 ) -> Result<Json<Value>, ApiError> {
     let expected = if_match(&headers)?;
     let (personas, removed) = (context.personas.clone(), name.clone());
-    let versions = on_disk(move || personas.delete(&name, &expected)).await?;
+    let versions = blocking(move || personas.delete(&name, &expected)).await?;
     Ok(Json(json!({"object": "persona.deleted", "name": removed, "deleted": true, "versions": versions})))
-}
-
-async fn on_disk<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, crate::persona::PersonaError> + Send + 'static,
-) -> Result<T, ApiError> {
-    tokio::task::spawn_blocking(work).await.map_err(ApiError::internal)?.map_err(ApiError::from)
 }
 
 /// The body without its name. Names in it are looked up later.

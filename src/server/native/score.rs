@@ -4,10 +4,11 @@ use super::before::{Before, numbers};
 use crate::engine::Want;
 use crate::limits;
 use crate::server::Context;
+use crate::server::blocking::blocking;
 use crate::server::body::read_object;
-use crate::server::error::{ApiError, ErrorCode};
-use crate::server::fields::{Fields, wrong_kind};
-use crate::server::openai::{Named, blocking, demeanor, finite, persona_headers};
+use crate::server::error::ApiError;
+use crate::server::fields::{Fields, missing, wrong_kind};
+use crate::server::openai::{Named, demeanor, finite, persona_headers};
 use crate::text::{Specials, Text, TextError};
 use axum::Json;
 use axum::extract::{Request, State};
@@ -91,7 +92,7 @@ fn read_choices(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
     let items = match fields.take("choices") {
         Some(Value::Array(items)) => items,
         Some(other) => return Err(wrong_kind("choices", &other, "an array of strings")),
-        None => return Err(ApiError::at(ErrorCode::MissingField, "choices", "the field is missing")),
+        None => return Err(missing("choices")),
     };
     if items.is_empty() || items.len() > limits::SCORE_CHOICES_MAX {
         let message = format!("{} choices; allowed 1 to {}", items.len(), limits::SCORE_CHOICES_MAX);

@@ -2,9 +2,10 @@
 
 use crate::limits;
 use crate::server::Context;
+use crate::server::blocking::blocking;
 use crate::server::body::{media_type, read_map};
 use crate::server::error::{ApiError, ErrorCode};
-use crate::server::fields::{Fields, wrong_kind};
+use crate::server::fields::{Fields, missing, wrong_kind};
 use crate::server::multipart::{Parts, turn};
 use crate::server::path::Segment;
 use crate::server::query::QueryMap;
@@ -24,7 +25,7 @@ async fn on_disk<T: Send + 'static>(
     work: impl FnOnce(&SoftPrompts) -> Result<T, UsersError> + Send + 'static,
 ) -> Result<T, ApiError> {
     let prompts = context.users.soft_prompts().clone();
-    Ok(tokio::task::spawn_blocking(move || work(&prompts)).await.map_err(ApiError::internal)??)
+    blocking(move || work(&prompts)).await
 }
 
 /// `GET /v1/soft_prompts`: those of the loaded model, by name.
@@ -123,7 +124,6 @@ async fn read_parts(request: Request) -> Result<Upload, ApiError> {
 async fn read_json(request: Request) -> Result<Upload, ApiError> {
     let (_, map) = read_map(request, limits::JSON_UPLOAD_BYTES_MAX).await?;
     let mut fields = Fields::new(map);
-    let missing = |name: &str| ApiError::at(ErrorCode::MissingField, name, "the field is missing");
     let name = fields.string("name")?.ok_or_else(|| missing("name"))?;
     let replace = fields.bool("replace")?.unwrap_or(false);
     let rows = fields.take("rows").ok_or_else(|| missing("rows"))?;

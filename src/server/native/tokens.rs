@@ -2,10 +2,11 @@
 
 use crate::limits;
 use crate::server::Context;
+use crate::server::blocking::blocking;
 use crate::server::body::read_object;
 use crate::server::error::{ApiError, ErrorCode};
-use crate::server::fields::{Fields, wrong_kind};
-use crate::server::openai::{blocking, read_messages, template_options, token_ids};
+use crate::server::fields::{Fields, missing, wrong_kind};
+use crate::server::openai::{read_messages, template_options, token_ids};
 use crate::text::{ChatOptions, Message, Specials, Text, TextError, Tokenizer};
 use axum::Json;
 use axum::extract::{Request, State};
@@ -150,7 +151,7 @@ pub async fn detokenize(
     let ids = match fields.take("tokens") {
         Some(Value::Array(items)) => token_ids(&items, "tokens", tokenizer)?,
         Some(other) => return Err(wrong_kind("tokens", &other, "an array of token ids")),
-        None => return Err(ApiError::at(ErrorCode::MissingField, "tokens", "the field is missing")),
+        None => return Err(missing("tokens")),
     };
     fields.string("model")?;
     fields.finish(&["tokens", "model"])?;

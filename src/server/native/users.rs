@@ -2,11 +2,13 @@
 
 use crate::limits;
 use crate::server::Context;
+use crate::server::blocking::blocking;
 use crate::server::body::{media_type, read, read_map, read_object};
 use crate::server::connection::ConnectionState;
 use crate::server::error::{ApiError, ErrorCode};
-use crate::server::fields::{Fields, wrong_kind};
+use crate::server::fields::{Fields, missing, wrong_kind};
 use crate::server::json;
+use crate::server::multipart::turn;
 use crate::server::path::{Segment, Segments};
 use crate::server::query::{QueryMap, check_query, whole};
 use crate::users::{NewItem, Receipt, UserPrompt, UserState, Users, UsersError, now};
@@ -17,7 +19,6 @@ use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Content types under which a history may come line by line.
 const LINES: [&str; 4] =
@@ -29,7 +30,7 @@ async fn on_disk<T: Send + 'static>(
     work: impl FnOnce(&Users) -> Result<T, UsersError> + Send + 'static,
 ) -> Result<T, ApiError> {
     let users = context.users.clone();
-    Ok(tokio::task::spawn_blocking(move || work(&users)).await.map_err(ApiError::internal)??)
+    blocking(move || work(&users)).await
 }
 
 /// `GET /v1/users?after=ID&limit=N`: by id.
@@ -60,9 +61,7 @@ pub async fn create_user(
 ) -> Result<Response<Body>, ApiError> {
     let (_, map) = read_object(request).await?;
     let mut fields = Fields::new(map);
-    let id = fields
-        .string("id")?
-        .ok_or_else(|| ApiError::at(ErrorCode::MissingField, "id", "the field is missing"))?;
+    let id = fields.string("id")?.ok_or_else(|| missing("id"))?;
     fields.finish(&["id"])?;
     let state = on_disk(&context, move |users| users.create(&id)).await?;
     Ok((StatusCode::CREATED, Json(described(&state))).into_response())
@@ -186,16 +185,16 @@ async fn read_items(context: &Context, request: Request) -> Result<Vec<NewItem>,
         let connection = parts.extensions.get::<Arc<ConnectionState>>().cloned();
         let bytes =
             read(&parts.headers, body, limits::HISTORY_BODY_BYTES_MAX, connection).await.map_err(in_parts)?;
-        let _turn = parse_turn(context).await?;
+        let _turn = turn(context).await?;
         return lines(&bytes);
     }
     let (_, map) = read_map(request, limits::HISTORY_BODY_BYTES_MAX).await.map_err(in_parts)?;
-    let _turn = parse_turn(context).await?;
+    let _turn = turn(context).await?;
     let mut fields = Fields::new(map);
     let items = match fields.take("items") {
         Some(Value::Array(items)) => items,
         Some(other) => return Err(wrong_kind("items", &other, "an array of objects")),
-        None => return Err(ApiError::at(ErrorCode::MissingField, "items", "the field is missing")),
+        None => return Err(missing("items")),
     };
     fields.finish(&["items"])?;
     check_count(items.len())?;
@@ -204,15 +203,6 @@ async fn read_items(context: &Context, request: Request) -> Result<Vec<NewItem>,
         other => Err(wrong_kind(&format!("items[{index}]"), &other, "an object")),
     };
     items.into_iter().enumerate().map(object).collect()
-}
-
-/// Parsed bodies take several times their bytes: only a few at once.
-async fn parse_turn(context: &Context) -> Result<tokio::sync::OwnedSemaphorePermit, ApiError> {
-    let limit = Duration::from_secs(limits::BODY_READ_SECONDS_MAX);
-    match tokio::time::timeout(limit, context.uploads.clone().acquire_owned()).await {
-        Ok(turn) => turn.map_err(ApiError::internal),
-        Err(_) => Err(ApiError::new(ErrorCode::Busy, "other uploads are in progress").retry_after(10)),
-    }
 }
 
 /// JSON Lines: blank lines count for nothing.

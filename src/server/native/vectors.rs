@@ -2,9 +2,10 @@
 
 use crate::limits;
 use crate::server::Context;
+use crate::server::blocking::blocking;
 use crate::server::body::{media_type, read_map};
 use crate::server::error::{ApiError, ErrorCode};
-use crate::server::fields::{Fields, wrong_kind};
+use crate::server::fields::{Fields, missing, wrong_kind};
 use crate::server::multipart::{Parts, turn};
 use crate::server::path::Segment;
 use crate::server::query::QueryMap;
@@ -25,10 +26,7 @@ const UPLOAD_FIELDS: [&str; 5] = ["name", "directions", "pairs", "replace", "any
 async fn on_disk<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, SteeringError> + Send + 'static,
 ) -> Result<T, ApiError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result.map_err(plain_field),
-        Err(error) => Err(ApiError::internal(error)),
-    }
+    blocking(move || work().map_err(plain_field)).await
 }
 
 /// The fields of these routes are no steering: what is wrong with them is a wrong value.
@@ -109,7 +107,7 @@ pub async fn upload_vector(
     let mut fields = Fields::new(map);
     let name = match fields.string("name")? {
         Some(name) => name,
-        None => return Err(ApiError::at(ErrorCode::MissingField, "name", "the field is missing")),
+        None => return Err(missing("name")),
     };
     let replace = fields.bool("replace")?.unwrap_or(false);
     let any_weights = fields.bool("any_weights")?.unwrap_or(false);

@@ -6,7 +6,7 @@ use super::resolve::defaults;
 use crate::limits;
 use crate::server::Context;
 use crate::server::error::{ApiError, ErrorCode};
-use crate::server::fields::{Fields, wrong_kind};
+use crate::server::fields::{Fields, missing, wrong_kind};
 use crate::text::Tokenizer;
 use axum::http::HeaderMap;
 use serde_json::{Map, Value};
@@ -76,7 +76,7 @@ fn read_prompts(fields: &mut Fields, tokenizer: &Tokenizer) -> Result<Vec<Prompt
         Some(Value::String(text)) => return Ok(vec![Prompt::Text(text)]),
         Some(Value::Array(items)) => items,
         Some(other) => return Err(wrong_kind(&path, &other, "a string, token ids, or an array of these")),
-        None => return Err(ApiError::at(ErrorCode::MissingField, path, "the field is missing")),
+        None => return Err(missing(path)),
     };
     if items.is_empty() {
         return Err(ApiError::at(ErrorCode::InvalidValue, path, "the array is empty"));

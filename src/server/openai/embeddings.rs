@@ -3,9 +3,10 @@
 use crate::encoder::{Embedded, Encoder, EncoderError, EncoderHandle, EncoderState};
 use crate::limits;
 use crate::server::Context;
+use crate::server::blocking::blocking;
 use crate::server::body::read_object;
 use crate::server::error::{ApiError, ErrorCode, shown};
-use crate::server::fields::{Fields, wrong_kind};
+use crate::server::fields::{Fields, missing, wrong_kind};
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Response, header};
@@ -85,8 +86,7 @@ pub async fn embeddings(
     let mut whole = Embedded { embeddings: Vec::with_capacity(valid.texts.len()), tokens: 0 };
     for text in valid.texts {
         let encoder = encoder.clone();
-        let work = tokio::task::spawn_blocking(move || encoder.embed_counted(&[&text]));
-        let one = work.await.map_err(ApiError::internal)??;
+        let one = blocking(move || encoder.embed_counted(&[&text])).await?;
         whole.tokens += one.tokens;
         whole.embeddings.extend(one.embeddings);
     }
@@ -165,7 +165,7 @@ fn read_texts(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
         }
         Some(Value::Array(items)) => items,
         Some(other) => return Err(wrong_kind(&path, &other, "a string or an array of strings")),
-        None => return Err(ApiError::at(ErrorCode::MissingField, path, "the field is missing")),
+        None => return Err(missing(path)),
     };
     let most = limits::EMBEDDING_TEXTS_MAX;
     if items.is_empty() {

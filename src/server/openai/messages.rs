@@ -3,7 +3,7 @@
 use super::options::unsupported;
 use crate::limits;
 use crate::server::error::{ApiError, ErrorCode};
-use crate::server::fields::{Fields, wrong_kind};
+use crate::server::fields::{Fields, missing, wrong_kind};
 use crate::text::{Message, Role};
 use serde_json::{Map, Value};
 
@@ -78,7 +78,7 @@ fn one(item: Value, path: &str, warnings: &mut Vec<String>) -> Result<Message, A
             return Err(fields.refuse("role", message));
         }
         None => {
-            return Err(ApiError::at(ErrorCode::MissingField, fields.path("role"), "the field is missing"));
+            return Err(missing(fields.path("role")));
         }
     };
     let calls = fields.take("tool_calls").or(fields.take("function_call"));
@@ -89,11 +89,7 @@ fn one(item: Value, path: &str, warnings: &mut Vec<String>) -> Result<Message, A
         Some(value) => text(value, &fields.path("content"))?,
         None if role == Role::Assistant || calls.is_some() => String::new(),
         None => {
-            return Err(ApiError::at(
-                ErrorCode::MissingField,
-                fields.path("content"),
-                "the field is missing",
-            ));
+            return Err(missing(fields.path("content")));
         }
     };
     Ok(Message { role, content, name: fields.string("name")? })
@@ -119,13 +115,13 @@ fn text_part(part: Value, path: &str) -> Result<String, ApiError> {
     match fields.string("type")?.as_deref() {
         Some("text" | "input_text") => match fields.string("text")? {
             Some(text) => Ok(text),
-            None => Err(ApiError::at(ErrorCode::MissingField, fields.path("text"), "the field is missing")),
+            None => Err(missing(fields.path("text"))),
         },
         Some(other) => {
             let shown: String = other.chars().take(40).collect();
             Err(unsupported(path, &format!("a part of type `{shown}` is not supported; only text is")))
         }
-        None => Err(ApiError::at(ErrorCode::MissingField, fields.path("type"), "the field is missing")),
+        None => Err(missing(fields.path("type"))),
     }
 }
 

@@ -25,7 +25,7 @@ pub use messages::{last_user_text, put_system, read as read_messages};
 pub use models::{model, models};
 pub use names::Named;
 pub use options::token_ids;
-pub use prepare::{PromptSize, blocking, check_room, encode_chat, encode_text, template_digest};
+pub use prepare::{PromptSize, check_room, encode_chat, encode_text, template_digest};
 pub use resolve::{Resolved, digest_checked, digest_now, resolve};
 pub use sampling::read_defaults;
 

@@ -10,20 +10,19 @@ use crate::engine::{Generate, Request, Sampling, Want};
 use crate::limits;
 use crate::persona::Condition;
 use crate::server::Context;
+use crate::server::blocking::blocking;
 use crate::server::error::{ApiError, ErrorCode};
 use crate::steering::{Applied, SteeringRequest};
 use crate::text::{self, ChatOptions, Message};
 use serde_json::Value;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Looks the vectors up and compiles the plan; waits for extraction at most `--extract-wait`.
 pub async fn plan(context: &Context, steering: &SteeringRequest) -> Result<Applied, ApiError> {
     if steering.is_empty() {
         return Ok(Applied::none());
     }
-    let wait = Duration::from_secs_f32(context.settings.extract_wait_seconds.clamp(0.0, 3600.0));
-    Ok(context.library.plan(steering, wait).await?)
+    Ok(context.library.plan(steering, context.extract_wait()).await?)
 }
 
 /// Renders and tokenises on a thread of its own: long texts take longer than other requests should wait.
@@ -45,16 +44,6 @@ pub async fn encode_text(context: &Context, prompt: String) -> Result<Vec<u32>, 
         ids.extend(tokenizer.bos().or(tokenizer.eos()));
     }
     Ok(ids)
-}
-
-/// Runs tokenisation off the async threads.
-pub async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, text::TextError> + Send + 'static,
-) -> Result<T, ApiError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => Ok(result?),
-        Err(error) => Err(ApiError::internal(error)),
-    }
 }
 
 pub async fn encode_prompts(context: &Context, prompts: Vec<Prompt>) -> Result<Vec<Encoded>, ApiError> {

@@ -10,6 +10,7 @@ use crate::persona::{
     persona_digest,
 };
 use crate::server::Context;
+use crate::server::blocking::blocking;
 use crate::server::error::{ApiError, ErrorCode};
 use crate::steering::Applied;
 use crate::users::{UserPrompt, Users};
@@ -48,12 +49,14 @@ impl Resolved {
 
     /// What an answer calls its model: what the request's own model name would have to be.
     pub fn model_name(&self, context: &Context) -> String {
-        match (self.named.steering_from, self.named.steering.canonical(), &self.named.persona) {
-            (Some(SteeringFrom::Model), Value::String(expression), _) => {
-                format!("{}@({expression})", context.model)
-            }
-            (_, _, Some(persona)) => format!("{}@{}", context.model, persona.name),
-            _ => context.model.clone(),
+        if self.named.steering_from == Some(SteeringFrom::Model)
+            && let Value::String(expression) = self.named.steering.canonical()
+        {
+            return format!("{}@({expression})", context.model);
+        }
+        match &self.named.persona {
+            Some(persona) => format!("{}@{}", context.model, persona.name),
+            None => context.model.clone(),
         }
     }
 
@@ -72,16 +75,19 @@ pub async fn resolve(context: &Context, named: Named, query: Option<String>) -> 
     let own_edits = own.edits.digest();
     let applied = if named.steering.is_empty() {
         own
+    } else if spec.steering.is_empty() {
+        plan(context, &named.steering).await?
     } else {
         plan(context, &spec.steering.and(&named.steering)?).await?
     };
     let softs = look_up(context, &named, spec, query).await?;
     let mut warnings = softs.warnings;
     warnings.extend(applied.warnings.iter().cloned());
+    let persona = digest_of(context, spec, own_edits, softs.persona.as_ref());
     let soft = match named.soft_prompt {
         SoftChoice::Off => None,
         SoftChoice::Unsaid | SoftChoice::Named(_) => {
-            let offers = softs.request.into_iter().chain(softs.persona.offer.clone()).collect();
+            let offers = softs.request.into_iter().chain(softs.persona).collect();
             one_of(offers)?.and_then(|offer| offer.rows)
         }
     };
@@ -91,7 +97,6 @@ pub async fn resolve(context: &Context, named: Named, query: Option<String>) -> 
             soft.label
         ));
     }
-    let persona = digest_of(context, spec, own_edits, &softs.persona);
     Ok(Resolved { applied, soft, persona, warnings, named })
 }
 
@@ -99,16 +104,8 @@ pub async fn resolve(context: &Context, named: Named, query: Option<String>) -> 
 #[derive(Default)]
 struct Softs {
     request: Vec<Offer>,
-    persona: PersonaOffer,
+    persona: Option<Offer>,
     warnings: Vec<String>,
-}
-
-/// A persona's own soft prompt, and how its digest names it.
-#[derive(Default)]
-pub struct PersonaOffer {
-    offer: Option<Offer>,
-    /// Why there is none though the persona names one.
-    pub missing: Option<String>,
 }
 
 /// Users and soft prompts are read on a thread of their own: that may touch the disk and run the encoder.
@@ -119,26 +116,28 @@ async fn look_up(
     query: Option<String>,
 ) -> Result<Softs, ApiError> {
     let of_persona = spec.soft_prompt.is_some() || spec.user.is_some();
-    let of_request = matches!(named.soft_prompt, SoftChoice::Named(_)) || !named.users.is_empty();
     let is_off = named.soft_prompt == SoftChoice::Off;
-    if !of_persona && (!of_request || is_off) {
+    let is_named = matches!(named.soft_prompt, SoftChoice::Named(_));
+    if !of_persona && is_off {
         return Ok(Softs::default());
     }
-    let is_named = matches!(named.soft_prompt, SoftChoice::Named(_));
-    if let Some(softs) = (!of_persona && !is_named).then(|| at_hand(&context.users, &named.users)).flatten() {
+    if !of_persona
+        && !is_named
+        && let Some(softs) = at_hand(&context.users, &named.users)
+    {
         return Ok(softs);
     }
     let (users, choice, ids) = (context.users.clone(), named.soft_prompt.clone(), named.users.clone());
     let (soft_prompt, user) = (spec.soft_prompt.clone(), spec.user.clone());
-    let work = move || {
+    let work = move || -> Result<Softs, ApiError> {
         let query = query.as_deref();
-        let own = persona_offer(&users, "persona", soft_prompt, user, query);
+        let mut warnings = Vec::new();
+        let own = persona_offer(&users, "persona", soft_prompt, user, query, &mut warnings);
         if is_off {
             // It is part of the persona's digest all the same, where it can be found.
             return Ok(Softs { persona: own.unwrap_or_default(), ..Softs::default() });
         }
-        let mut softs = Softs { persona: own?, ..Softs::default() };
-        softs.warnings.extend(softs.persona.missing.clone());
+        let mut softs = Softs { persona: own?, warnings, ..Softs::default() };
         if let SoftChoice::Named(name) = choice {
             softs.request.push(named_offer(&users, "soft_prompt", name)?);
         }
@@ -147,7 +146,7 @@ async fn look_up(
         }
         Ok(softs)
     };
-    tokio::task::spawn_blocking(work).await.map_err(ApiError::internal)?
+    blocking(work).await
 }
 
 /// What a persona's `soft_prompt` or `user` brings. A user that is gone leaves the persona as it is otherwise; a named
@@ -158,18 +157,16 @@ fn persona_offer(
     soft_prompt: Option<String>,
     user: Option<String>,
     query: Option<&str>,
-) -> Result<PersonaOffer, ApiError> {
-    let mut found = PersonaOffer::default();
-    if let Some(name) = soft_prompt {
-        found.offer = Some(named_offer(users, carrier, name)?);
+    warnings: &mut Vec<String>,
+) -> Result<Option<Offer>, ApiError> {
+    let Some(id) = user else {
+        return soft_prompt.map(|name| named_offer(users, carrier, name)).transpose();
+    };
+    let offer = user_offer(users, carrier, id.clone(), query, warnings);
+    if offer.is_none() {
+        warnings.push(format!("the persona's user `{id}` is not known here; its soft prompt is left out"));
     }
-    if let Some(id) = user {
-        let mut warnings = Vec::new();
-        found.offer = user_offer(users, carrier, id.clone(), query, &mut warnings);
-        let gone = || format!("the persona's user `{id}` is not known here; its soft prompt is left out");
-        found.missing = warnings.pop().or_else(|| found.offer.is_none().then(gone));
-    }
-    Ok(found)
+    Ok(offer)
 }
 
 fn named_offer(users: &Users, carrier: &'static str, name: String) -> Result<Offer, ApiError> {
@@ -227,8 +224,8 @@ fn offered(
     Some(Offer { carrier, source: Source::User(id), rows })
 }
 
-fn digest_of(context: &Context, spec: &PersonaSpec, edits: Digest, own: &PersonaOffer) -> Digest {
-    let soft = match own.offer.as_ref().map(|offer| (&offer.source, &offer.rows)) {
+fn digest_of(context: &Context, spec: &PersonaSpec, edits: Digest, own: Option<&Offer>) -> Digest {
+    let soft = match own.map(|offer| (&offer.source, &offer.rows)) {
         Some((Source::Named(_), Some(found))) => PersonaSoft::Rows(found.rows.digest()),
         Some((Source::User(_), Some(found))) => PersonaSoft::User(&found.label),
         Some((_, None)) | None => PersonaSoft::None,
@@ -245,32 +242,30 @@ fn digest_of(context: &Context, spec: &PersonaSpec, edits: Digest, own: &Persona
 
 /// The digest of a persona that is about to be stored: its plan is compiled, its soft prompt looked up; whatever is
 /// wrong with it is refused here.
-pub async fn digest_checked(context: &Context, spec: &PersonaSpec) -> Result<(Digest, Applied), ApiError> {
+pub async fn digest_checked(context: &Context, spec: &PersonaSpec) -> Result<Digest, ApiError> {
     let applied = plan(context, &spec.steering).await?;
     let own = own_offer(context, spec).await?;
-    Ok((digest_of(context, spec, applied.edits.digest(), &own), applied))
+    Ok(digest_of(context, spec, applied.edits.digest(), own.as_ref()))
 }
 
 /// The digest of a stored persona as it is now, or why there is none: a vector of its plan is gone or not made yet.
 pub async fn digest_now(context: &Context, spec: &PersonaSpec) -> Result<Digest, ApiError> {
     let library = context.library.clone();
     let steering = spec.steering.clone();
-    let applied = tokio::task::spawn_blocking(move || library.plan_now(&steering))
-        .await
-        .map_err(ApiError::internal)??
+    let applied = blocking(move || library.plan_now(&steering))
+        .await?
         .ok_or_else(|| ApiError::new(ErrorCode::VectorNotReady, "a vector of its plan is not made yet"))?;
     let own = own_offer(context, spec).await?;
-    Ok(digest_of(context, spec, applied.edits.digest(), &own))
+    Ok(digest_of(context, spec, applied.edits.digest(), own.as_ref()))
 }
 
-async fn own_offer(context: &Context, spec: &PersonaSpec) -> Result<PersonaOffer, ApiError> {
+async fn own_offer(context: &Context, spec: &PersonaSpec) -> Result<Option<Offer>, ApiError> {
     if spec.soft_prompt.is_none() && spec.user.is_none() {
-        return Ok(PersonaOffer::default());
+        return Ok(None);
     }
     let (users, soft_prompt, user) = (context.users.clone(), spec.soft_prompt.clone(), spec.user.clone());
-    tokio::task::spawn_blocking(move || persona_offer(&users, "soft_prompt", soft_prompt, user, None))
-        .await
-        .map_err(ApiError::internal)?
+    // What is missing is said where the persona is used.
+    blocking(move || persona_offer(&users, "soft_prompt", soft_prompt, user, None, &mut Vec::new())).await
 }
 
 /// Whether a request's sampling may fall back on a persona's.

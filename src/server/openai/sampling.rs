@@ -31,37 +31,19 @@ pub fn read_defaults(value: Value) -> Result<SamplingDefaults, ApiError> {
     let fields = &mut fields;
     let drawn = read_drawn(fields)?;
     Ok(SamplingDefaults {
-        temperature: drawn.temperature,
-        top_p: drawn.top_p,
-        top_k: drawn.top_k,
-        min_p: drawn.min_p,
-        typical_p: drawn.typical_p,
-        repetition_penalty: drawn.repetition_penalty,
-        presence_penalty: drawn.presence_penalty,
-        frequency_penalty: drawn.frequency_penalty,
         max_tokens: given_tokens_max(fields)?.and_then(|number| u32::try_from(number).ok()),
         seed: given_seed(fields)?.flatten(),
         stop: read_stop(fields)?.unwrap_or_default(),
+        ..drawn
     })
 }
 
 /// The numbers of a draw as the request gives them.
-struct Drawn {
-    temperature: Option<f32>,
-    top_k: Option<u32>,
-    top_p: Option<f32>,
-    min_p: Option<f32>,
-    typical_p: Option<f32>,
-    repetition_penalty: Option<f32>,
-    presence_penalty: Option<f32>,
-    frequency_penalty: Option<f32>,
-}
-
-fn read_drawn(fields: &mut Fields) -> Result<Drawn, ApiError> {
+fn read_drawn(fields: &mut Fields) -> Result<SamplingDefaults, ApiError> {
     let above_zero = f64::from(f32::MIN_POSITIVE);
     let penalty = |fields: &mut Fields, name: &str| fields.number(name, -2.0..=2.0);
     let repetition = ["repetition_penalty", "repeat_penalty", "rep_pen"];
-    Ok(Drawn {
+    Ok(SamplingDefaults {
         temperature: fields.number("temperature", 0.0..=2.0)?,
         top_k: fields.integer("top_k", -1..=1 << 24)?.map(|k| u32::try_from(k).unwrap_or(0)),
         top_p: fields.number("top_p", above_zero..=1.0)?,
@@ -71,6 +53,7 @@ fn read_drawn(fields: &mut Fields) -> Result<Drawn, ApiError> {
         repetition_penalty: fields.aliased(&repetition, |fields, name| fields.number(name, 0.01..=100.0))?,
         presence_penalty: penalty(fields, "presence_penalty")?,
         frequency_penalty: penalty(fields, "frequency_penalty")?,
+        ..SamplingDefaults::default()
     })
 }
 
