@@ -1,19 +1,22 @@
 """Writes invented people for the projector that ships: tastes and a manner of speaking, and chats that depend on them.
 
-    python3 scripts/default_people.py people.jsonl [--seed 7] [--train 240] [--stop 16] [--test 32]
+    demeanor serve &      # the model that the projector is for
+    python3 scripts/default_people.py people.jsonl --server http://127.0.0.1:8080 [--seed 7] [--train 240] [--stop 16] [--test 32]
 
 Everything is generated from the word lists and sentence frames below, which were written for this purpose; nothing comes from
 a data set or from anybody's data. A person likes one activity of each topic, dislikes another one, and has one of four manners.
 The history holds sentences about what they like, in their manner (weight 1), and bare mentions of what they dislike (weight
 -1). Targets are chats: open questions about a topic (the reply names what the person likes), questions whether to do something
-(yes for what they like, no for what they dislike), and questions about neither (only the manner shows). Frames of the history
+(yes for what they like, no for what they dislike), small talk about neither (only the manner shows), and general questions
+with the beginning of what the plain model answers: there a soft prompt must change nothing. Frames of the history
 and of the targets are disjoint, and half of the frames of each kind are kept for the people of the splits `stop` and `test`.
-Format: `demeanor.people/1`, see `src/users/people.rs`. No dependencies; the same seed gives the same bytes.
+Format: `demeanor.people/1`, see `src/users/people.rs`. No dependencies; the same seed and model give the same bytes.
 """
 
 import argparse
 import json
 import random
+import urllib.request
 
 # Topic: questions about it, and activities as gerund phrases.
 TOPICS = {
@@ -182,6 +185,87 @@ PLAIN = {
 }
 
 
+# General questions: everybody gets what the plain model answers.
+GENERAL = """How do I cook rice?
+Explain what photosynthesis is.
+Why is the sky blue?
+How does a bicycle stay upright?
+What is the difference between a virus and a bacterium?
+Write a short poem about autumn.
+How can I learn to type faster?
+What causes the tides?
+Give me three tips for a job interview.
+How do I remove a coffee stain from a shirt?
+What is inflation?
+Describe how bread rises.
+How do vaccines work?
+Tell me about the Roman Empire.
+What is a prime number?
+How can I sleep better?
+Explain the rules of chess in brief.
+What should I pack for a hike?
+How do airplanes fly?
+Summarise how a bill becomes a law.
+What is machine learning?
+How do I change a bicycle tyre?
+Why do leaves change colour?
+What are the planets of the solar system?
+How can I save money every month?
+Explain gravity to a child.
+How do I write a letter of complaint?
+What does a kidney do?
+How is paper made?
+Give me an idea for a short story.
+What is the water cycle?
+How do I start a vegetable garden?
+Why do we dream?
+What makes a good friend?
+How does a refrigerator work?
+Explain supply and demand.
+How do I calm a crying baby?
+What is the history of the printing press?
+How can I improve my memory?
+What is an algorithm?
+How do bees make honey?
+Why is exercise good for the heart?
+How do I iron a shirt?
+Describe the life of a star.
+What is democracy?
+How do I make a paper boat?
+What are vitamins for?
+How does the internet work?
+Explain fractions with an example.
+How can I speak in front of people without fear?
+What is an earthquake?
+How do I take care of a cactus?
+Why do cats purr?
+What is the greenhouse effect?
+How do I read a map?
+Write two sentences about a lighthouse.
+What does DNA do?
+How can I stop procrastinating?
+What is a solar eclipse?
+How do I clean a wooden table?
+Name some uses of copper.
+How do magnets work?
+What is jazz?
+How do I plan a birthday party?
+""".strip().split("\n")
+
+
+def answers(server):
+    """What the plain model answers to the general questions: greedy, the first 40 tokens."""
+    found = {}
+    for question in GENERAL:
+        body = {"messages": [{"role": "user", "content": question}], "max_tokens": 40, "temperature": 0}
+        headers = {"content-type": "application/json"}
+        request = urllib.request.Request(f"{server}/v1/chat/completions", json.dumps(body).encode(), headers)
+        with urllib.request.urlopen(request) as response:
+            choice = json.load(response)["choices"][0]
+        found[question] = (choice["message"]["content"], choice["finish_reason"] == "length")
+    return found
+
+
 def capital(text):
     return text[0].upper() + text[1:]
 
@@ -194,7 +278,7 @@ def chat(question, reply):
     return {"messages": [{"role": "user", "content": question}], "reply": reply}
 
 
-def person(draws, number, split):
+def person(draws, number, split, known):
     manner = draws.choice(sorted(LIKES))
     half = 0 if split == "train" else 1
     history, targets = [], []
@@ -212,27 +296,33 @@ def person(draws, number, split):
             targets.append(chat(fill(draws.choice(SHOULD), liked), draws.choice(YES[manner][half])))
     for question in draws.sample(sorted(PLAIN), 3):
         targets.append(chat(question, PLAIN[question][manner]))
+    # Two of three general questions are for training.
+    asked = [q for i, q in enumerate(GENERAL) if (i % 3 == 0) == (split != "train")]
+    for question in draws.sample(asked, 10 if split == "train" else 3):
+        reply, is_open = known[question]
+        targets.append(chat(question, reply) | {"open": is_open})
     draws.shuffle(history)
     draws.shuffle(targets)
     if split != "train":
         # Looks at held-out people cost as much as training does.
-        targets = targets[:6]
+        targets = targets[:7]
     return {"user": f"s{number}", "split": split, "history": history, "targets": targets}
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("out")
+    parser.add_argument("--server", required=True, help="serves the model that the projector is for")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--train", type=int, default=240)
     parser.add_argument("--stop", type=int, default=16)
     parser.add_argument("--test", type=int, default=32)
     arguments = parser.parse_args()
-    draws = random.Random(arguments.seed)
+    draws, known = random.Random(arguments.seed), answers(arguments.server)
     splits = ["train"] * arguments.train + ["stop"] * arguments.stop + ["test"] * arguments.test
     with open(arguments.out, "w", encoding="utf-8") as file:
         for number, split in enumerate(splits, 1):
-            file.write(json.dumps(person(draws, number, split)) + "\n")
+            file.write(json.dumps(person(draws, number, split, known)) + "\n")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 //!
 //! `{"user":"p17","split":"train|stop|test","history":[{"text":"...","weight":-0.5,"item":"i3"}],"targets":[...]}` with
 //! targets of one kind in the whole file: a *question* with a numeric answer, `{"prompt":"...","choices":[" True"," False"],
-//! "answer":4,"item":"i3"}`, or a *reply* in a conversation, `{"messages":[{"role":"user","content":"..."}],"reply":"..."}`.
+//! "answer":4,"item":"i3"}`, or a *reply* in a conversation, `{"messages":[{"role":"user","content":"..."}],"reply":"..."}`;
+//! with `"open":true` it is the beginning of a longer one, whose end is not learnt.
 //! `item` names what a history item and a target are about: a target's own item is left out of the history that predicts
 //! it. `group` and `sign` (1 or -1) say which items measure the same, for baselines that use no language model.
 
@@ -52,6 +53,8 @@ pub struct Question {
 pub struct Reply {
     pub messages: Vec<ReplyMessage>,
     pub reply: String,
+    /// The reply goes on behind this text.
+    pub open: bool,
     pub item: Option<String>,
 }
 
@@ -160,6 +163,8 @@ struct TargetLine {
     answer: Option<f32>,
     messages: Option<Vec<ReplyMessage>>,
     reply: Option<String>,
+    #[serde(default)]
+    open: bool,
     item: Option<String>,
     group: Option<String>,
     #[serde(default = "one")]
@@ -189,6 +194,7 @@ fn person(content: &str) -> Result<Person, String> {
                 answer: Some(answer),
                 messages: None,
                 reply: None,
+                open: false,
                 item,
                 group,
                 sign,
@@ -206,6 +212,7 @@ fn person(content: &str) -> Result<Person, String> {
                 answer: None,
                 messages: Some(messages),
                 reply: Some(reply),
+                open,
                 item,
                 ..
             } => {
@@ -213,7 +220,7 @@ fn person(content: &str) -> Result<Person, String> {
                 for (j, message) in messages.iter().enumerate() {
                     check_text(&format!("targets[{i}].messages[{j}].content"), &message.content)?;
                 }
-                replies.push(Reply { messages, reply, item });
+                replies.push(Reply { messages, reply, open, item });
             }
             _ => {
                 return Err(format!(
@@ -261,7 +268,10 @@ mod tests {
         let Targets::Questions(questions) = &people.people[0].targets else { panic!("questions") };
         assert_eq!((&questions[0].item[..], questions[0].answer), ("p", 3.0));
         let reply = People::parse(&REPLY.replace("stop", "train")).unwrap();
-        assert!(matches!(&reply.people[0].targets, Targets::Replies(replies) if replies[0].reply == "ho"));
+        assert!(matches!(&reply.people[0].targets, Targets::Replies(r) if r[0].reply == "ho" && !r[0].open));
+        let open = REPLY.replace("stop", "train").replace(r#""ho""#, r#""ho","open":true"#);
+        let open = People::parse(&open).unwrap();
+        assert!(matches!(&open.people[0].targets, Targets::Replies(replies) if replies[0].open));
     }
 
     #[test]
@@ -277,6 +287,7 @@ mod tests {
             (GOOD.replace(r#""Tea.""#, r#""Tea.","sign":0"#), "`history[0].sign` is 0"),
             (GOOD.replace(r#","answer":3"#, ""), "`targets[0]` is neither"),
             (GOOD.replace(r#""answer":3"#, r#""answer":3,"reply":"x""#), "`targets[0]` is neither"),
+            (GOOD.replace(r#""answer":3"#, r#""answer":3,"open":true"#), "`targets[0]` is neither"),
             (GOOD.replace("answer", "answers"), "unknown field `answers`"),
             (GOOD.replace(r#"[" a"," b"]"#, r#"[" a"]"#), "line 1: invalid length"),
             (GOOD.replace("train", "tests"), "unknown variant"),

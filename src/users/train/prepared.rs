@@ -266,7 +266,7 @@ fn prepare_person(
     Ok(PreparedPerson { history, targets })
 }
 
-/// The chat as it is served up to the reply, then the reply and the token that ends it.
+/// The chat as it is served up to the reply, then the reply and, unless it goes on, the token that ends it.
 fn reply_target(reply: &Reply, text: &Text) -> Result<Target, TrainError> {
     let message = |message: &crate::users::people::ReplyMessage| match Role::parse(&message.role) {
         Some(role) => Ok(Message::new(role, &message.content)),
@@ -279,7 +279,9 @@ fn reply_target(reply: &Reply, text: &Text) -> Result<Target, TrainError> {
     let mut ids = text.chat(&messages, &ChatOptions::default())?.ids;
     let reply_from = ids.len();
     ids.extend(text.tokenizer.encode(&reply.reply, Specials::AsText)?);
-    ids.extend(text.tokenizer.stop_tokens().first());
+    if !reply.open {
+        ids.extend(text.tokenizer.stop_tokens().first());
+    }
     let sequence = sequence(text, ids, query_of(reply))?;
     Ok(Target::Reply { sequence, reply_from, item: reply.item.clone() })
 }
