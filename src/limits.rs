@@ -137,6 +137,8 @@ pub const INVENTORY_ITEMS_MAX: usize = 1000;
 pub const INVENTORY_TEXT_BYTES_MAX: usize = 512;
 /// Bytes of an inventory's title, source and other one-line fields, and of a facet's name.
 pub const INVENTORY_LABEL_BYTES_MAX: usize = 256;
+/// One file of the PAPI folder: the answers of 150 people take 500 KB, of all 1,000 some 4 MB.
+pub const PAPI_FILE_BYTES_MAX: u64 = 16 << 20;
 /// Fewer answers say nothing: at ten, two a domain, the standard error of a domain's mean (.8) is above the spread of such
 /// means between people (.55 to .75).
 pub const ANSWERS_MIN: usize = 10;

@@ -1,5 +1,7 @@
 //! `demeanor eval`: benchmarks of a model and what is made for it.
 
+mod papi;
+
 use super::serve::ModelArgs;
 use super::{CliError, Outcome, embed};
 use crate::app;
@@ -18,6 +20,7 @@ pub struct EvalArgs {
 #[derive(clap::Subcommand, Clone, Debug)]
 pub enum EvalVerb {
     Users(Box<UsersArgs>),
+    Papi(Box<papi::PapiArgs>),
 }
 
 /// Do soft prompts carry the person? Unseen people's answers, predicted from their history
@@ -56,6 +59,7 @@ pub struct UsersArgs {
 pub fn eval(args: &EvalArgs) -> Outcome {
     match &args.verb {
         EvalVerb::Users(args) => users(args),
+        EvalVerb::Papi(args) => papi::papi(args),
     }
 }
 

@@ -1,3 +1,5 @@
 //! Benchmarks that a running model is scored on, one folder each; they reach the model as clients do.
 
+mod linear;
+pub mod papi;
 pub mod users;
