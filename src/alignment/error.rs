@@ -1,5 +1,9 @@
 //! Why answers, an inventory or an alignment were refused: what was wrong, where, what was given and what is allowed.
 
+use crate::jobs::JobsError;
+use crate::persona::PersonaError;
+use crate::steering::SteeringError;
+
 /// Every refusal of this room.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum AlignmentError {
@@ -24,6 +28,31 @@ pub enum AlignmentError {
     TooFew { given: usize, needed: usize },
     #[error("`answers`: all {given} answers are {answer}; constant answers say nothing about a person")]
     Constant { given: usize, answer: u8 },
+    #[error(
+        "`protocol`: `paper` chooses its strength on unseen items, and no answer to an unseen item of inventory `{inventory}` was given; allowed: honest"
+    )]
+    NoUnseen { inventory: String },
+    #[error(
+        "`algorithm`: `pas` moves heads, and this model's family norms the output of attention, so that no vector equals a moved head; allowed: ridge"
+    )]
+    HeadsBehindNorm,
+    #[error(
+        "alignment needs gradients, so all weights in f32 beside the served ones: {given} parameters are too many; at most {max}"
+    )]
+    TooLarge { given: u64, max: u64 },
+    #[error("this model's tokenizer has no single tokens for the answers of any known form of question")]
+    NoForm,
+    #[error("its job was cancelled")]
+    Cancelled,
+    #[error(transparent)]
+    Steering(#[from] SteeringError),
+    #[error(transparent)]
+    Persona(#[from] PersonaError),
+    #[error(transparent)]
+    Jobs(#[from] JobsError),
+    /// The engine, the disk or the model failed; nothing the client can mend.
+    #[error("{0}")]
+    Failed(String),
 }
 
 fn quoted(names: &[String]) -> String {

@@ -4,10 +4,21 @@
 //! ticked from 1 (very inaccurate) to 5 (very accurate); *keyed* is the same turned to the domain's direction, 6 - raw
 //! where an item's key is -1. Only scores are keyed; what a model reads or answers is raw.
 
+mod algebra;
+mod aligner;
+mod ask;
+mod compile;
 mod error;
+mod forms;
+mod gradients;
 pub mod inventory;
+mod pas;
+mod prepare;
+mod prepared;
+mod ridge;
 pub mod scoring;
 
+pub use aligner::{Algorithm, Aligned, Aligner, Protocol, Told};
 pub use error::AlignmentError;
 pub use inventory::{Domain, Inventory, Item, Norm};
 pub use scoring::{Answers, DomainScores};
