@@ -2,4 +2,5 @@
 
 mod linear;
 pub mod papi;
+mod scored;
 pub mod users;

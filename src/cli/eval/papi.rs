@@ -1,8 +1,10 @@
 //! `demeanor eval papi`: does alignment bring the model nearer to a person? Answers of real people to the IPIP-NEO-300.
 
+use crate::alignment::Aligner;
+use crate::app;
 use crate::cli::serve::ModelArgs;
 use crate::cli::{CliError, Outcome};
-use crate::evaluation::papi::{self, Data, Options, PapiError};
+use crate::evaluation::papi::{self, Data, Model, Options, PapiError, Target};
 use std::path::PathBuf;
 
 /// Does alignment bring the model nearer to a person? 180 answers of real people, predicted from 120 others
@@ -47,7 +49,37 @@ pub fn papi(args: &PapiArgs) -> Outcome {
         print!("{}", papi::check(&data, &options).map_err(failed)?);
         return Ok(());
     }
-    Err(CliError::failed("not built yet"))
+    let Some(out) = &args.out else { return Err(CliError::failed("`--out` names the folder of the run")) };
+    let settings = args.model.settings()?;
+    let path = crate::cli::on_disk(&settings.model)?;
+    let loaded = app::load(&settings, &path)?;
+    let context = &loaded.context;
+    let mut last = String::new();
+    let mut told = |_, _, message: &str| {
+        if message != last {
+            eprintln!("{message}");
+            last = message.to_owned();
+        }
+        Ok(())
+    };
+    let folder = settings.data_dir.join("alignment");
+    let inventory = data.inventory.clone();
+    let aligner = Aligner::open(&context.engine, &context.text, inventory, &path, &folder, &mut told)
+        .map_err(|error| failed(error.into()))?;
+    let mut model =
+        Model { engine: &context.engine, text: &context.text, aligner: &aligner, seed: args.seed };
+    let target = Target {
+        description: model.description(&settings.model),
+        reproduce: format!(
+            "demeanor eval papi --data DIR --people {} --pas-people {} --few-shot-people {} --seed {} --model {}",
+            options.people, options.pas_people, options.few_shot_people, args.seed, settings.model
+        ),
+    };
+    let report = papi::evaluate(&data, &mut model, &target, &options, out, &mut |line| eprintln!("{line}"))
+        .map_err(failed)?;
+    print!("{}", report.table);
+    println!("{}", out.join("report.html").display());
+    Ok(())
 }
 
 fn failed(error: PapiError) -> CliError {

@@ -156,14 +156,16 @@ mod tests {
             });
             each.sum::<f64>() / 6.0
         };
-        let names = [
-            "ridge of answers on answers (ceiling)",
-            "population mean and own domain deviation",
-            "population mean",
-            "uniform random",
-        ];
-        for pair in names.windows(2) {
-            assert!(score(pair[0]) < score(pair[1]), "{pair:?}: {} {}", score(pair[0]), score(pair[1]));
+        let deviation = "population mean and own domain deviation";
+        let ceiling = "ridge of answers on answers (ceiling)";
+        for (better, worse) in [
+            (deviation, "population mean"),
+            (ceiling, "population mean"),
+            (deviation, "own domain means"),
+            ("population mean", "uniform random"),
+        ] {
+            let (own, other) = (score(better), score(worse));
+            assert!(own < other, "{better} {own}, {worse} {other}");
         }
     }
 

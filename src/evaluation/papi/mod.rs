@@ -13,16 +13,20 @@ mod conditions;
 mod data;
 mod figures;
 mod folder;
+mod model;
 mod page;
 mod rows;
 mod summary;
 
 use crate::alignment::AlignmentError;
 use crate::digest::{Digest, Digester};
+use crate::engine::{SequenceError, SubmitError};
+use crate::text::TextError;
 pub use conditions::{Condition, Input, Respond, Told};
 pub use data::{Data, REPORTED_MAX};
 use figures::{Difference, Figures};
 use folder::Folder;
+pub use model::Model;
 use rows::{Form, Row};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -45,6 +49,12 @@ pub enum PapiError {
     OutOfRange { flag: &'static str, given: usize, least: usize, most: usize },
     #[error(transparent)]
     Alignment(#[from] AlignmentError),
+    #[error(transparent)]
+    Text(#[from] TextError),
+    #[error("the engine refused a prompt: {0}")]
+    Submit(#[from] SubmitError),
+    #[error("the engine gave up a prompt: {0}")]
+    Sequence(#[from] SequenceError),
     /// The model gave answers that are no use.
     #[error("`{condition}`, person {person}: {rule}")]
     Answers { condition: &'static str, person: usize, rule: String },
