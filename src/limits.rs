@@ -204,6 +204,24 @@ pub const CHECKPOINT_TENSORS_MAX: usize = 64;
 /// Width of a sentence embedding; common encoders have 384 to 4096.
 pub const EMBEDDING_WIDTH_MAX: usize = 8192;
 
+// ---- probe ----
+/// Bytes of an item set; the largest that ships has 12 KiB.
+pub const PROBE_SET_BYTES_MAX: usize = 1 << 20;
+/// Wordings of a set, and variants of one; both together make the items.
+pub const PROBE_WORDINGS_MAX: usize = 512;
+/// Continuations of one kind after one prompt; each takes a lane of a score.
+pub const PROBE_CHOICES_MAX: usize = 32;
+/// Bytes of one text of a set: a few sentences.
+pub const PROBE_TEXT_BYTES_MAX: usize = 2048;
+/// Arms whose values are kept between runs, so that plain and neutral ones are asked once; 4 KiB each.
+pub const PROBE_ARMS_KEPT_MAX: usize = 64;
+/// Resamples of the probe's intervals and drawn signs of its tests.
+pub const PROBE_ROUNDS: usize = 10_000;
+/// Items of an aspect that a report shows as its worst.
+pub const PROBE_WORST_SHOWN: usize = 10;
+/// Bytes of a report that is read from a file; a full one has some 200 KiB.
+pub const PROBE_REPORT_BYTES_MAX: u64 = 8 << 20;
+
 // ---- model files ----
 pub const GGUF_TENSORS_MAX: u64 = 65_536;
 pub const GGUF_METADATA_ENTRIES_MAX: u64 = 65_536;

@@ -30,6 +30,7 @@ const RANKS: &[(&str, u32)] = &[
     ("steering", 5),
     ("users", 5),
     ("persona", 6),
+    ("probe", 7),
     ("evaluation", 8),
     ("server", 9),
     ("app", 10),

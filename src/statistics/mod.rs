@@ -1,5 +1,11 @@
 //! Intervals and tests on slices of numbers: mean, spread, median, correlation, Wilson's interval, Student's t, bootstrap
-//! and the draws for it.
+//! and the draws for it. `paired` compares two conditions on the same items.
+
+mod paired;
+#[cfg(test)]
+mod paired_golden;
+
+pub use paired::{benjamini_hochberg, chi_square_1, clustered_bootstrap, holm, mcnemar, sign_flip};
 
 /// An interval for a proportion or a mean, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq)]
