@@ -97,6 +97,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::super::SCHEMA;
     use super::*;
+    use crate::store::tests::Folder;
     use serde_json::json;
 
     fn report(digest: &Digest, n: u64) -> Value {
@@ -108,10 +109,10 @@ mod tests {
 
     #[test]
     fn the_newest_counts_also_after_a_restart() {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = Folder::new("reports");
         let (ada, bob) = (Digest::of(b"ada"), Digest::of(b"bob"));
         let n_of = |reports: &Reports, digest| reports.measured(digest).map(|found| found.aspects[0].n);
-        let store = Store::open(folder.path()).unwrap();
+        let store = Store::open(&folder.0).unwrap();
         let reports = Reports::open(store.clone()).unwrap();
         assert_eq!((n_of(&reports, &ada), reports.newest(&ada)), (None, None));
         reports.put(&ada, &report(&ada, 40)).unwrap();
@@ -122,15 +123,15 @@ mod tests {
         assert_eq!((n_of(&reports, &ada), n_of(&reports, &bob)), (Some(41), Some(42)));
         drop(reports);
         store.close();
-        let reports = Reports::open(Store::open(folder.path()).unwrap()).unwrap();
+        let reports = Reports::open(Store::open(&folder.0).unwrap()).unwrap();
         assert_eq!((n_of(&reports, &ada), n_of(&reports, &bob)), (Some(41), None));
         assert_eq!(reports.newest(&ada).as_deref(), Some(&report(&ada, 41)));
     }
 
     #[test]
     fn what_is_no_report_on_it_is_not_kept() {
-        let folder = tempfile::tempdir().unwrap();
-        let reports = Reports::open(Store::open(folder.path()).unwrap()).unwrap();
+        let folder = Folder::new("no-reports");
+        let reports = Reports::open(Store::open(&folder.0).unwrap()).unwrap();
         let (ada, bob) = (Digest::of(b"ada"), Digest::of(b"bob"));
         let mut large = report(&ada, 40);
         large["arms"] = json!("x".repeat(limits::GATE_REPORT_BYTES_MAX));

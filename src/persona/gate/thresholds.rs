@@ -3,6 +3,7 @@
 //! The shipped ones lie in `models/gates/`: one for each model that was calibrated, and `default.json` for the others.
 
 use super::GateError;
+use crate::digest::Digest;
 use crate::limits;
 use crate::shipped;
 use serde::Deserialize;
@@ -14,6 +15,8 @@ const SCHEMA: &str = "demeanor.gate/1";
 pub struct Thresholds {
     /// Weights that the numbers were set on, for people; `None`: no particular ones.
     pub model: Option<String>,
+    /// Digest of these weights.
+    pub weights: Option<Digest>,
     pub rules: Vec<Rule>,
     /// Longest row of a user's soft prompt, over the median length of a token's row; 0: no user's soft prompt.
     pub user_norm_max: f32,
@@ -73,6 +76,8 @@ struct File {
     schema: String,
     #[serde(default)]
     model: Option<String>,
+    #[serde(default)]
+    weights: Option<String>,
     /// How the numbers were found; for people.
     #[serde(default, rename = "note")]
     _note: Option<String>,
@@ -103,6 +108,17 @@ impl Thresholds {
         Thresholds::read(text.as_bytes())
     }
 
+    /// The file that ships for these weights, under whatever name they were loaded, or else the one for any model.
+    pub fn shipped_for(weights: &Digest) -> Result<Thresholds, GateError> {
+        for (_, text) in shipped::folder("gates") {
+            let found = Thresholds::read(text.as_bytes())?;
+            if found.weights.as_ref() == Some(weights) {
+                return Ok(found);
+            }
+        }
+        Thresholds::shipped("default")
+    }
+
     /// Reads a thresholds file.
     pub fn read(bytes: &[u8]) -> Result<Thresholds, GateError> {
         if bytes.len() > limits::GATE_FILE_BYTES_MAX {
@@ -114,8 +130,15 @@ impl Thresholds {
             let given: String = file.schema.chars().take(limits::SHOWN_CHARS_MAX).collect();
             return Err(malformed(format!("its schema is `{given}`; this build reads `{SCHEMA}`")));
         }
+        let weights = match file.weights {
+            None => None,
+            Some(text) => {
+                Some(Digest::parse(&text).ok_or_else(|| malformed("`weights` is not 64 hex digits"))?)
+            }
+        };
         let thresholds = Thresholds {
             model: file.model,
+            weights,
             rules: file.rules,
             user_norm_max: file.unprobed_user.norm_max as f32,
             ad_hoc_dose_max: file.ad_hoc.dose_max as f32,
@@ -201,6 +224,12 @@ mod tests {
             assert!(read.is_ok(), "{name}: {read:?}");
             assert_eq!(read, Thresholds::shipped(name), "{name}");
         }
+        for own in shipped::folder("gates").filter_map(|(_, text)| Thresholds::read(text.as_bytes()).ok()) {
+            if let Some(weights) = own.weights {
+                assert_eq!(Thresholds::shipped_for(&weights), Ok(own));
+            }
+        }
+        assert_eq!(Thresholds::shipped_for(&Digest::of(b"other")), Thresholds::shipped("default"));
         assert_eq!(Thresholds::shipped("some/file"), Thresholds::shipped("default"));
     }
 
