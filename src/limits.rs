@@ -128,6 +128,25 @@ pub const CONTRAST_TEXT_BYTES_MAX: usize = 4096;
 /// Stored vectors of one model; listing them stays quick.
 pub const VECTORS_MAX: usize = 1024;
 
+// ---- gate ----
+/// Bytes of a thresholds file; the shipped ones have some hundred.
+pub const GATE_FILE_BYTES_MAX: usize = 64 << 10;
+/// Rules of a thresholds file: each aspect against both references.
+pub const GATE_RULES_MAX: usize = 64;
+/// Largest change that a rule may name, in its aspect's unit: no aspect measured so far changes by more than some nat.
+pub const GATE_CHANGE_MAX: f64 = 100.0;
+/// Fewest items that a rule may ask for: below, an interval says little, and a pass nothing.
+pub const GATE_ITEMS_MIN: u64 = 10;
+pub const GATE_ITEMS_MAX: u64 = 1_000_000;
+/// Share of items without a valid number up to which an aspect is judged.
+pub const GATE_INVALID_SHARE_MAX: f64 = 0.1;
+/// Aspects of one report that are looked at.
+pub const PROBE_ASPECTS_MAX: usize = 64;
+/// Bytes of one kept report; figures, arms and limits take some 30 KB, items are kept in files of their own.
+pub const GATE_REPORT_BYTES_MAX: usize = 1 << 20;
+/// Persona digests whose newest report is at hand for requests, some KB each; older ones must be probed again.
+pub const GATE_REPORTS_IN_MEMORY_MAX: usize = 16_384;
+
 // ---- users ----
 /// Users or items on one page of a listing.
 pub const USERS_PAGE_MAX: usize = 1000;

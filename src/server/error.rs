@@ -4,6 +4,7 @@ use crate::engine::{SequenceError, SubmitError};
 use crate::jobs::JobsError;
 use crate::limits;
 use crate::persona::PersonaError;
+use crate::persona::gate::NotAdmitted;
 use crate::steering::SteeringError;
 use crate::text::TextError;
 use crate::users::UsersError;
@@ -30,6 +31,9 @@ pub enum ErrorCode {
     HostMissing,
     InvalidApiKey,
     OriginRefused,
+    PersonaNotAdmitted,
+    SteeringNotAdmitted,
+    SoftPromptNotAdmitted,
     RouteNotFound,
     ModelNotFound,
     PersonaNotFound,
@@ -96,6 +100,11 @@ impl ErrorCode {
             HostMissing => (bad, "invalid_request_error", "invalid_host", None),
             InvalidApiKey => (StatusCode::UNAUTHORIZED, "authentication_error", "invalid_api_key", None),
             OriginRefused => (StatusCode::FORBIDDEN, "permission_error", "origin_not_allowed", None),
+            PersonaNotAdmitted => (StatusCode::FORBIDDEN, "permission_error", "persona_not_admitted", None),
+            SteeringNotAdmitted => (StatusCode::FORBIDDEN, "permission_error", "steering_not_admitted", None),
+            SoftPromptNotAdmitted => {
+                (StatusCode::FORBIDDEN, "permission_error", "soft_prompt_not_admitted", None)
+            }
             RouteNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "route_not_found", None),
             ModelNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "model_not_found", None),
             PersonaNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "persona_not_found", None),
@@ -328,6 +337,21 @@ impl From<PersonaError> for ApiError {
             E::Stored { .. } | E::Store(_) => return ApiError::internal(error),
         };
         let param = error.param().map(str::to_string);
+        ApiError { param, ..ApiError::new(code, error.to_string()) }
+    }
+}
+
+impl From<NotAdmitted> for ApiError {
+    fn from(error: NotAdmitted) -> ApiError {
+        use NotAdmitted as E;
+        let code = match &error {
+            E::Persona { .. } => ErrorCode::PersonaNotAdmitted,
+            E::Vector { .. } | E::Dose { .. } => ErrorCode::SteeringNotAdmitted,
+            E::NamedSoft { .. } | E::TurnedOff { .. } | E::UserNorm { .. } => {
+                ErrorCode::SoftPromptNotAdmitted
+            }
+        };
+        let param = Some(error.param().to_owned());
         ApiError { param, ..ApiError::new(code, error.to_string()) }
     }
 }

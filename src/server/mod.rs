@@ -27,6 +27,7 @@ use crate::encoder::EncoderHandle;
 use crate::engine::Engine;
 use crate::jobs::Jobs;
 use crate::limits;
+use crate::persona::gate::Gate;
 use crate::persona::{Personas, Serving};
 use crate::steering::Library;
 use crate::text::Text;
@@ -53,6 +54,7 @@ pub struct Context {
     pub library: Library,
     pub users: Users,
     pub personas: Personas,
+    pub gate: Gate,
     pub jobs: Jobs,
     /// Loaded when it is first needed.
     pub encoder: EncoderHandle,
@@ -79,6 +81,7 @@ pub struct Parts {
     pub encoder: EncoderHandle,
     pub users: Users,
     pub personas: Personas,
+    pub gate: Gate,
     pub jobs: Jobs,
     /// The name under which the loaded model answers; its aliases are in the settings.
     pub model: String,
@@ -87,7 +90,7 @@ pub struct Parts {
 
 impl Context {
     pub fn new(parts: Parts) -> Context {
-        let Parts { engine, text, library, encoder, users, personas, jobs, model, settings } = parts;
+        let Parts { engine, text, library, encoder, users, personas, gate, jobs, model, settings } = parts;
         let keys = Keys::new(&settings.api_keys);
         Context {
             template: Digest::of(text.template().source().as_bytes()),
@@ -96,6 +99,7 @@ impl Context {
             library,
             users,
             personas,
+            gate,
             jobs,
             encoder,
             model,
