@@ -29,7 +29,7 @@ pub enum Soft {
     /// Rows under a label (`poet@1`).
     Rows { rows: SoftRows, label: String },
     /// A user's rows; they may depend on the prompt.
-    User { users: Users, id: String, label: String },
+    User { users: Users, id: String },
 }
 
 /// A one-line persona that serves as a control.
@@ -107,8 +107,11 @@ impl Arm {
         if !self.edits.is_empty() {
             parts.push(format!("plan {}", self.edits.digest().short(12)));
         }
-        if let Soft::Rows { label, .. } | Soft::User { label, .. } = &self.soft {
-            parts.push(format!("soft prompt {label}"));
+        match &self.soft {
+            Soft::None => {}
+            Soft::Rows { label, .. } => parts.push(format!("soft prompt {label}")),
+            // A report outlives its user, so it names nobody.
+            Soft::User { .. } => parts.push("soft prompt of a user".to_owned()),
         }
         if parts.is_empty() { "nothing".to_owned() } else { parts.join(", ") }
     }
@@ -117,6 +120,14 @@ impl Arm {
 impl Subject {
     pub fn has_plan_or_soft(&self) -> bool {
         !self.edits.is_empty() || !self.soft.is_none()
+    }
+
+    /// The user whose rows it uses.
+    pub fn user(&self) -> Option<&str> {
+        match &self.soft {
+            Soft::User { id, .. } => Some(id),
+            Soft::None | Soft::Rows { .. } => None,
+        }
     }
 
     /// The arms of a run: always plain and persona; the rest as suite and persona ask for. `attribution` adds plan and

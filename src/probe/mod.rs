@@ -8,7 +8,10 @@
 
 mod arms;
 mod aspects;
+mod band;
 mod error;
+mod prober;
+mod report;
 mod results;
 mod runner;
 mod scorer;
@@ -18,6 +21,8 @@ mod suites;
 pub use arms::{Arm, Control, Soft, Subject};
 pub use aspects::{ASPECTS, Aspect};
 pub use error::ProbeError;
+pub use prober::{ProbeOptions, Prober};
+pub use report::read as read_report;
 pub use scorer::{EngineScorer, Scored, Scorer};
 pub use sets::{Ask, Item, ItemSet};
 pub use suites::{ControlPersonas, Suite};

@@ -15,7 +15,7 @@ pub struct Difference {
 }
 
 /// One aspect of a persona.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct AspectResult {
     pub aspect: &'static Aspect,
     /// Items that all of plain, prompt and persona gave a value for.
@@ -93,9 +93,9 @@ impl Table<'_> {
         let against = |values: &[f64]| self.difference(&own, &of(values), &of_clusters);
         let neutral = (1..)
             .map_while(|i| self.values(&format!("{NEUTRAL}{i}"), aspect))
-            .map(|values| difference_mean(&of(values), &base));
+            .map(|values| paired_mean(&of(values), &base));
         let random = self.values(RANDOM, aspect).map(|random| {
-            self.difference(&of(random), prompt.map_or(&base, |prompt| &of(prompt)), &of_clusters)
+            self.difference(&of(random), &of(prompt.unwrap_or(plain)), &of_clusters)
         });
         let parts: &[&'static str] = if attribution { &[PROMPT, PLAN, SOFT, PERSONA] } else { &[] };
         let part = |name: &&'static str| {
@@ -133,7 +133,8 @@ pub fn difference(differences: &[f64], clusters: &[usize], seed: u64) -> Differe
     }
 }
 
-fn difference_mean(first: &[f64], second: &[f64]) -> f64 {
+/// Mean of paired differences; items without a value on one side are left out.
+pub fn paired_mean(first: &[f64], second: &[f64]) -> f64 {
     mean(&first.iter().zip(second).map(|(a, b)| a - b).filter(|value| value.is_finite()).collect::<Vec<_>>())
 }
 
