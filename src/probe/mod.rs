@@ -9,7 +9,9 @@
 mod arms;
 mod aspects;
 mod band;
+mod compare;
 mod error;
+mod page;
 mod prober;
 mod report;
 mod results;
@@ -20,7 +22,9 @@ mod suites;
 
 pub use arms::{Arm, Control, Soft, Subject};
 pub use aspects::{ASPECTS, Aspect};
+pub use compare::{Comparison, compare, lines};
 pub use error::ProbeError;
+pub use page::html as page;
 pub use prober::{ProbeOptions, Prober};
 pub use report::read as read_report;
 pub use scorer::{EngineScorer, Scored, Scorer};

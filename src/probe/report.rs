@@ -191,3 +191,8 @@ pub fn read(file: &str, bytes: &[u8]) -> Result<Value, ProbeError> {
     Measured::read(&report).map_err(|error| ProbeError::file(file, error.to_string()))?;
     Ok(report)
 }
+
+/// A list of texts in a report.
+pub fn texts(list: &Value) -> Vec<&str> {
+    list.as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+}

@@ -4,6 +4,7 @@ use crate::engine::{SequenceError, SubmitError};
 use crate::jobs::JobsError;
 use crate::limits;
 use crate::persona::PersonaError;
+use crate::probe::ProbeError;
 use crate::persona::gate::NotAdmitted;
 use crate::steering::SteeringError;
 use crate::text::TextError;
@@ -37,6 +38,7 @@ pub enum ErrorCode {
     RouteNotFound,
     ModelNotFound,
     PersonaNotFound,
+    Unprobed,
     UserNotFound,
     HistoryItemNotFound,
     VectorNotFound,
@@ -108,6 +110,7 @@ impl ErrorCode {
             RouteNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "route_not_found", None),
             ModelNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "model_not_found", None),
             PersonaNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "persona_not_found", None),
+            Unprobed => (StatusCode::NOT_FOUND, "invalid_request_error", "unprobed", None),
             UserNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "user_not_found", None),
             HistoryItemNotFound => {
                 (StatusCode::NOT_FOUND, "invalid_request_error", "history_item_not_found", None)
@@ -321,6 +324,16 @@ impl From<JobsError> for ApiError {
         match error {
             JobsError::Full { .. } => ApiError::new(ErrorCode::QueueFull, error.to_string()).retry_after(10),
             JobsError::Store(cause) => ApiError::storage(cause.is_full(), cause.is_bound(), cause),
+        }
+    }
+}
+
+impl From<ProbeError> for ApiError {
+    fn from(error: ProbeError) -> ApiError {
+        match error {
+            ProbeError::UnknownSuite { .. } => ApiError::at(ErrorCode::InvalidValue, "suite", error),
+            ProbeError::Jobs(error) => error.into(),
+            other => ApiError::internal(other),
         }
     }
 }

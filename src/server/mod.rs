@@ -29,6 +29,7 @@ use crate::jobs::Jobs;
 use crate::limits;
 use crate::persona::gate::Gate;
 use crate::persona::{Personas, Serving};
+use crate::probe::Prober;
 use crate::steering::Library;
 use crate::text::Text;
 use crate::users::Users;
@@ -55,6 +56,7 @@ pub struct Context {
     pub users: Users,
     pub personas: Personas,
     pub gate: Gate,
+    pub prober: Prober,
     pub jobs: Jobs,
     /// Loaded when it is first needed.
     pub encoder: EncoderHandle,
@@ -92,6 +94,8 @@ impl Context {
     pub fn new(parts: Parts) -> Context {
         let Parts { engine, text, library, encoder, users, personas, gate, jobs, model, settings } = parts;
         let keys = Keys::new(&settings.api_keys);
+        let prober =
+            Prober::new(engine.clone(), text.clone(), jobs.clone(), gate.clone(), model.clone());
         Context {
             template: Digest::of(text.template().source().as_bytes()),
             engine,
@@ -100,6 +104,7 @@ impl Context {
             users,
             personas,
             gate,
+            prober,
             jobs,
             encoder,
             model,
@@ -156,6 +161,8 @@ const ROUTES: &[(&str, Route)] = &[
     ("/v1/models/{*id}", Route::Model),
     ("/v1/personas", Route::Personas),
     ("/v1/personas/{name}", Route::Persona),
+    ("/v1/probe", Route::Probe),
+    ("/v1/probe/{persona}", Route::ProbeReport),
     ("/v1/score", Route::Score),
     ("/v1/soft_prompts", Route::SoftPrompts),
     ("/v1/soft_prompts/{name}", Route::SoftPrompt),
@@ -192,6 +199,8 @@ enum Route {
     Model,
     Personas,
     Persona,
+    Probe,
+    ProbeReport,
     Score,
     SoftPrompts,
     SoftPrompt,
@@ -231,6 +240,8 @@ impl Route {
             Route::Persona => {
                 get(native::show_persona).put(native::put_persona).delete(native::delete_persona)
             }
+            Route::Probe => post(native::start_probe),
+            Route::ProbeReport => get(native::show_report),
             Route::Score => post(native::score),
             Route::SoftPrompts => get(native::list_soft_prompts).post(native::upload_soft_prompt),
             Route::SoftPrompt => get(native::show_soft_prompt).delete(native::delete_soft_prompt),
