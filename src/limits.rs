@@ -238,6 +238,8 @@ pub const PROBE_ARMS_KEPT_MAX: usize = 64;
 pub const PROBE_ROUNDS: usize = 10_000;
 /// Items of an aspect that a report shows as its worst.
 pub const PROBE_WORST_SHOWN: usize = 10;
+/// Bytes of one file of a benchmark's folder; the largest of BBQ has some 20 MB.
+pub const BENCHMARK_FILE_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of a report that is read from a file; a full one has some 200 KiB.
 pub const PROBE_REPORT_BYTES_MAX: u64 = 8 << 20;
 

@@ -1,7 +1,7 @@
 //! `demeanor eval`: benchmarks of a model and what is made for it.
 
 use super::serve::ModelArgs;
-use super::{CliError, Outcome, embed};
+use super::{CliError, Outcome, bias, embed};
 use crate::app;
 use crate::evaluation::users::{self, EvaluationError, Materials, Options};
 use crate::users::train::Embeddings;
@@ -18,6 +18,8 @@ pub struct EvalArgs {
 #[derive(clap::Subcommand, Clone, Debug)]
 pub enum EvalVerb {
     Users(Box<UsersArgs>),
+    Bbq(Box<bias::BbqArgs>),
+    CrowsPairs(Box<bias::CrowsArgs>),
 }
 
 /// Do soft prompts carry the person? Unseen people's answers, predicted from their history
@@ -56,6 +58,8 @@ pub struct UsersArgs {
 pub fn eval(args: &EvalArgs) -> Outcome {
     match &args.verb {
         EvalVerb::Users(args) => users(args),
+        EvalVerb::Bbq(args) => bias::bbq(args),
+        EvalVerb::CrowsPairs(args) => bias::crows_pairs(args),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The command line: one file per verb; each parses, makes one library call and prints.
 
+mod bias;
 mod client;
 mod embed;
 mod embed_user;

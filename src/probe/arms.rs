@@ -4,6 +4,7 @@ use super::ProbeError;
 use super::suites::Suite;
 use crate::digest::{Digest, Digester};
 use crate::model::{BlockEdits, Change, Edit, Edits, SoftRows};
+use crate::persona::PersonaSpec;
 use crate::statistics::Draws;
 use crate::users::{UserPrompt, Users};
 use serde::Deserialize;
@@ -27,9 +28,15 @@ pub struct Subject {
 pub enum Soft {
     None,
     /// Rows under a label (`poet@1`).
-    Rows { rows: SoftRows, label: String },
+    Rows {
+        rows: SoftRows,
+        label: String,
+    },
     /// A user's rows; they may depend on the prompt.
-    User { users: Users, id: String },
+    User {
+        users: Users,
+        id: String,
+    },
 }
 
 /// A one-line persona that serves as a control.
@@ -61,6 +68,21 @@ pub const SOFT: &str = "soft_prompt";
 pub const NEUTRAL: &str = "neutral ";
 
 impl Soft {
+    /// The soft prompt of a stored persona. A user who is gone leaves it without one, as a request does.
+    pub fn of(spec: &PersonaSpec, users: &Users) -> Result<Soft, ProbeError> {
+        match (&spec.soft_prompt, &spec.user) {
+            (_, Some(id)) => match users.prompt_for(id, None) {
+                UserPrompt::Unknown => Ok(Soft::None),
+                _ => Ok(Soft::User { users: users.clone(), id: id.clone() }),
+            },
+            (Some(name), None) => match users.named(name)? {
+                Some(found) => Ok(Soft::Rows { rows: found.rows, label: found.label }),
+                None => Err(ProbeError::NoSoftPrompt { name: name.clone() }),
+            },
+            (None, None) => Ok(Soft::None),
+        }
+    }
+
     pub fn is_none(&self) -> bool {
         matches!(self, Soft::None)
     }

@@ -64,7 +64,8 @@ pub fn measure(
         arms.extend(controls.iter().map(|control| Arm::of_system(group, &control.text)));
     }
     let scores = run(scorer, &arms, suite, &Asked::default(), progress)?;
-    let difference = |i: usize, aspect: &str| rounded(paired_mean(&scores[i].values[aspect], &scores[0].values[aspect]));
+    let difference =
+        |i: usize, aspect: &str| rounded(paired_mean(&scores[i].values[aspect], &scores[0].values[aspect]));
     let asked = || ASPECTS.iter().filter(|aspect| scores[0].values.contains_key(aspect.name));
     let of_group = |group: &str| -> BTreeMap<String, Vec<f64>> {
         let sorted = |aspect: &str| {

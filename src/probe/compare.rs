@@ -18,7 +18,8 @@ pub fn compare(files: [&str; 2], reports: [&Value; 2]) -> Result<Comparison, Pro
     let [first, second] = reports;
     for field in ["weights", "suite_digest"] {
         if first[field] != second[field] || !first[field].is_string() {
-            let message = format!("its `{field}` is {}; that of {} is {}", second[field], files[0], first[field]);
+            let message =
+                format!("its `{field}` is {}; that of {} is {}", second[field], files[0], first[field]);
             return Err(ProbeError::file(files[1], message));
         }
     }
@@ -42,9 +43,8 @@ pub fn compare(files: [&str; 2], reports: [&Value; 2]) -> Result<Comparison, Pro
     if rows.is_empty() {
         return Err(ProbeError::file(files[1], "it has no item values to compare"));
     }
-    let label = |report: &Value| {
-        format!("{}@{}", report["persona"].as_str().unwrap_or("?"), report["version"])
-    };
+    let label =
+        |report: &Value| format!("{}@{}", report["persona"].as_str().unwrap_or("?"), report["version"]);
     Ok(Comparison { names: [label(first), label(second)], rows })
 }
 
@@ -77,7 +77,9 @@ impl Comparison {
 
     pub fn html(&self) -> String {
         let mut page = Page::new(&format!("{} minus {}", self.names[1], self.names[0]));
-        page.paragraph("The same items; right of the dashed line: the second is more harmful. Intervals hold 95 %.");
+        page.paragraph(
+            "The same items; right of the dashed line: the second is more harmful. Intervals hold 95 %.",
+        );
         for (name, unit, found) in &self.rows {
             let row = IntervalRow {
                 label: (*name).replace('_', " "),
@@ -108,14 +110,23 @@ fn value_of(found: &Difference) -> Value {
 /// Reports as lines for a terminal; p is corrected over all aspects of all personas (Benjamini and Hochberg).
 pub fn lines(reports: &[Value]) -> String {
     let aspects = |report: &'_ Value| report["aspects"].as_array().cloned().unwrap_or_default();
-    let all: Vec<(usize, Value)> =
-        reports.iter().enumerate().flat_map(|(i, report)| aspects(report).into_iter().map(move |a| (i, a))).collect();
+    let all: Vec<(usize, Value)> = reports
+        .iter()
+        .enumerate()
+        .flat_map(|(i, report)| aspects(report).into_iter().map(move |a| (i, a)))
+        .collect();
     let p: Vec<f64> = all.iter().map(|(_, aspect)| aspect["p"].as_f64().unwrap_or(1.0)).collect();
     let adjusted = benjamini_hochberg(&p);
     let mut text = String::new();
     for (i, report) in reports.iter().enumerate() {
         let field = |field: &str| report[field].as_str().unwrap_or("?");
-        text += &format!("{}@{}: {} ({})\n", field("persona"), report["version"], field("status"), field("suite"));
+        text += &format!(
+            "{}@{}: {} ({})\n",
+            field("persona"),
+            report["version"],
+            field("status"),
+            field("suite")
+        );
         for reason in super::report::texts(&report["reasons"]) {
             text += &format!("  {reason}\n");
         }
@@ -170,7 +181,9 @@ mod tests {
         cut["items"]["hostile_replies"]["values"]["hostile_replies"]["persona"] = json!([1.0]);
         let mut empty = report(0.0);
         empty["items"] = json!({});
-        for (second, part) in [(other_model, "`weights`"), (cut, "number of items"), (empty, "no item values")] {
+        for (second, part) in
+            [(other_model, "`weights`"), (cut, "number of items"), (empty, "no item values")]
+        {
             let error = compare(["a", "b"], [&report(0.0), &second]).err().expect(part).to_string();
             assert!(error.starts_with("b: ") && error.contains(part), "{error}");
         }

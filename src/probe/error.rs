@@ -3,6 +3,7 @@
 use crate::engine::{SequenceError, SubmitError};
 use crate::jobs::JobsError;
 use crate::text::TextError;
+use crate::users::UsersError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
@@ -21,12 +22,21 @@ pub enum ProbeError {
     Incomplete,
     #[error("the soft prompt of user `{id}` is not ready: {why}; try again when it is")]
     SoftPrompt { id: String, why: String },
+    #[error("there is no soft prompt `{name}` for the loaded model")]
+    NoSoftPrompt { name: String },
+    /// Boxed: it is far larger than the others.
+    #[error(transparent)]
+    Users(Box<UsersError>),
     #[error(transparent)]
     Jobs(#[from] JobsError),
-    #[error("the report could not be kept: {0}")]
-    Store(String),
     #[error("cancelled")]
     Cancelled,
+}
+
+impl From<UsersError> for ProbeError {
+    fn from(error: UsersError) -> ProbeError {
+        ProbeError::Users(Box::new(error))
+    }
 }
 
 impl ProbeError {

@@ -15,12 +15,16 @@ mod page;
 mod prober;
 mod report;
 mod results;
+#[cfg(test)]
+mod results_tests;
 mod runner;
 mod scorer;
 mod sets;
+#[cfg(test)]
+mod sets_tests;
 mod suites;
 
-pub use arms::{Arm, Control, Soft, Subject};
+pub use arms::{Arm, Control, Soft, Subject, shuffled};
 pub use aspects::{ASPECTS, Aspect};
 pub use compare::{Comparison, compare, lines};
 pub use error::ProbeError;

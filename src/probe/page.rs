@@ -55,7 +55,14 @@ fn summary(aspects: &[&Value]) -> Table {
     };
     Table {
         head: head(&[
-            "aspect", "items", "invalid", "plain", "persona", "persona - plain", "persona - its prompt", "p",
+            "aspect",
+            "items",
+            "invalid",
+            "plain",
+            "persona",
+            "persona - plain",
+            "persona - its prompt",
+            "p",
             "verdict",
         ]),
         rows: aspects.iter().map(row).collect(),
@@ -116,7 +123,14 @@ fn attribution(page: &mut Page, report: &Value) {
     };
     page.table(&Table {
         head: head(&[
-            "aspect", "prompt", "plan", "soft prompt", "all", "shuffled plan", "interaction", "most",
+            "aspect",
+            "prompt",
+            "plan",
+            "soft prompt",
+            "all",
+            "shuffled plan",
+            "interaction",
+            "most",
         ]),
         rows: report["attribution"].as_array().into_iter().flatten().map(row).collect(),
     });

@@ -4,7 +4,7 @@ use super::arms::Subject;
 use super::report::{About, report};
 use super::results::Table;
 use super::runner::{Asked, run};
-use super::scorer::{EngineScorer, Scorer};
+use super::scorer::EngineScorer;
 use super::suites::Suite;
 use super::{ProbeError, band};
 use crate::digest::Digest;
@@ -108,7 +108,7 @@ impl Prober {
     }
 
     /// What scores prompts of others, benchmarks for instance.
-    pub fn scorer(&self) -> &dyn Scorer {
+    pub fn scorer(&self) -> &EngineScorer {
         &self.scorer
     }
 }

@@ -130,9 +130,7 @@ fn attribution(results: &[AspectResult]) -> Value {
 }
 
 fn arms(table: &Table<'_>, about: &About<'_>) -> Vec<Value> {
-    let one = |(arm, (_, scores)): (&Arm, &(String, std::sync::Arc<super::runner::ArmScores>))| {
-        json!({"name": arm.name, "content": arm.content(), "tokens": scores.tokens})
-    };
+    let one = |(arm, (_, scores)): (&Arm, &(String, std::sync::Arc<super::runner::ArmScores>))| json!({"name": arm.name, "content": arm.content(), "tokens": scores.tokens});
     about.arms.iter().zip(table.arms).map(one).collect()
 }
 

@@ -60,7 +60,9 @@ impl Table<'_> {
     /// Clusters of the items of a set.
     pub fn clusters(&self, set: &str) -> Vec<usize> {
         let found = self.suite.sets.iter().find(|(one, _)| one.name == set);
-        found.map_or_else(Vec::new, |(set, count)| set.items[..*count].iter().map(|item| item.cluster).collect())
+        found.map_or_else(Vec::new, |(set, count)| {
+            set.items[..*count].iter().map(|item| item.cluster).collect()
+        })
     }
 
     fn difference(&self, first: &[f64], second: &[f64], clusters: &[usize]) -> Difference {
@@ -94,9 +96,9 @@ impl Table<'_> {
         let neutral = (1..)
             .map_while(|i| self.values(&format!("{NEUTRAL}{i}"), aspect))
             .map(|values| paired_mean(&of(values), &base));
-        let random = self.values(RANDOM, aspect).map(|random| {
-            self.difference(&of(random), &of(prompt.unwrap_or(plain)), &of_clusters)
-        });
+        let random = self
+            .values(RANDOM, aspect)
+            .map(|random| self.difference(&of(random), &of(prompt.unwrap_or(plain)), &of_clusters));
         let parts: &[&'static str] = if attribution { &[PROMPT, PLAN, SOFT, PERSONA] } else { &[] };
         let part = |name: &&'static str| {
             let values = self.values(name, aspect)?;

@@ -17,10 +17,18 @@ const WINDOW: usize = 24;
 /// What came back for one ask.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scored {
-    /// Natural log of each continuation's probability, all its tokens together; `None`: the model's output was invalid.
-    pub sums: Option<Vec<f64>>,
+    /// Natural log of the probability of each token of each continuation; `None`: the model's output was invalid.
+    pub logprobs: Option<Vec<Vec<f32>>>,
     /// Tokens of prompt and continuations.
     pub tokens: u64,
+}
+
+impl Scored {
+    /// Natural log of each continuation's probability; `None` where the output was invalid.
+    pub fn sums(&self) -> Option<Vec<f64>> {
+        let sum = |tokens: &Vec<f32>| tokens.iter().map(|value| f64::from(*value)).sum();
+        self.logprobs.as_ref().map(|choices| choices.iter().map(sum).collect())
+    }
 }
 
 /// What scores asks: the engine, or a script in tests.
@@ -58,7 +66,7 @@ impl Scorer for EngineScorer {
                 running.push_back(self.submit(arm, ask)?);
             }
             let Some((events, tokens)) = running.pop_front() else { return Ok(scored) };
-            scored.push(Scored { sums: finished(events)?, tokens });
+            scored.push(Scored { logprobs: finished(events)?, tokens });
             if !each() {
                 return Err(ProbeError::Cancelled);
             }
@@ -67,11 +75,15 @@ impl Scorer for EngineScorer {
 }
 
 impl EngineScorer {
+    /// A continuation as its tokens, as it is scored.
+    pub fn tokens(&self, choice: &str) -> Result<Vec<u32>, ProbeError> {
+        Ok(self.text.tokenizer.encode(choice, Specials::AsText)?)
+    }
+
     /// Prompt and continuations as tokens, under the arm's condition.
     fn submit(&self, arm: &Arm, ask: &Ask) -> Result<(Events, u64), ProbeError> {
         let prompt = self.prompt(&arm.system, ask)?;
-        let encode = |choice: &String| self.text.tokenizer.encode(choice, Specials::AsText);
-        let choices = ask.choices.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
+        let choices = ask.choices.iter().map(|choice| self.tokens(choice)).collect::<Result<Vec<_>, _>>()?;
         let tokens = prompt.len() + choices.iter().map(Vec::len).sum::<usize>();
         let (rows, owner) = arm.soft.rows_for(&ask.user)?;
         let mut condition = Condition::new(arm.edits.clone(), Sampling::default());
@@ -117,23 +129,20 @@ impl EngineScorer {
     }
 }
 
-/// Sums over the tokens of each continuation. A model that gives no finite numbers under an arm is a result, not an error.
-fn finished(mut events: Events) -> Result<Option<Vec<f64>>, ProbeError> {
-    let mut sums = None;
+/// The numbers of one prompt. A model that gives none that are finite under an arm is a result, not an error.
+fn finished(mut events: Events) -> Result<Option<Vec<Vec<f32>>>, ProbeError> {
+    let mut found = None;
     while let Some(event) = events.next_blocking() {
         match event {
             Event::Scored(scored) => {
-                let sum = |tokens: &Vec<f32>| tokens.iter().map(|value| f64::from(*value)).sum::<f64>();
-                let found: Vec<f64> = scored.iter().map(sum).collect();
-                sums = Some(found).filter(|sums| sums.iter().all(|sum| sum.is_finite()));
-                // A finite sum is awaited; without one the output is invalid all the same.
-                if sums.is_none() {
+                if !scored.iter().flatten().all(|value| value.is_finite()) {
                     return Ok(None);
                 }
+                found = Some(scored);
             }
             Event::Failed(SequenceError::NonFiniteLogits) => return Ok(None),
             Event::Failed(error) => return Err(error.into()),
-            Event::Done { .. } => return sums.map(Some).ok_or(ProbeError::Incomplete),
+            Event::Done { .. } => return found.map(Some).ok_or(ProbeError::Incomplete),
             Event::Prefilled { .. } | Event::Token { .. } | Event::Captured(_) => {}
         }
     }

@@ -132,7 +132,8 @@ impl ItemSet {
         let set: SetFile =
             serde_json::from_str(text).map_err(|error| ProbeError::file(file, error.to_string()))?;
         set.check().map_err(|message| ProbeError::file(file, message))?;
-        let clusters = if set.form == Form::Adjectives { set.variants.values.len() } else { set.wordings.len() };
+        let clusters =
+            if set.form == Form::Adjectives { set.variants.values.len() } else { set.wordings.len() };
         let items = (0..clusters * set.rounds).map(|index| set.item(index % clusters, index / clusters));
         let items = items.collect();
         Ok(ItemSet { name: set.name, description: set.description, items })
@@ -280,7 +281,14 @@ impl SetFile {
             Form::Texts => (wording.text.clone(), String::new()),
             _ => (harmful, harmless),
         };
-        Item { id: format!("w{w:02}.r{round}"), cluster, variant: variant.to_owned(), asks, harmful, harmless }
+        Item {
+            id: format!("w{w:02}.r{round}"),
+            cluster,
+            variant: variant.to_owned(),
+            asks,
+            harmful,
+            harmless,
+        }
     }
 
     /// Two asks about agreement; a third for the statements as replies where there is a topic.

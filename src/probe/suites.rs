@@ -85,7 +85,8 @@ impl Suite {
         for (set, &count) in &found.items {
             let set = ItemSet::shipped(set)?;
             if count == 0 || count > set.items.len() {
-                let message = format!("{name}: {count} items of `{}`; there are {}", set.name, set.items.len());
+                let message =
+                    format!("{name}: {count} items of `{}`; there are {}", set.name, set.items.len());
                 return Err(ProbeError::file(SUITES, message));
             }
             sets.push((Arc::new(set), count));

@@ -94,8 +94,7 @@ impl Context {
     pub fn new(parts: Parts) -> Context {
         let Parts { engine, text, library, encoder, users, personas, gate, jobs, model, settings } = parts;
         let keys = Keys::new(&settings.api_keys);
-        let prober =
-            Prober::new(engine.clone(), text.clone(), jobs.clone(), gate.clone(), model.clone());
+        let prober = Prober::new(engine.clone(), text.clone(), jobs.clone(), gate.clone(), model.clone());
         Context {
             template: Digest::of(text.template().source().as_bytes()),
             engine,

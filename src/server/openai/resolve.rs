@@ -8,8 +8,8 @@ use crate::digest::Digest;
 use crate::engine::Sampling;
 use crate::persona::gate::State;
 use crate::persona::{
-    Condition, Offer, OfferedRows, Persona, PersonaParts, PersonaSoft, PersonaSpec, SamplingDefaults, Source, one_of,
-    persona_digest,
+    Condition, Offer, OfferedRows, Persona, PersonaParts, PersonaSoft, PersonaSpec, SamplingDefaults, Source,
+    one_of, persona_digest,
 };
 use crate::probe::{Soft, Subject};
 use crate::server::Context;
