@@ -50,3 +50,6 @@ chi = [f"({x!r}, {float(stats.chi2.sf(x, 1))!r})" for x in CHI]
 print(f"pub const CHI_SQUARE: [(f64, f64); {len(chi)}] = [{rows(chi)}];")
 print(f"pub const FLIPPED: [f64; {len(FLIPPED)}] = [{rows(map(repr, FLIPPED))}];")
 print(f"pub const FLIPPED_P: f64 = {float(flips.pvalue)!r};")
+sizes = [5, 26, 60]
+tails = [f"({n}, {float(stats.norm.cdf(-np.sqrt(n / (n - 1)) * stats.t.ppf(0.975, n - 1)))!r})" for n in sizes]
+print(f"pub const TAILS: [(usize, f64); {len(tails)}] = [{rows(tails)}];")

@@ -199,6 +199,17 @@ pub fn correlation(x: &[f64], y: &[f64]) -> f64 {
 /// The percentile interval of 95 % of `statistic` over `rounds` resamples of `n` units with replacement (Efron 1979). The
 /// statistic gets the drawn units' indices.
 pub fn bootstrap(n: usize, rounds: usize, seed: u64, statistic: impl Fn(&[usize]) -> f64) -> Interval {
+    bootstrap_tails(n, rounds, seed, 0.025, statistic)
+}
+
+/// The same between the percentiles `tail` and 1 - `tail`.
+fn bootstrap_tails(
+    n: usize,
+    rounds: usize,
+    seed: u64,
+    tail: f64,
+    statistic: impl Fn(&[usize]) -> f64,
+) -> Interval {
     let mut values: Vec<f64> = (0..rounds as u64)
         .map(|round| {
             let mut draws = Draws::new(seed, "bootstrap", round);
@@ -211,7 +222,7 @@ pub fn bootstrap(n: usize, rounds: usize, seed: u64, statistic: impl Fn(&[usize]
         let index = (share * (values.len().max(1) - 1) as f64).round() as usize;
         values.get(index).copied().unwrap_or(f64::NAN)
     };
-    Interval { low: at(0.025), high: at(0.975) }
+    Interval { low: at(tail), high: at(1.0 - tail) }
 }
 
 #[cfg(test)]
