@@ -13,6 +13,7 @@
 //! | `http` | the HTTP surface: shapes, streams, disconnects, names, keys, recorded client requests |
 //! | `bad_requests` | every bad request of a table gets its status and message |
 //! | `personas` | stored personas: versions, digests, what adds up, restarts |
+//! | `probe` | the safety probe: reports bind to the persona, equal runs, controls, refusals; bias benchmarks' bad inputs |
 //! | `embed` | projectors are trained, resumed and evaluated from the command line |
 //! | `users` | history, soft prompts made of it, export, and deletion that leaves nothing |
 //! | `text` | token ids and rendered chats equal `transformers` |
@@ -37,6 +38,7 @@ mod http;
 mod jobs;
 mod kill_store;
 mod personas;
+mod probe;
 mod readme;
 mod repository;
 mod run;

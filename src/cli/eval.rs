@@ -3,7 +3,7 @@
 mod papi;
 
 use super::serve::ModelArgs;
-use super::{CliError, Outcome, embed};
+use super::{CliError, Outcome, bias, embed};
 use crate::app;
 use crate::evaluation::users::{self, EvaluationError, Materials, Options};
 use crate::users::train::Embeddings;
@@ -21,6 +21,8 @@ pub struct EvalArgs {
 pub enum EvalVerb {
     Users(Box<UsersArgs>),
     Papi(Box<papi::PapiArgs>),
+    Bbq(Box<bias::BbqArgs>),
+    CrowsPairs(Box<bias::CrowsArgs>),
 }
 
 /// Do soft prompts carry the person? Unseen people's answers, predicted from their history
@@ -60,6 +62,8 @@ pub fn eval(args: &EvalArgs) -> Outcome {
     match &args.verb {
         EvalVerb::Users(args) => users(args),
         EvalVerb::Papi(args) => papi::papi(args),
+        EvalVerb::Bbq(args) => bias::bbq(args),
+        EvalVerb::CrowsPairs(args) => bias::crows_pairs(args),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The command line: one file per verb; each parses, makes one library call and prints.
 
+mod bias;
 mod client;
 mod embed;
 mod embed_user;
@@ -8,6 +9,7 @@ mod extract;
 mod ls;
 mod persona;
 mod persona_file;
+mod probe;
 mod progress;
 mod pull;
 mod run;
@@ -42,6 +44,11 @@ impl CliError {
     /// Any failure without a code of its own: 1.
     pub fn failed(message: impl Into<String>) -> CliError {
         CliError { code: 1, message: message.into() }
+    }
+
+    /// The gate would refuse: 3.
+    pub fn not_admitted(message: impl Into<String>) -> CliError {
+        CliError { code: 3, message: message.into() }
     }
 
     /// A bad file: 65.
@@ -85,6 +92,7 @@ enum Verb {
     Extract(extract::ExtractArgs),
     Vectors(vectors::VectorsArgs),
     Persona(persona::PersonaArgs),
+    Probe(probe::ProbeArgs),
     Traits(traits::TraitsArgs),
     Store(store::StoreArgs),
     Embed(embed::EmbedArgs),
@@ -102,6 +110,7 @@ pub fn main() -> ExitCode {
         Verb::Extract(args) => extract::extract(args),
         Verb::Vectors(args) => vectors::vectors(args),
         Verb::Persona(args) => persona::persona(args),
+        Verb::Probe(args) => probe::probe(args),
         Verb::Traits(args) => traits::traits(args),
         Verb::Store(args) => store::store(args),
         Verb::Embed(args) => embed::embed(args),

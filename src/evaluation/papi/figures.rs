@@ -2,14 +2,12 @@
 
 use super::data::Data;
 use super::rows::{Form, Kind, Row, person_errors};
-use crate::statistics::{Draws, Interval, bootstrap, mean, standard_deviation, student_t_two_sided};
+use crate::statistics::{Interval, clustered_bootstrap, holm, mean, sign_flip};
 use serde_json::{Value, json};
 
-/// Sign flips of a p-value where there are too many people to try all.
-const FLIPS: u64 = 10_000;
-/// Up to so many people every combination of signs is tried.
-const EXACT_PEOPLE_MAX: usize = 12;
-/// With fewer people the interval is Student's: percentiles of resamples of a few are too narrow.
+/// Sign flips of a p-value.
+const FLIPS: usize = 10_000;
+/// With fewer people a page says so: an interval from a few is rough, however it is made.
 pub const FEW_PEOPLE: usize = 10;
 
 /// A mean over people with its interval of 95 %.
@@ -20,16 +18,10 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    /// Percentile bootstrap over people. Equal seeds and counts draw the same people, so differences are paired.
+    /// Bootstrap over people. Equal seeds and counts draw the same people, so differences are paired.
     fn of(values: &[f64], rounds: usize, seed: u64) -> Estimate {
-        let value = mean(values);
-        if values.len() >= FEW_PEOPLE {
-            let of = |drawn: &[usize]| drawn.iter().map(|&i| values[i]).sum::<f64>() / drawn.len() as f64;
-            return Estimate { value, interval: bootstrap(values.len(), rounds, seed, of) };
-        }
-        let n = values.len() as f64;
-        let half = t_quantile(n - 1.0) * standard_deviation(values) / n.sqrt();
-        Estimate { value, interval: Interval { low: value - half, high: value + half } }
+        let each: Vec<usize> = (0..values.len()).collect();
+        Estimate { value: mean(values), interval: clustered_bootstrap(values, &each, rounds, seed) }
     }
 
     pub fn json(&self) -> Value {
@@ -40,19 +32,6 @@ impl Estimate {
 /// Four decimals; null for what is not a number.
 pub fn rounded(value: f64) -> Value {
     json!((value * 1e4).round() / 1e4)
-}
-
-/// The two-sided 95 % quantile of Student's t, by bisection; NaN without a degree of freedom.
-fn t_quantile(degrees: f64) -> f64 {
-    if degrees < 1.0 {
-        return f64::NAN;
-    }
-    let (mut low, mut high) = (0.0, 20.0);
-    for _ in 0..60 {
-        let middle = (low + high) / 2.0;
-        if student_t_two_sided(middle, degrees) > 0.05 { low = middle } else { high = middle }
-    }
-    high
 }
 
 /// A row in one form. A score is the sum over domains of the mean absolute error, lower is better.
@@ -137,7 +116,7 @@ impl Difference {
             people: pairs.len(),
             score: Estimate::of(&sums, rounds, seed),
             domains: std::array::from_fn(|d| Estimate::of(&column(&|pair| pair.0[d]), rounds, seed)),
-            p: sign_flips(&sums, seed),
+            p: sign_flip(&sums, &(0..sums.len()).collect::<Vec<_>>(), FLIPS, seed),
             p_holm: (own.kind != Kind::Leaky).then_some(f64::NAN),
             won,
             lost: sums.len() - won - tied,
@@ -173,42 +152,11 @@ fn by_domain(domains: &[Estimate; 5]) -> Value {
         .into()
 }
 
-/// Two-sided p-value of the mean of `differences` under random signs: all of them for few people, else a seeded draw with
-/// the data themselves counted in.
-fn sign_flips(differences: &[f64], seed: u64) -> f64 {
-    let n = differences.len();
-    let found = differences.iter().sum::<f64>().abs();
-    // Sums in another order differ in the last bits.
-    let as_far = |sum: f64| sum.abs() >= found - 1e-9;
-    if n == 0 {
-        return f64::NAN;
-    }
-    if n <= EXACT_PEOPLE_MAX {
-        let all = 1u32 << n;
-        let signed = |signs: u32| {
-            let each = differences.iter().enumerate();
-            each.map(|(i, value)| if signs >> i & 1 == 1 { -value } else { *value }).sum::<f64>()
-        };
-        return (0..all).filter(|signs| as_far(signed(*signs))).count() as f64 / f64::from(all);
-    }
-    let flipped = |round: u64| {
-        let mut draws = Draws::new(seed, "sign flips", round);
-        differences.iter().map(|value| if draws.bits() >> 63 == 1 { -value } else { *value }).sum::<f64>()
-    };
-    let hits = (0..FLIPS).filter(|round| as_far(flipped(*round))).count();
-    (hits as f64 + 1.0) / (FLIPS as f64 + 1.0)
-}
-
-/// Puts Holm's adjusted p-values (Holm 1979) into the differences that belong to the family.
+/// Puts Holm's adjusted p-values into the differences that belong to the family.
 pub fn correct(differences: &mut [Difference]) {
-    let mut family: Vec<usize> =
-        (0..differences.len()).filter(|&i| differences[i].p_holm.is_some()).collect();
-    family.sort_by(|&x, &y| differences[x].p.total_cmp(&differences[y].p));
-    let mut largest: f64 = 0.0;
-    for (rank, &i) in family.iter().enumerate() {
-        largest = largest.max((family.len() - rank) as f64 * differences[i].p).min(1.0);
-        differences[i].p_holm = Some(largest);
-    }
+    let family: Vec<usize> = (0..differences.len()).filter(|&i| differences[i].p_holm.is_some()).collect();
+    let adjusted = holm(&family.iter().map(|&i| differences[i].p).collect::<Vec<_>>());
+    family.into_iter().zip(adjusted).for_each(|(i, p)| differences[i].p_holm = Some(p));
 }
 
 #[cfg(test)]
@@ -249,20 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn p_values() {
-        // By hand: of 8 sign patterns of 1, 2, 4 those with a sum of at least 5 in size: 7, 5, and their mirrors.
-        assert_eq!(sign_flips(&[-1.0, 2.0, 4.0], 1), 4.0 / 8.0);
-        assert_eq!(sign_flips(&[1.0, 2.0, 4.0], 1), 2.0 / 8.0);
-        // 13 people are drawn: all on one side is 2 of 8192.
-        let p = sign_flips(&[1.0; 13], 1);
-        assert!((1.0 / 10_001.0..=6.0 / 10_001.0).contains(&p), "{p}");
-        let mixed: Vec<f64> = (0..40).map(|i| f64::from(i % 2) - 0.5).collect();
-        assert_eq!(sign_flips(&mixed, 1), 1.0);
-        assert!(sign_flips(&[], 1).is_nan());
-    }
-
-    #[test]
-    fn holm_by_hand() {
+    fn leaky_rows_are_in_no_family() {
         let data = invented();
         let a = row(&data, "a", Kind::Model, 20, |_, _| 0.3);
         let leaky = Row { kind: Kind::Leaky, ..a.clone() };
@@ -274,21 +209,5 @@ mod tests {
         let found: Vec<Option<f64>> = differences.iter().map(|difference| difference.p_holm).collect();
         // Sorted: .01 x 4, .03 x 3, .04 x 2 (not below .09), .9.
         assert_eq!(found, [Some(0.09), Some(0.04), None, Some(0.09), Some(0.9)]);
-    }
-
-    #[test]
-    fn few_people_get_students_interval() {
-        // scipy 1.17.1: stats.t.ppf(.975, df) for 1, 4 and 8 degrees.
-        for (degrees, wanted) in
-            [(1.0, 12.706204736432095), (4.0, 2.7764451051977987), (8.0, 2.306004135204166)]
-        {
-            assert!((t_quantile(degrees) - wanted).abs() < 1e-6);
-        }
-        let few = Estimate::of(&[1.0, 2.0, 3.0, 4.0, 5.0], 100, 1);
-        let half = 2.776445 * (2.5f64 / 5.0).sqrt();
-        assert!(
-            (few.interval.low - (3.0 - half)).abs() < 1e-5 && (few.interval.high - (3.0 + half)).abs() < 1e-5
-        );
-        assert!(Estimate::of(&[1.0], 100, 1).interval.low.is_nan());
     }
 }

@@ -79,10 +79,7 @@ fn alpha(data: &Data) -> Value {
 pub fn warnings(options: &Options) -> Vec<String> {
     let mut warnings = Vec::new();
     if options.people < FEW_PEOPLE {
-        warnings.push(format!(
-            "few people: intervals are Student's on {} people, and no percentiles of resamples",
-            options.people
-        ));
+        warnings.push(format!("few people: intervals from {} people are rough", options.people));
     }
     warnings
 }
