@@ -4,7 +4,7 @@ use crate::alignment::Aligner;
 use crate::app;
 use crate::cli::serve::ModelArgs;
 use crate::cli::{CliError, Outcome};
-use crate::evaluation::papi::{self, Data, Model, Options, PapiError, Target};
+use crate::evaluation::papi::{self, Data, Model, Options, PapiError, REPORTED_MAX, Target};
 use std::path::PathBuf;
 
 /// Does alignment bring the model nearer to a person? 180 answers of real people, predicted from 120 others
@@ -16,8 +16,8 @@ pub struct PapiArgs {
     #[arg(long)]
     pub data: PathBuf,
     /// People 1 to N are reported on, at most 60
-    #[arg(long, default_value_t = 60, value_name = "N")]
-    pub people: usize,
+    #[arg(long, default_value_t = REPORTED_MAX as u8, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=REPORTED_MAX as i64))]
+    pub people: u8,
     /// The first so many of them with PAS
     #[arg(long, default_value_t = 20, value_name = "N")]
     pub pas_people: usize,
@@ -38,10 +38,11 @@ pub struct PapiArgs {
 
 pub fn papi(args: &PapiArgs) -> Outcome {
     let data = Data::load(&args.data).map_err(failed)?;
+    let people = usize::from(args.people);
     let options = Options {
-        people: args.people,
-        pas_people: args.pas_people.min(args.people),
-        few_shot_people: args.few_shot_people.min(args.people),
+        people,
+        pas_people: args.pas_people.min(people),
+        few_shot_people: args.few_shot_people.min(people),
         rounds: 10_000,
         seed: args.seed,
     };

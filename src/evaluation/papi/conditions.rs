@@ -109,6 +109,8 @@ pub struct Told {
 pub trait Respond {
     /// Of everything that its answers depend on: weights, arithmetic, readout, algorithms.
     fn fingerprint(&self) -> Digest;
+    /// Whether the model can be asked under a condition at all.
+    fn can(&self, condition: Condition) -> bool;
     /// Answers to all test items, in their order.
     fn respond(&mut self, condition: Condition, input: &Input<'_>) -> Result<Told, PapiError>;
 }

@@ -131,10 +131,12 @@ pub fn evaluate(
     options.check()?;
     let settings = settings(data, respond, options);
     let mut folder = Folder::open(out, data.inventory.unseen().len())?;
-    let mut told = Vec::new();
+    let (mut told, mut warnings) = (Vec::new(), summary::warnings(options));
     for condition in Condition::ALL {
         let people = options.people_of(condition);
-        if people > 0 {
+        if !respond.can(condition) {
+            warnings.push(format!("`{}` is left out: this model's heads cannot be moved", condition.name()));
+        } else if people > 0 {
             told.push((condition, run(data, respond, condition, people, settings, &mut folder, say)?));
         }
     }
@@ -144,7 +146,7 @@ pub fn evaluate(
     all.extend(rows.into_iter().map(|(row, _)| row));
     let figures = measured(data, &all, options);
     let differences = differences(data, &all, options);
-    let summary = summary::of(data, options, target, &figures, &differences, &told);
+    let summary = summary::of(data, options, target, &figures, &differences, &told, &warnings);
     folder.write("summary.json", &format!("{summary:#}\n"))?;
     folder.write("report.html", &page::html(data, target, &all, &figures, &differences, &summary))?;
     Ok(Report { table: page::table(&figures, &differences) })

@@ -6,7 +6,7 @@ use crate::alignment::{Aligned, Aligner, Protocol};
 use crate::digest::{Digest, Digester};
 use crate::engine::{Engine, Priority, Request, Want};
 use crate::evaluation::scored;
-use crate::model::{Edits, SoftRows};
+use crate::model::{Edits, Place, SoftRows};
 use crate::statistics::{Draws, mean};
 use crate::text::{Specials, Text};
 use serde_json::{Value, json};
@@ -118,6 +118,12 @@ impl Respond for Model<'_> {
         digester.part(&(prepared.first_block as u64).to_le_bytes()).part(&prepared.norm_cap.to_le_bytes());
         digester.part(env!("CARGO_PKG_VERSION").as_bytes());
         digester.finish()
+    }
+
+    /// PAS moves heads, which some families norm before they join the stream.
+    fn can(&self, condition: Condition) -> bool {
+        !matches!(condition, Condition::Pas | Condition::PasPaper)
+            || self.aligner.prepared().gradients.place == Place::Heads
     }
 
     fn respond(&mut self, condition: Condition, input: &Input<'_>) -> Result<Told, PapiError> {

@@ -26,6 +26,7 @@ pub fn of(
     figures: &[Figures],
     differences: &[Difference],
     told: &[(Condition, Run)],
+    warnings: &[String],
 ) -> Value {
     let names = |kinds: &[Kind]| -> Vec<&str> {
         let expected = figures.iter().filter(|row| row.form == Form::Expected && kinds.contains(&row.kind));
@@ -65,7 +66,7 @@ pub fn of(
         },
         "baselines": baselines,
         "conditions": conditions.into_iter().map(condition).collect::<Vec<_>>(),
-        "warnings": warnings(options),
+        "warnings": warnings,
         "created": created.map(|since| since.as_secs()).unwrap_or_default(),
         "reproduce": target.reproduce,
     })

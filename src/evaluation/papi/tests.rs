@@ -13,17 +13,22 @@ struct Scripted<'a> {
     /// Fails at this call.
     cut: Option<usize>,
     fingerprint: &'static [u8],
+    can_pas: bool,
 }
 
 impl<'a> Scripted<'a> {
     fn new(data: &'a Data) -> Scripted<'a> {
-        Scripted { data, share: 0.8, calls: Vec::new(), cut: None, fingerprint: b"scripted" }
+        Scripted { data, share: 0.8, calls: Vec::new(), cut: None, fingerprint: b"scripted", can_pas: true }
     }
 }
 
 impl Respond for Scripted<'_> {
     fn fingerprint(&self) -> Digest {
         Digest::of(self.fingerprint)
+    }
+
+    fn can(&self, condition: Condition) -> bool {
+        self.can_pas || !matches!(condition, Condition::Pas | Condition::PasPaper)
     }
 
     fn respond(&mut self, condition: Condition, input: &Input<'_>) -> Result<Told, PapiError> {
@@ -198,6 +203,21 @@ fn runs_that_are_refused() {
     let mut odd = Scripted { share: f64::NAN, ..Scripted::new(&data) };
     let error = evaluated(&data, &mut odd, &Out::new("odd")).err().expect("refused").to_string();
     assert!(error.contains("no finite number"), "{error}");
+}
+
+#[test]
+fn what_a_model_cannot_do_is_left_out_and_said() {
+    let data = invented();
+    let out = Out::new("without");
+    let mut model = Scripted { can_pas: false, ..Scripted::new(&data) };
+    evaluated(&data, &mut model, &out).unwrap();
+    let summary: Value = serde_json::from_str(&out.text("summary.json")).unwrap();
+    let warnings = summary["warnings"].to_string();
+    assert!(
+        warnings.contains("`pas` is left out") && warnings.contains("`pas, paper protocol`"),
+        "{warnings}"
+    );
+    assert_eq!(out.results().len(), 180 * (14 * 5 + 3));
 }
 
 #[test]
