@@ -13,6 +13,7 @@
 //! | `http` | the HTTP surface: shapes, streams, disconnects, names, keys, recorded client requests |
 //! | `bad_requests` | every bad request of a table gets its status and message |
 //! | `personas` | stored personas: versions, digests, what adds up, restarts |
+//! | `align` | answers to an inventory become a persona, or are refused |
 //! | `embed` | projectors are trained, resumed and evaluated from the command line |
 //! | `users` | history, soft prompts made of it, export, and deletion that leaves nothing |
 //! | `text` | token ids and rendered chats equal `transformers` |
@@ -24,6 +25,7 @@
 //!
 //! `harness` starts servers and speaks HTTP; `run` drives an engine and reads fixtures.
 
+mod align;
 mod bad_requests;
 mod candle;
 mod cli;

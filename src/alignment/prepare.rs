@@ -70,11 +70,11 @@ pub fn prepare(
     let gradients = measure_gradients(weights, &readout, &tokens, &mut steps)?;
     steps.before += items as u64;
     let first_block = gradients.n_blocks / 3;
-    let prepared =
-        Prepared { readout, signals, gradients, first_block, norm_cap: f64::INFINITY, linearity: Vec::new() };
-    let aligner = Aligner::new(asker.clone(), inventory.clone(), prepared, PathBuf::new())?;
-    let (norm_cap, linearity) = measure_range(&aligner, &mut steps)?;
-    Ok(Prepared { norm_cap, linearity, ..aligner.into_prepared() })
+    let (norm_cap, linearity) = (f64::INFINITY, Vec::new());
+    let mut prepared = Prepared { readout, signals, gradients, first_block, norm_cap, linearity };
+    let aligner = Aligner::new(asker.clone(), inventory.clone(), prepared.clone(), PathBuf::new())?;
+    (prepared.norm_cap, prepared.linearity) = measure_range(&aligner, &mut steps)?;
+    Ok(prepared)
 }
 
 type Chosen = (&'static Form, Tokens, Vec<f64>, BTreeMap<String, f64>);
@@ -154,12 +154,13 @@ fn measure_range(
             let wanted: Vec<f64> = (known.iter().map(|&i| &inventory.items[i]))
                 .map(|item| if item.domain == domain { sign * f64::from(item.key) } else { 0.0 })
                 .collect();
-            let Some(a) = aligner.kernel().part(&known).plus_diagonal(LINEAR_PENALTY).solve(&wanted) else {
+            let Some(a) = aligner.linear().kernel.part(&known).plus_diagonal(LINEAR_PENALTY).solve(&wanted)
+            else {
                 continue;
             };
             let mut weights = vec![0.0; inventory.items.len()];
             known.iter().zip(&a).for_each(|(&i, a)| weights[i] = *a);
-            let constants = aligner.constants(&weights);
+            let constants = aligner.linear().constants(&weights);
             let norm = constants.iter().map(|x| x * x).sum::<f64>().sqrt();
             if norm > 0.0 {
                 directions.push(constants.iter().map(|x| x / norm).collect());
@@ -167,7 +168,7 @@ fn measure_range(
         }
     }
     let promised: Vec<Vec<f64>> = (directions.iter())
-        .map(|direction| items.iter().map(|&item| aligner.first_order(direction, item)).collect())
+        .map(|direction| items.iter().map(|&item| aligner.linear().change(direction, item)).collect())
         .collect();
     let sizes: Vec<f64> = promised.iter().flatten().map(|change| change.abs()).collect();
     if sizes.is_empty() || mean(&sizes) == 0.0 {
@@ -183,7 +184,9 @@ fn measure_range(
             let edits = aligner.edits(&constants)?;
             let measured = aligner.measured(&edits, &items, &mut |done, text| steps.tell(done, text))?;
             steps.before += items.len() as u64;
-            real.extend(items.iter().zip(measured).map(|(&item, answer)| answer - aligner.own(item)));
+            real.extend(
+                items.iter().zip(measured).map(|(&item, answer)| answer - aligner.linear().plain[item]),
+            );
             expected.extend(promised.iter().map(|change| norm * change));
         }
         let r = correlation(&real, &expected);

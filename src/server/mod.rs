@@ -21,6 +21,7 @@ mod sse;
 pub use accept::{Front, Lifecycle, Peer, bind, serve};
 pub use error::{ApiError, ErrorCode};
 
+use crate::alignment::Alignments;
 use crate::config::Settings;
 use crate::digest::Digest;
 use crate::encoder::EncoderHandle;
@@ -54,6 +55,7 @@ pub struct Context {
     pub users: Users,
     pub personas: Personas,
     pub jobs: Jobs,
+    pub alignments: Alignments,
     /// Loaded when it is first needed.
     pub encoder: EncoderHandle,
     /// Name of the loaded model.
@@ -80,6 +82,7 @@ pub struct Parts {
     pub users: Users,
     pub personas: Personas,
     pub jobs: Jobs,
+    pub alignments: Alignments,
     /// The name under which the loaded model answers; its aliases are in the settings.
     pub model: String,
     pub settings: Settings,
@@ -87,7 +90,8 @@ pub struct Parts {
 
 impl Context {
     pub fn new(parts: Parts) -> Context {
-        let Parts { engine, text, library, encoder, users, personas, jobs, model, settings } = parts;
+        let Parts { engine, text, library, encoder, users, personas, jobs, alignments, model, settings } =
+            parts;
         let keys = Keys::new(&settings.api_keys);
         Context {
             template: Digest::of(text.template().source().as_bytes()),
@@ -97,6 +101,7 @@ impl Context {
             users,
             personas,
             jobs,
+            alignments,
             encoder,
             model,
             created: unix_seconds(),
@@ -145,6 +150,7 @@ impl Context {
 /// The route table. Every route also answers without `/v1`.
 const ROUTES: &[(&str, Route)] = &[
     ("/v1/activations", Route::Activations),
+    ("/v1/align", Route::Align),
     ("/v1/chat/completions", Route::Chat),
     ("/v1/completions", Route::Completions),
     ("/v1/embeddings", Route::Embeddings),
@@ -181,6 +187,7 @@ const ROUTES: &[(&str, Route)] = &[
 #[derive(Clone, Copy)]
 enum Route {
     Activations,
+    Align,
     Chat,
     Completions,
     Embeddings,
@@ -218,6 +225,7 @@ impl Route {
     fn handler(self) -> MethodRouter<Arc<Context>> {
         match self {
             Route::Activations => post(native::activations),
+            Route::Align => post(native::align),
             Route::Chat => post(openai::chat),
             Route::Completions => post(openai::complete),
             Route::Embeddings => post(openai::embeddings),
