@@ -43,7 +43,7 @@ pub struct Aligner {
     readout: Readout,
     linear: Linear,
     /// Norm of constants up to which the gradients are true.
-    norm_cap: f64,
+    pub(super) norm_cap: f64,
     /// Norms that were tried for it, with the correlation of real and first-order changes.
     linearity: Vec<(f64, f64)>,
     /// For the published search; measured when it is first asked for.
@@ -111,6 +111,11 @@ impl Aligner {
         &self.inventory
     }
 
+    /// Where constants are added.
+    pub fn place(&self) -> Place {
+        self.linear.gradients().place
+    }
+
     /// How the model's answers are read.
     pub fn readout(&self) -> &Readout {
         &self.readout
@@ -150,7 +155,7 @@ impl Aligner {
         Ok(options.iter().map(|one| self.readout.answer(form.signal(one, bias))).collect())
     }
 
-    /// A vector for answers as [`check`] takes them. Where too few of them take a side, it is the population's.
+    /// A vector for answers as [`check`] takes them. Where too few of them are of use, it is the population's.
     pub fn align(
         &self,
         answers: &Answers,
@@ -158,12 +163,12 @@ impl Aligner {
         protocol: Protocol,
     ) -> Result<Aligned, AlignmentError> {
         check(answers, &self.inventory, algorithm, protocol)?;
-        let (decided, needed) = (answers.decided(), limits::DECIDED_ANSWERS_MIN);
-        if decided < needed {
+        let (usable, needed) = (usable(answers, algorithm), limits::USABLE_ANSWERS_MIN);
+        if usable < needed {
             let mut aligned = self.population()?;
             aligned.warnings.push(format!(
-                "{decided} answers take a side and {needed} are needed to tell a person from others: the vector is that \
-                 of people in general"
+                "{usable} answers are of use and {needed} are needed to tell a person from others: the vector is that of \
+                 people in general"
             ));
             return Ok(aligned);
         }
@@ -190,7 +195,7 @@ impl Aligner {
 
     /// The vector that brings the model's answers to the norms.
     pub fn population(&self) -> Result<Aligned, AlignmentError> {
-        let needed = limits::DECIDED_ANSWERS_MIN;
+        let needed = limits::USABLE_ANSWERS_MIN;
         let norms = self.norms().ok_or(AlignmentError::TooFew { given: 0, needed })?;
         let aligned = self.solved(Algorithm::Population, &[norms.clone()]);
         self.with_mean(aligned, &norms)
@@ -205,7 +210,7 @@ impl Aligner {
 
     /// The published search.
     pub fn pas(&self, answers: &Answers, protocol: Protocol) -> Result<Aligned, AlignmentError> {
-        if self.linear.gradients().place == Place::Attention {
+        if self.place() == Place::Attention {
             return Err(AlignmentError::HeadsBehindNorm);
         }
         let activations = self.activations()?;
@@ -324,7 +329,7 @@ impl Aligner {
         answers.answered().into_iter().filter_map(|item| Some((item, answers.get(item)?))).collect()
     }
 
-    fn solved(&self, algorithm: Algorithm, wanted: &[Vec<(usize, f64)>]) -> Aligned {
+    pub(super) fn solved(&self, algorithm: Algorithm, wanted: &[Vec<(usize, f64)>]) -> Aligned {
         let Solution { constants, lambda, norm, scale } = self.linear.solve(wanted, self.norm_cap);
         Aligned { lambda: Some(lambda), norm, scale, ..self.of_constants(algorithm, constants) }
     }
@@ -347,7 +352,7 @@ impl Aligner {
 
     /// Measures the mean difference of the answers to those wanted on up to 60 items, and takes it away along the common
     /// direction: beyond first order constants shift all answers alike, which is nobody's personality.
-    fn with_mean(&self, mut aligned: Aligned, wanted: &[(usize, f64)]) -> Result<Aligned, AlignmentError> {
+    pub(super) fn with_mean(&self, mut aligned: Aligned, wanted: &[(usize, f64)]) -> Result<Aligned, AlignmentError> {
         let all: Vec<usize> = (0..wanted.len()).collect();
         let chosen: Vec<(usize, f64)> = spread(&all, SHIFT_ITEMS).into_iter().map(|at| wanted[at]).collect();
         let items: Vec<usize> = chosen.iter().map(|(item, _)| *item).collect();
@@ -399,10 +404,10 @@ pub fn check(
     protocol: Protocol,
 ) -> Result<(), AlignmentError> {
     answers.check()?;
-    let (decided, needed) = (answers.decided(), limits::DECIDED_ANSWERS_MIN);
+    let (usable, needed) = (usable(answers, algorithm), limits::USABLE_ANSWERS_MIN);
     let has_norms = inventory.items.iter().all(|item| !item.is_known || item.norm.is_some());
-    if decided < needed && !has_norms {
-        return Err(AlignmentError::TooFew { given: decided, needed });
+    if usable < needed && !has_norms {
+        return Err(AlignmentError::TooFew { given: usable, needed });
     }
     let unseen = inventory.unseen().iter().any(|&item| answers.get(item).is_some());
     match (algorithm, protocol) {
@@ -410,6 +415,14 @@ pub fn check(
             Err(AlignmentError::NoUnseen { inventory: inventory.name.clone() })
         }
         _ => Ok(()),
+    }
+}
+
+/// Answers that an algorithm learns from: the published search needs those that take a side.
+fn usable(answers: &Answers, algorithm: Algorithm) -> usize {
+    match algorithm {
+        Algorithm::Pas => answers.decided(),
+        Algorithm::Ridge | Algorithm::Population | Algorithm::Shift => answers.answered().len(),
     }
 }
 
