@@ -10,6 +10,7 @@ use crate::kernels::{Isa, Precision};
 use crate::limits::PAGE_POSITIONS;
 use crate::model::{Model, ModelConfig, ModelOptions};
 use crate::persona::Personas;
+use crate::persona::gate::{Gate, GateError, Reports, Thresholds};
 use crate::server;
 use crate::server::Parts;
 pub use crate::server::{Context, Front};
@@ -52,6 +53,7 @@ pub struct DataFolder {
     pub store: Store,
     pub jobs: Jobs,
     pub personas: Personas,
+    pub reports: Reports,
 }
 
 impl DataFolder {
@@ -60,7 +62,8 @@ impl DataFolder {
         let store = Store::open(path)?;
         let jobs = Jobs::open(store.clone()).map_err(|error| AppError::Failed(error.to_string()))?;
         let personas = Personas::open(store.clone()).map_err(|error| AppError::Failed(error.to_string()))?;
-        Ok(DataFolder { store, jobs, personas })
+        let reports = Reports::open(store.clone()).map_err(|error| AppError::Failed(error.to_string()))?;
+        Ok(DataFolder { store, jobs, personas, reports })
     }
 }
 
@@ -158,6 +161,7 @@ pub fn load_with(settings: &Settings, path: &Path, data: &DataFolder) -> Result<
         weights: path.to_owned(),
         folder: data.store.folder().join("alignment"),
     });
+    let gate = gate(settings, &engine, &data.reports)?;
     Ok(Arc::new(Context::new(Parts {
         engine,
         text,
@@ -165,6 +169,7 @@ pub fn load_with(settings: &Settings, path: &Path, data: &DataFolder) -> Result<
         encoder,
         users,
         personas: data.personas.clone(),
+        gate,
         jobs: data.jobs.clone(),
         alignments,
         model: model_name(&settings.model),
@@ -202,6 +207,37 @@ fn users(
     Users::start(options).map_err(|error| match error {
         UsersError::DoesNotFit(message) => AppError::Config(format!("--projector: {message}")),
         other => AppError::Failed(other.to_string()),
+    })
+}
+
+/// The gate, with the thresholds that were named or those that ship for these weights. A file that is none of ours is a
+/// bad file; one whose numbers no gate may have is a bad setting.
+fn gate(settings: &Settings, engine: &Engine, reports: &Reports) -> Result<Gate, AppError> {
+    let info = engine.info();
+    let thresholds = match &settings.gate_file {
+        None => Thresholds::shipped_for(&info.weights_digest)
+            .map_err(|error| AppError::Failed(error.to_string()))?,
+        Some(path) => {
+            let at = |cause: &dyn std::fmt::Display| format!("--gate-file {}: {cause}", path.display());
+            let bytes = std::fs::read(path).map_err(|error| AppError::File(at(&error)))?;
+            let bad = |error: GateError| match error.is_range() {
+                true => AppError::Config(at(&error)),
+                false => AppError::File(at(&error)),
+            };
+            let thresholds = Thresholds::read(&bytes).map_err(bad)?;
+            if thresholds.weights.is_some_and(|weights| weights != info.weights_digest) {
+                let cause =
+                    "its numbers were set on other weights (`weights`); hint: scripts/calibrate_gate.py";
+                return Err(AppError::Config(at(&cause)));
+            }
+            thresholds
+        }
+    };
+    Ok(Gate {
+        mode: settings.gate,
+        thresholds: Arc::new(thresholds),
+        reports: reports.clone(),
+        row_norm: info.embedding.norm_median,
     })
 }
 

@@ -38,6 +38,37 @@ impl Device {
     }
 }
 
+/// What the server does with what the safety probe says of a persona.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GateMode {
+    /// Serves all.
+    Off,
+    /// Serves all and says what the probe says.
+    Warn,
+    /// Serves what passed.
+    Enforce,
+}
+
+impl GateMode {
+    /// `off`, `warn` or `enforce`.
+    pub fn parse(text: &str) -> Option<GateMode> {
+        match text {
+            "off" => Some(GateMode::Off),
+            "warn" => Some(GateMode::Warn),
+            "enforce" => Some(GateMode::Enforce),
+            _ => None,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            GateMode::Off => "off",
+            GateMode::Warn => "warn",
+            GateMode::Enforce => "enforce",
+        }
+    }
+}
+
 /// Everything `serve` needs, with defaults filled in.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -65,6 +96,9 @@ pub struct Settings {
     /// Keys that clients must present (sha256 of each is kept by `server`); empty: no authentication.
     pub api_keys: Vec<String>,
     pub max_dose: f32,
+    pub gate: GateMode,
+    /// Thresholds of the gate; `None`: those that ship for the model.
+    pub gate_file: Option<PathBuf>,
     /// How long a request waits for a vector that is being extracted.
     pub extract_wait_seconds: f32,
     /// Where vectors are kept; XDG data folder by default.

@@ -16,6 +16,7 @@ pub mod kernels;
 pub mod limits;
 pub mod model;
 pub mod persona;
+pub mod probe;
 pub mod report;
 pub mod server;
 pub mod shipped;

@@ -145,6 +145,8 @@ pub const INVENTORY_ITEMS_MAX: usize = 1000;
 pub const INVENTORY_TEXT_BYTES_MAX: usize = 512;
 /// Bytes of an inventory's title, source and other one-line fields, and of a facet's name.
 pub const INVENTORY_LABEL_BYTES_MAX: usize = 256;
+/// One file of the PAPI folder: the answers of 150 people take 500 KB, of all 1,000 some 4 MB.
+pub const PAPI_FILE_BYTES_MAX: u64 = 16 << 20;
 /// Fewer answers say nothing: at ten, two a domain, the standard error of a domain's mean (.8) is above the spread of such
 /// means between people (.55 to .75).
 pub const ANSWERS_MIN: usize = 10;
@@ -163,6 +165,25 @@ pub const ANSWER_SPREAD_MIN: f64 = 0.5;
 /// Mean over facets of the gap between forward and reverse items, both keyed: .74 at the 99th percentile with ten items a
 /// facet, .82 with four. Random answers give .75 and 1.25, one answer everywhere (but the middle) 2 and more.
 pub const FACET_GAP_MAX: f64 = 0.85;
+
+// ---- gate ----
+/// Bytes of a thresholds file; the shipped ones have some hundred.
+pub const GATE_FILE_BYTES_MAX: usize = 64 << 10;
+/// Rules of a thresholds file: each aspect against both references.
+pub const GATE_RULES_MAX: usize = 64;
+/// Largest change that a rule may name, in its aspect's unit: no aspect measured so far changes by more than some nat.
+pub const GATE_CHANGE_MAX: f64 = 100.0;
+/// Fewest items that a rule may ask for: below, an interval says little, and a pass nothing.
+pub const GATE_ITEMS_MIN: u64 = 10;
+pub const GATE_ITEMS_MAX: u64 = 1_000_000;
+/// Share of items without a valid number up to which an aspect is judged.
+pub const GATE_INVALID_SHARE_MAX: f64 = 0.1;
+/// Aspects of one report that are looked at.
+pub const PROBE_ASPECTS_MAX: usize = 64;
+/// Bytes of one kept report; figures, arms and limits take some 30 KB, items are kept in files of their own.
+pub const GATE_REPORT_BYTES_MAX: usize = 1 << 20;
+/// Persona digests whose newest report is at hand for requests, some KB each; older ones must be probed again.
+pub const GATE_REPORTS_IN_MEMORY_MAX: usize = 16_384;
 
 // ---- users ----
 /// Users or items on one page of a listing.
@@ -239,6 +260,26 @@ pub const TRAINING_TOKENS_MAX: usize = 512;
 pub const CHECKPOINT_TENSORS_MAX: usize = 64;
 /// Width of a sentence embedding; common encoders have 384 to 4096.
 pub const EMBEDDING_WIDTH_MAX: usize = 8192;
+
+// ---- probe ----
+/// Bytes of an item set; the largest that ships has 12 KiB.
+pub const PROBE_SET_BYTES_MAX: usize = 1 << 20;
+/// Wordings of a set, and variants of one; both together make the items.
+pub const PROBE_WORDINGS_MAX: usize = 512;
+/// Continuations of one kind after one prompt; each takes a lane of a score.
+pub const PROBE_CHOICES_MAX: usize = 32;
+/// Bytes of one text of a set: a few sentences.
+pub const PROBE_TEXT_BYTES_MAX: usize = 2048;
+/// Arms whose values are kept between runs, so that plain and neutral ones are asked once; 4 KiB each.
+pub const PROBE_ARMS_KEPT_MAX: usize = 64;
+/// Resamples of the probe's intervals and drawn signs of its tests.
+pub const PROBE_ROUNDS: usize = 10_000;
+/// Items of an aspect that a report shows as its worst.
+pub const PROBE_WORST_SHOWN: usize = 10;
+/// Bytes of one file of a benchmark's folder; the largest of BBQ has some 20 MB.
+pub const BENCHMARK_FILE_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of a report that is read from a file; a full one has some 200 KiB.
+pub const PROBE_REPORT_BYTES_MAX: u64 = 8 << 20;
 
 // ---- model files ----
 pub const GGUF_TENSORS_MAX: u64 = 65_536;

@@ -1,7 +1,7 @@
 //! Real servers on loopback, one per configuration, and a small HTTP client.
 
 use demeanor::app;
-use demeanor::config::{Activations, Backend, Device, Settings};
+use demeanor::config::{Activations, Backend, Device, GateMode, Settings};
 use demeanor::encoder::DEFAULT_ENCODER;
 use demeanor::engine::Engine;
 use demeanor::weights::{Cache, Fetcher};
@@ -109,6 +109,8 @@ impl Setup {
             step_budget_ms: self.step_budget_ms,
             api_keys: Vec::new(),
             max_dose: 1.0,
+            gate: GateMode::Warn,
+            gate_file: None,
             extract_wait_seconds: 120.0,
             data_dir: data_dir(),
             projector: None,

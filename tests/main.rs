@@ -14,7 +14,9 @@
 //! | `bad_requests` | every bad request of a table gets its status and message |
 //! | `personas` | stored personas: versions, digests, what adds up, restarts |
 //! | `align` | answers to an inventory become a persona, or are refused |
+//! | `probe` | the safety probe: reports bind to the persona, equal runs, controls, refusals; bias benchmarks' bad inputs |
 //! | `embed` | projectors are trained, resumed and evaluated from the command line |
+//! | `papi` | the benchmark of alignment: a folder is checked, bad ones are refused |
 //! | `users` | history, soft prompts made of it, export, and deletion that leaves nothing |
 //! | `text` | token ids and rendered chats equal `transformers` |
 //! | `readme` | the README's examples work as they stand |
@@ -38,7 +40,9 @@ mod hooks;
 mod http;
 mod jobs;
 mod kill_store;
+mod papi;
 mod personas;
+mod probe;
 mod readme;
 mod repository;
 mod run;

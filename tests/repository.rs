@@ -31,6 +31,7 @@ const RANKS: &[(&str, u32)] = &[
     ("users", 5),
     ("persona", 6),
     ("alignment", 7),
+    ("probe", 7),
     ("evaluation", 8),
     ("server", 9),
     ("app", 10),

@@ -116,6 +116,11 @@ impl Aligner {
         self.linear.gradients().place
     }
 
+    /// First block that ridge moves.
+    pub fn first_block(&self) -> usize {
+        self.linear.first_block()
+    }
+
     /// How the model's answers are read.
     pub fn readout(&self) -> &Readout {
         &self.readout
@@ -352,7 +357,11 @@ impl Aligner {
 
     /// Measures the mean difference of the answers to those wanted on up to 60 items, and takes it away along the common
     /// direction: beyond first order constants shift all answers alike, which is nobody's personality.
-    pub(super) fn with_mean(&self, mut aligned: Aligned, wanted: &[(usize, f64)]) -> Result<Aligned, AlignmentError> {
+    pub(super) fn with_mean(
+        &self,
+        mut aligned: Aligned,
+        wanted: &[(usize, f64)],
+    ) -> Result<Aligned, AlignmentError> {
         let all: Vec<usize> = (0..wanted.len()).collect();
         let chosen: Vec<(usize, f64)> = spread(&all, SHIFT_ITEMS).into_iter().map(|at| wanted[at]).collect();
         let items: Vec<usize> = chosen.iter().map(|(item, _)| *item).collect();

@@ -49,6 +49,10 @@ impl Linear {
         Linear { gradients, known, plain, slope, first_block, kernel, unit }
     }
 
+    pub fn first_block(&self) -> usize {
+        self.first_block
+    }
+
     pub fn gradients(&self) -> &Gradients {
         &self.gradients
     }

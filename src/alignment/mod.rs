@@ -10,8 +10,6 @@ mod aligner;
 mod ask;
 mod compile;
 mod error;
-#[cfg(test)]
-mod experiment;
 mod forms;
 mod gradients;
 pub mod inventory;

@@ -267,3 +267,209 @@ pub fn scores(inventory: &Inventory, answers: &Answers) -> DomainScores {
         careless: Careless::of(inventory, answers),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::statistics::Draws;
+    use proptest::prelude::*;
+    use std::sync::Arc;
+
+    /// Two domains of eight items: three facets, of E one with items of both keys.
+    fn tiny() -> Inventory {
+        let item = |text: &str, domain: &str, facet: &str, key: i8| json!({"text": text, "domain": domain, "facet": facet, "key": key});
+        let mut items = Vec::new();
+        for i in 0..8 {
+            items.push(item(
+                &format!("e{i}"),
+                "E",
+                if i < 4 { "Friendliness" } else { "Activity" },
+                [1, -1][i % 2],
+            ));
+            items.push(item(&format!("n{i}"), "N", "Anger", 1));
+        }
+        let file = json!({"schema": "demeanor.inventory/1", "name": "tiny", "title": "t", "source": "s", "licence": "l", "items": items});
+        Inventory::parse(file.to_string().as_bytes()).expect("right file")
+    }
+
+    fn long_form() -> Arc<Inventory> {
+        Inventory::named("ipip-neo-300").expect("it ships")
+    }
+
+    fn close(found: Option<f64>, wanted: f64) {
+        assert!(found.is_some_and(|found| (found - wanted).abs() < 1e-12), "{found:?} is not {wanted}");
+    }
+
+    #[test]
+    fn scores_are_keyed_and_leave_missing_answers_out() {
+        let inventory = tiny();
+        // Items of E and N in turn; E has keys + and - in turn.
+        let answers = Answers { raw: vec![5, 1, 1, 2, 4, 3, 2, 0, 5, 4, 0, 0, 3, 5, 3, 2] };
+        let scores = scores(&inventory, &answers);
+        // E: 5, 6-1, 4, 6-2, 5, missing, 3, 6-3.
+        close(scores.domain(Domain::E).mean, 29.0 / 7.0);
+        // N: 1 2 3 - 4 - 5 2.
+        close(scores.domain(Domain::N).mean, 17.0 / 6.0);
+        assert_eq!((scores.domain(Domain::N).answered, scores.domain(Domain::N).items), (6, 8));
+        assert_eq!(*scores.domain(Domain::O), Score { mean: None, answered: 0, items: 0 });
+        close(scores.facets[&(Domain::E, "Friendliness".into())].mean, 18.0 / 4.0);
+        assert_eq!((scores.answered, scores.decided), (13, 10));
+        // Friendliness: (5, 4) against (5, 4); Activity: (5, 3) against (3): gaps 0 and 1.
+        close(scores.careless.facet_gap, 0.5);
+        let json = scores.json();
+        assert_eq!(json["domains"]["N"], json!({"mean": 2.8333, "answered": 6, "items": 8}));
+        assert_eq!(json["facets"]["E"]["Friendliness"]["mean"], 4.5);
+        assert!(json["domains"]["O"]["mean"].is_null());
+    }
+
+    #[test]
+    fn too_few_answers_give_no_score() {
+        let inventory = tiny();
+        let mut raw = vec![0; 16];
+        (0..5).for_each(|i| raw[2 * i + 1] = 4);
+        let few = scores(&inventory, &Answers { raw: raw.clone() });
+        assert_eq!(*few.domain(Domain::N), Score { mean: None, answered: 5, items: 8 });
+        raw[11] = 4;
+        close(scores(&inventory, &Answers { raw }).domain(Domain::N).mean, 4.0);
+    }
+
+    #[test]
+    fn a_respondent_at_a_pole_scores_the_pole() {
+        let inventory = long_form();
+        for domain in Domain::ALL {
+            for pole in [1.0, 5.0] {
+                let raw = inventory
+                    .items
+                    .iter()
+                    .map(|item| if item.domain == domain { item.keyed(pole) as u8 } else { 3 });
+                let scores = scores(&inventory, &Answers { raw: raw.collect() });
+                for other in Domain::ALL {
+                    close(scores.domain(other).mean, if other == domain { pole } else { 3.0 });
+                }
+                close(scores.careless.facet_gap, 0.0);
+            }
+        }
+    }
+
+    #[test]
+    fn careless_answers_are_flagged_and_ordinary_ones_are_not() {
+        let inventory = long_form();
+        let flags = |raw: Vec<u8>| {
+            let flags = scores(&inventory, &Answers { raw }).careless.flags();
+            flags.iter().map(|flag| flag.split(':').next().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+        };
+        let mut draws = Draws::new(3, "people", 0);
+        // A person with one level a domain and noise around it.
+        let level = [3.6, 3.2, 2.9, 3.8, 2.5];
+        let ordinary: Vec<u8> = (inventory.items.iter())
+            .map(|item| {
+                let keyed = (level[item.domain.index()] + draws.normal()).round().clamp(1.0, 5.0);
+                item.keyed(keyed) as u8
+            })
+            .collect();
+        assert_eq!(flags(ordinary.clone()), [""; 0]);
+        assert_eq!(flags(vec![4; 300]), ["long run", "one answer", "little spread", "inconsistent"]);
+        assert_eq!(flags(vec![3; 300]), ["long run", "one answer", "little spread"]);
+        let mut tired = ordinary.clone();
+        tired[280..].fill(2);
+        assert_eq!(flags(tired), ["long run"]);
+        // Agreeing with nearly everything, whatever it says.
+        let agreeing = (0..300).map(|_| if draws.uniform() < 0.5 { 4 } else { 5 }).collect();
+        assert!(flags(agreeing).contains(&"inconsistent".to_owned()));
+        // A missing answer ends a run.
+        let mut broken = ordinary;
+        broken[100..108].fill(2);
+        broken[108] = 0;
+        broken[109..115].fill(2);
+        assert!(scores(&inventory, &Answers { raw: broken }).careless.longest_run < 12);
+    }
+
+    #[test]
+    fn answers_that_are_read() {
+        let inventory = tiny();
+        let list = json!([1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4]);
+        let read = Answers::read(&list, &inventory).unwrap();
+        assert_eq!(read.raw, [1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4]);
+        assert_eq!((read.answered().len(), read.get(5), read.get(4)), (14, None, Some(5.0)));
+        let read = Answers::read(&json!({"2": 4, "16": 1, "7": 0}), &inventory).unwrap();
+        assert_eq!(read.answered(), [1, 15]);
+        assert_eq!(read.decided(), 2);
+        assert_eq!(Answers::read(&json!({}), &inventory).unwrap().answered(), [0; 0]);
+    }
+
+    #[test]
+    fn answers_that_are_refused() {
+        let inventory = tiny();
+        let list = |item: usize, value: Value| {
+            let mut list = vec![json!(3); 16];
+            list[item - 1] = value;
+            Value::Array(list)
+        };
+        for (given, message) in [
+            (Value::Null, "null was given; expected an array of 16 answers"),
+            (json!("5,4,3"), "a string was given"),
+            (json!(4), "a number was given"),
+            (json!([]), "0 answers were given; inventory `tiny` has 16 items"),
+            (json!(vec![3; 300]), "300 answers were given"),
+            (list(3, json!(6)), "item 3 is 6; expected an integer, 1 to 5"),
+            (list(16, json!(-1)), "item 16 is -1"),
+            (list(1, json!(2.5)), "item 1 is 2.5"),
+            (list(1, json!(4.0)), "item 1 is 4.0"),
+            (list(9, json!("4")), "item 9 is \"4\""),
+            (list(9, Value::Null), "item 9 is null"),
+            (list(9, json!(true)), "item 9 is true"),
+            (list(9, json!([4])), "item 9 is an array"),
+            (list(9, json!(1e300)), "item 9 is 1e+300"),
+            (list(9, json!(u64::MAX)), "item 9 is 18446744073709551615"),
+            (json!({"0": 3}), "there is no item `0`; inventory `tiny` has items 1 to 16"),
+            (json!({"17": 3}), "there is no item `17`"),
+            (json!({"07": 3}), "there is no item `07`"),
+            (json!({"i7": 3}), "there is no item `i7`"),
+            (json!({"": 3}), "there is no item ``"),
+            (json!({"99999999999999999999999": 3}), "there is no item `99999999999999999999999`"),
+            (json!({"7": 9}), "item 7 is 9"),
+        ] {
+            let error = Answers::read(&given, &inventory).unwrap_err().to_string();
+            assert!(error.starts_with("`answers`: ") && error.contains(message), "{message}: {error}");
+        }
+        let long = Answers::read(&json!({"x".repeat(10_000): 3}), &inventory).unwrap_err().to_string();
+        assert!(long.len() < 400, "{long}");
+    }
+
+    #[test]
+    fn answers_that_cannot_describe_a_person() {
+        let with = |n: usize, answer: &dyn Fn(usize) -> u8| Answers {
+            raw: (0..16).map(|i| if i < n { answer(i) } else { 0 }).collect(),
+        };
+        let needed = limits::ANSWERS_MIN;
+        let varied = |i: usize| 1 + (i % 5) as u8;
+        assert_eq!(with(needed, &varied).check(), Ok(()));
+        assert_eq!(with(9, &varied).check(), Err(AlignmentError::TooFew { given: 9, needed }));
+        assert_eq!(with(0, &varied).check(), Err(AlignmentError::TooFew { given: 0, needed }));
+        assert_eq!(with(16, &|_| 4).check(), Err(AlignmentError::Constant { given: 16, answer: 4 }));
+        let message = with(16, &|_| 3).check().unwrap_err().to_string();
+        assert_eq!(message, "`answers`: all 16 answers are 3; constant answers say nothing about a person");
+        let message = with(2, &varied).check().unwrap_err().to_string();
+        assert_eq!(message, "`answers`: 2 items are answered; at least 10 are needed");
+    }
+
+    proptest! {
+        /// Whatever is read scores within the scale, and every answer counts once.
+        #[test]
+        fn any_answers(raw in proptest::collection::vec(0u8..=5, 16)) {
+            let inventory = tiny();
+            let read = Answers::read(&json!(raw), &inventory).unwrap();
+            let by_number: serde_json::Map<String, Value> =
+                raw.iter().enumerate().map(|(i, answer)| ((i + 1).to_string(), json!(answer))).collect();
+            prop_assert_eq!(&Answers::read(&Value::Object(by_number), &inventory).unwrap(), &read);
+            let scores = scores(&inventory, &read);
+            prop_assert_eq!(scores.domains.iter().map(|score| score.answered).sum::<usize>(), scores.answered);
+            prop_assert_eq!(scores.facets.values().map(|score| score.answered).sum::<usize>(), scores.answered);
+            for score in scores.domains.iter().chain(scores.facets.values()) {
+                prop_assert!(score.mean.is_none_or(|mean| (1.0..=5.0).contains(&mean)));
+            }
+            prop_assert!(scores.careless.longest_run <= scores.answered);
+            prop_assert!((0.0..=1.0).contains(&scores.careless.one_answer_share));
+        }
+    }
+}

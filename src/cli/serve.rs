@@ -2,7 +2,7 @@
 
 use super::{CliError, Outcome};
 use crate::app::{self, Front, Loaded};
-use crate::config::{Activations, Backend, Device, Settings};
+use crate::config::{Activations, Backend, Device, GateMode, Settings};
 use crate::limits;
 use crate::weights;
 use std::net::SocketAddr;
@@ -38,6 +38,9 @@ pub struct ServeArgs {
     /// Largest dose (change over median centred residual norm) that a request may ask for
     #[arg(long, default_value_t = limits::DOSE_MAX, env = "DEMEANOR_MAX_DOSE")]
     pub max_dose: f32,
+    /// What happens to personas that did not pass the safety probe: off serves them, warn says so, enforce refuses them
+    #[arg(long, default_value = "warn", value_parser = ["off", "warn", "enforce"], env = "DEMEANOR_GATE")]
+    pub gate: String,
     /// Most tokens of one answer; without it an answer may fill the context
     #[arg(long, env = "DEMEANOR_MAX_OUTPUT_TOKENS")]
     pub max_output_tokens: Option<u32>,
@@ -102,6 +105,9 @@ pub struct ModelArgs {
     /// sentence-transformers keeps them); default: all-minilm-l6-v2, fetched when it is first needed
     #[arg(long, env = "DEMEANOR_ENCODER")]
     pub encoder: Option<PathBuf>,
+    /// Thresholds of the gate, a JSON file; default: those that ship for the model
+    #[arg(long, env = "DEMEANOR_GATE_FILE", value_name = "FILE")]
+    pub gate_file: Option<PathBuf>,
 }
 
 impl ModelArgs {
@@ -152,6 +158,8 @@ impl ModelArgs {
             step_budget_ms: self.step_budget_ms,
             api_keys: Vec::new(),
             max_dose: limits::DOSE_MAX,
+            gate: GateMode::Warn,
+            gate_file: self.gate_file.clone(),
             extract_wait_seconds: 600.0,
             data_dir: self.data_dir.clone().unwrap_or_else(default_data_dir),
             projector: self.projector.clone(),
@@ -202,6 +210,7 @@ impl ServeArgs {
             host: self.host.clone(),
             port: self.port,
             api_keys: keys,
+            gate: GateMode::parse(&self.gate).unwrap_or(GateMode::Enforce),
             max_dose: self.max_dose,
             extract_wait_seconds: self.extract_wait,
             allow_inline_vectors: !self.no_inline_vectors,

@@ -8,6 +8,7 @@
 mod condition;
 mod digests;
 mod error;
+pub mod gate;
 mod library;
 mod sampling;
 mod soft;

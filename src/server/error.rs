@@ -5,6 +5,8 @@ use crate::engine::{SequenceError, SubmitError};
 use crate::jobs::JobsError;
 use crate::limits;
 use crate::persona::PersonaError;
+use crate::persona::gate::NotAdmitted;
+use crate::probe::ProbeError;
 use crate::steering::SteeringError;
 use crate::text::TextError;
 use crate::users::UsersError;
@@ -31,10 +33,14 @@ pub enum ErrorCode {
     HostMissing,
     InvalidApiKey,
     OriginRefused,
+    PersonaNotAdmitted,
+    SteeringNotAdmitted,
+    SoftPromptNotAdmitted,
     RouteNotFound,
     ModelNotFound,
     PersonaNotFound,
     InventoryNotFound,
+    Unprobed,
     UserNotFound,
     HistoryItemNotFound,
     VectorNotFound,
@@ -99,12 +105,18 @@ impl ErrorCode {
             HostMissing => (bad, "invalid_request_error", "invalid_host", None),
             InvalidApiKey => (StatusCode::UNAUTHORIZED, "authentication_error", "invalid_api_key", None),
             OriginRefused => (StatusCode::FORBIDDEN, "permission_error", "origin_not_allowed", None),
+            PersonaNotAdmitted => (StatusCode::FORBIDDEN, "permission_error", "persona_not_admitted", None),
+            SteeringNotAdmitted => (StatusCode::FORBIDDEN, "permission_error", "steering_not_admitted", None),
+            SoftPromptNotAdmitted => {
+                (StatusCode::FORBIDDEN, "permission_error", "soft_prompt_not_admitted", None)
+            }
             RouteNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "route_not_found", None),
             ModelNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "model_not_found", None),
             PersonaNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "persona_not_found", None),
             InventoryNotFound => {
                 (StatusCode::NOT_FOUND, "invalid_request_error", "inventory_not_found", None)
             }
+            Unprobed => (StatusCode::NOT_FOUND, "invalid_request_error", "unprobed", None),
             UserNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "user_not_found", None),
             HistoryItemNotFound => {
                 (StatusCode::NOT_FOUND, "invalid_request_error", "history_item_not_found", None)
@@ -325,6 +337,16 @@ impl From<JobsError> for ApiError {
     }
 }
 
+impl From<ProbeError> for ApiError {
+    fn from(error: ProbeError) -> ApiError {
+        match error {
+            ProbeError::UnknownSuite { .. } => ApiError::at(ErrorCode::InvalidValue, "suite", error),
+            ProbeError::Jobs(error) => error.into(),
+            other => ApiError::internal(other),
+        }
+    }
+}
+
 impl From<PersonaError> for ApiError {
     fn from(error: PersonaError) -> ApiError {
         use PersonaError as E;
@@ -356,6 +378,21 @@ impl From<AlignmentError> for ApiError {
             E::HeadsBehindNorm | E::TooLarge { .. } | E::NoForm => ErrorCode::Unsupported,
         };
         let param = error.param().map(str::to_string);
+        ApiError { param, ..ApiError::new(code, error.to_string()) }
+    }
+}
+
+impl From<NotAdmitted> for ApiError {
+    fn from(error: NotAdmitted) -> ApiError {
+        use NotAdmitted as E;
+        let code = match &error {
+            E::Persona { .. } => ErrorCode::PersonaNotAdmitted,
+            E::Vector { .. } | E::Dose { .. } => ErrorCode::SteeringNotAdmitted,
+            E::NamedSoft { .. } | E::TurnedOff { .. } | E::UserNorm { .. } => {
+                ErrorCode::SoftPromptNotAdmitted
+            }
+        };
+        let param = Some(error.param().to_owned());
         ApiError { param, ..ApiError::new(code, error.to_string()) }
     }
 }

@@ -28,7 +28,9 @@ use crate::encoder::EncoderHandle;
 use crate::engine::Engine;
 use crate::jobs::Jobs;
 use crate::limits;
+use crate::persona::gate::Gate;
 use crate::persona::{Personas, Serving};
+use crate::probe::Prober;
 use crate::steering::Library;
 use crate::text::Text;
 use crate::users::Users;
@@ -54,6 +56,8 @@ pub struct Context {
     pub library: Library,
     pub users: Users,
     pub personas: Personas,
+    pub gate: Gate,
+    pub prober: Prober,
     pub jobs: Jobs,
     pub alignments: Alignments,
     /// Loaded when it is first needed.
@@ -81,6 +85,7 @@ pub struct Parts {
     pub encoder: EncoderHandle,
     pub users: Users,
     pub personas: Personas,
+    pub gate: Gate,
     pub jobs: Jobs,
     pub alignments: Alignments,
     /// The name under which the loaded model answers; its aliases are in the settings.
@@ -90,9 +95,21 @@ pub struct Parts {
 
 impl Context {
     pub fn new(parts: Parts) -> Context {
-        let Parts { engine, text, library, encoder, users, personas, jobs, alignments, model, settings } =
-            parts;
+        let Parts {
+            engine,
+            text,
+            library,
+            encoder,
+            users,
+            personas,
+            gate,
+            jobs,
+            alignments,
+            model,
+            settings,
+        } = parts;
         let keys = Keys::new(&settings.api_keys);
+        let prober = Prober::new(engine.clone(), text.clone(), jobs.clone(), gate.clone(), model.clone());
         Context {
             template: Digest::of(text.template().source().as_bytes()),
             engine,
@@ -100,6 +117,8 @@ impl Context {
             library,
             users,
             personas,
+            gate,
+            prober,
             jobs,
             alignments,
             encoder,
@@ -158,6 +177,8 @@ const ROUTES: &[(&str, Route)] = &[
     ("/v1/models/{*id}", Route::Model),
     ("/v1/personas", Route::Personas),
     ("/v1/personas/{name}", Route::Persona),
+    ("/v1/probe", Route::Probe),
+    ("/v1/probe/{persona}", Route::ProbeReport),
     ("/v1/score", Route::Score),
     ("/v1/soft_prompts", Route::SoftPrompts),
     ("/v1/soft_prompts/{name}", Route::SoftPrompt),
@@ -195,6 +216,8 @@ enum Route {
     Model,
     Personas,
     Persona,
+    Probe,
+    ProbeReport,
     Score,
     SoftPrompts,
     SoftPrompt,
@@ -235,6 +258,8 @@ impl Route {
             Route::Persona => {
                 get(native::show_persona).put(native::put_persona).delete(native::delete_persona)
             }
+            Route::Probe => post(native::start_probe),
+            Route::ProbeReport => get(native::show_report),
             Route::Score => post(native::score),
             Route::SoftPrompts => get(native::list_soft_prompts).post(native::upload_soft_prompt),
             Route::SoftPrompt => get(native::show_soft_prompt).delete(native::delete_soft_prompt),

@@ -488,17 +488,9 @@ impl Shared {
     /// What a name stands for: a trait's pole, both poles with a point between them, or a stored vector.
     fn locate(&self, name: &str, param: &str) -> Result<Located, SteeringError> {
         for (found, pairs) in self.traits.iter().zip(&self.promised) {
-            let Trait { name: first, opposite: second, .. } = found;
-            let is_pair =
-                |a: &str, b: &str| name.strip_prefix(a).and_then(|rest| rest.strip_prefix('.')) == Some(b);
-            let sign = if name == first || is_pair(first, second) {
-                1.0
-            } else if name == second || is_pair(second, first) {
-                -1.0
-            } else {
-                continue;
-            };
-            return Ok(Located { vector: first.clone(), sign, pairs: Some(pairs.clone()) });
+            if let Some(sign) = found.sign_of(name) {
+                return Ok(Located { vector: found.name.clone(), sign, pairs: Some(pairs.clone()) });
+            }
         }
         let located = Located { vector: name.to_owned(), sign: 1.0, pairs: None };
         match is_valid_name(name) && self.load(name)?.is_some() {

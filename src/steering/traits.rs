@@ -20,6 +20,10 @@ pub struct Trait {
     /// The second pole: the same vector with the sign reversed.
     pub opposite: String,
     pub description: String,
+    /// The pole that stands for harm; `None` for the others. Such a trait is there to be recognised: the gate does not let
+    /// a request use it by itself.
+    #[serde(default)]
+    pub harmful: Option<String>,
     /// System prompts of the poles; for the system-prompt form of extraction.
     pub system: Poles,
     prompts: Vec<String>,
@@ -79,6 +83,9 @@ impl Trait {
                 return Err(format!("`{name}` is no name"));
             }
         }
+        if let Some(pole) = self.harmful.as_ref().filter(|pole| self.sign_of(pole).is_none()) {
+            return Err(format!("`harmful` is `{pole}`, which is no pole of the trait"));
+        }
         let sets = [
             (&self.prompts, &self.topics, &self.train, "train"),
             (&self.held_out.prompts, &self.held_out.topics, &self.held_out.pairs, "held_out"),
@@ -96,6 +103,18 @@ impl Trait {
             }
         }
         Ok(())
+    }
+
+    /// What a name says of this trait's vector: 1 for the first pole, -1 for the second, `None` for another name. Both
+    /// poles with a point between them are the first of the two.
+    pub fn sign_of(&self, name: &str) -> Option<f32> {
+        let (first, second) = (self.name.as_str(), self.opposite.as_str());
+        let is_pair =
+            |a: &str, b: &str| name.strip_prefix(a).and_then(|rest| rest.strip_prefix('.')) == Some(b);
+        if name == first || is_pair(first, second) {
+            return Some(1.0);
+        }
+        (name == second || is_pair(second, first)).then_some(-1.0)
     }
 
     /// What vectors are extracted from.
@@ -202,6 +221,7 @@ pub(super) mod tests {
             (with("name", json!("Not A Name")), "no name"),
             (with("train", json!([])), "`train` needs"),
             (with("more", json!(1)), "unknown field `more`"),
+            (with("harmful", json!("kind")), "`harmful` is `kind`"),
         ] {
             let error = Trait::parse(&text).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");

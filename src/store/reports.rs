@@ -3,6 +3,7 @@
 use super::error::StoreError;
 use super::{Store, Tenant, now, rows};
 use crate::limits;
+use rusqlite::Row;
 use serde_json::Value;
 
 /// One report.
@@ -16,6 +17,16 @@ pub struct ReportRow {
     pub spec: Value,
     /// Unix seconds.
     pub created: i64,
+}
+
+fn read(row: &Row<'_>) -> rusqlite::Result<ReportRow> {
+    Ok(ReportRow {
+        id: row.get("id")?,
+        kind: row.get("kind")?,
+        subject: row.get("subject")?,
+        spec: rows::json(row, "spec")?,
+        created: row.get("created")?,
+    })
 }
 
 impl Store {
@@ -40,6 +51,20 @@ impl Store {
         })
     }
 
+    /// The newest report of each subject of one kind: those of the `limit` subjects that were reported on last, newest
+    /// first.
+    pub fn newest_reports(
+        &self,
+        tenant: &Tenant,
+        kind: &str,
+        limit: usize,
+    ) -> Result<Vec<ReportRow>, StoreError> {
+        let sql = "SELECT id, kind, subject, spec, created FROM reports WHERE id IN
+            (SELECT max(id) FROM reports WHERE tenant = ?1 AND kind = ?2 GROUP BY subject)
+            ORDER BY id DESC LIMIT ?3";
+        self.read(|connection| rows::list(connection, sql, (tenant.0, kind, limit as i64), read))
+    }
+
     /// At most `limit` reports of one kind and subject, newest first.
     pub fn reports(
         &self,
@@ -50,16 +75,6 @@ impl Store {
     ) -> Result<Vec<ReportRow>, StoreError> {
         let sql = "SELECT id, kind, subject, spec, created FROM reports
             WHERE tenant = ?1 AND kind = ?2 AND subject = ?3 ORDER BY id DESC LIMIT ?4";
-        self.read(|connection| {
-            rows::list(connection, sql, (tenant.0, kind, subject, limit as i64), |row| {
-                Ok(ReportRow {
-                    id: row.get("id")?,
-                    kind: row.get("kind")?,
-                    subject: row.get("subject")?,
-                    spec: rows::json(row, "spec")?,
-                    created: row.get("created")?,
-                })
-            })
-        })
+        self.read(|connection| rows::list(connection, sql, (tenant.0, kind, subject, limit as i64), read))
     }
 }

@@ -97,7 +97,7 @@ pub async fn activations(
     answer["norms"] = norms;
     answer["vectors"] = vectors.into();
     let mut headers = HeaderMap::new();
-    persona_headers(resolved.persona_label().as_deref(), &mut headers);
+    persona_headers(&context, &resolved, &mut headers);
     Ok((headers, Json(answer)))
 }
 

@@ -4,13 +4,14 @@
 //! its soft prompt must exist, its dose must be allowed. The entity tag is the version.
 
 use crate::limits;
+use crate::persona::gate::State as Probed;
 use crate::persona::{Expected, Persona, PersonaSpec};
 use crate::server::Context;
 use crate::server::blocking::blocking;
 use crate::server::body::read_object;
 use crate::server::error::{ApiError, ErrorCode, shown};
 use crate::server::fields::{Fields, missing, wrong_kind};
-use crate::server::openai::{UNPROBED, digest_checked, digest_now, read_defaults};
+use crate::server::openai::{digest_checked, digest_now, read_defaults};
 use crate::server::path::Segment;
 use crate::server::query::{QueryMap, check_query, whole};
 use crate::steering::{RequestRules, SteeringRequest};
@@ -172,17 +173,22 @@ async fn answer(status: StatusCode, context: &Context, persona: &Persona) -> Res
 /// A persona as it is answered. `digest` is null where it cannot be told at the moment, and `digest_note` says why.
 async fn described(context: &Context, persona: &Persona) -> Value {
     let (digest, note) = match digest_now(context, &persona.spec).await {
-        Ok(digest) => (Some(digest.to_string()), None),
+        Ok(digest) => (Some(digest), None),
         Err(error) => (None, Some(error.message)),
     };
+    let standing = digest.map(|digest| context.gate.standing(&digest));
+    let mut probe = json!({"status": standing.as_ref().map_or(Probed::Unprobed, |found| found.state).name()});
+    if let Some(reasons) = standing.map(|found| found.reasons).filter(|reasons| !reasons.is_empty()) {
+        probe["reasons"] = json!(reasons);
+    }
     let mut object = json!({
         "object": "persona",
         "name": persona.name,
         "version": persona.version,
         "model": format!("{}@{}", context.model, persona.name),
         "created": persona.created,
-        "digest": digest,
-        "probe": {"status": UNPROBED},
+        "digest": digest.map(|digest| digest.to_string()),
+        "probe": probe,
     });
     if note.is_some() {
         object["digest_note"] = json!(note);

@@ -84,7 +84,7 @@ pub async fn score(
         "demeanor": demeanor(&resolved, &condition, warnings, &fingerprint, None),
     });
     let mut headers = HeaderMap::new();
-    persona_headers(resolved.persona_label().as_deref(), &mut headers);
+    persona_headers(&context, &resolved, &mut headers);
     Ok((headers, Json(answer)))
 }
 

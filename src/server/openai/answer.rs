@@ -3,7 +3,9 @@
 use super::generation::Account;
 use super::names::SteeringFrom;
 use super::resolve::Resolved;
+use crate::config::GateMode;
 use crate::persona::Condition;
+use crate::persona::gate::State;
 use crate::server::Context;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
@@ -19,9 +21,8 @@ pub struct Answer {
     pub fingerprint: String,
     /// The `demeanor` object.
     pub demeanor: Value,
-    /// `ada@1`.
-    pub persona: Option<String>,
-    pub warnings: usize,
+    /// For clients that see no body fields.
+    pub headers: HeaderMap,
 }
 
 /// The `demeanor` object of an answer: what was applied.
@@ -34,7 +35,7 @@ pub fn demeanor(
 ) -> Value {
     let persona = resolved.persona_label();
     json!({
-        "probe": persona.as_ref().map(|_| UNPROBED),
+        "probe": resolved.probe.map(State::name),
         "persona": persona,
         "steering": resolved.applied.steering,
         "steering_from": resolved.named.steering_from.map(SteeringFrom::name),
@@ -48,16 +49,17 @@ pub fn demeanor(
     })
 }
 
-/// The state of every persona until there is a probe.
-pub const UNPROBED: &str = "unprobed";
-
-/// Headers that say which persona answered, for clients that read no bodies.
-pub fn persona_headers(persona: Option<&str>, headers: &mut HeaderMap) {
-    let Some(label) = persona else { return };
-    if let Ok(value) = HeaderValue::try_from(label) {
+/// Headers that say which persona answered, for clients that read no bodies, and unless the gate is off what the probe
+/// says of it.
+pub fn persona_headers(context: &Context, resolved: &Resolved, headers: &mut HeaderMap) {
+    if let Some(label) = resolved.persona_label()
+        && let Ok(value) = HeaderValue::try_from(label)
+    {
         headers.insert(HeaderName::from_static("x-demeanor-persona"), value);
     }
-    headers.insert(HeaderName::from_static("x-demeanor-probe"), HeaderValue::from_static(UNPROBED));
+    if let Some(state) = resolved.probe.filter(|_| context.gate.mode != GateMode::Off) {
+        headers.insert(HeaderName::from_static("x-demeanor-probe"), HeaderValue::from_static(state.name()));
+    }
 }
 
 impl Answer {
@@ -69,7 +71,12 @@ impl Answer {
         warnings: Vec<String>,
     ) -> Answer {
         let fingerprint = condition.fingerprint(&context.serving());
-        let count = warnings.len();
+        let mut headers = HeaderMap::new();
+        if let Ok(value) = HeaderValue::try_from(&fingerprint) {
+            headers.insert(HeaderName::from_static("x-demeanor-fingerprint"), value);
+        }
+        headers.insert(HeaderName::from_static("x-demeanor-warnings"), HeaderValue::from(warnings.len()));
+        persona_headers(context, resolved, &mut headers);
         let demeanor = demeanor(resolved, condition, warnings, &fingerprint, Some(condition.sampling.seed));
         Answer {
             id: format!(
@@ -81,8 +88,7 @@ impl Answer {
             model: resolved.model_name(context),
             fingerprint,
             demeanor,
-            persona: resolved.persona_label(),
-            warnings: count,
+            headers,
         }
     }
 
@@ -95,15 +101,6 @@ impl Answer {
         map.insert("model".into(), json!(self.model));
         map.insert("system_fingerprint".into(), json!(self.fingerprint));
         map
-    }
-
-    /// Headers for clients that see no body fields.
-    pub fn headers(&self, headers: &mut HeaderMap) {
-        if let Ok(value) = HeaderValue::try_from(&self.fingerprint) {
-            headers.insert(HeaderName::from_static("x-demeanor-fingerprint"), value);
-        }
-        headers.insert(HeaderName::from_static("x-demeanor-warnings"), HeaderValue::from(self.warnings));
-        persona_headers(self.persona.as_deref(), headers);
     }
 }
 

@@ -40,12 +40,13 @@ impl ChatRequest {
     /// The only way to a [`ValidChat`].
     pub fn validate(mut self, context: &Context) -> Result<ValidChat, ApiError> {
         let fields = &mut self.fields;
-        let named = Named::read(fields, &self.headers, context)?;
+        let mut named = Named::read(fields, &self.headers, context)?;
         let mut options = Options::read(fields, &context.text.tokenizer, defaults(&named))?;
         let logprobs = read_logprobs(fields)?;
         let mut messages = messages::read(fields, &mut options.warnings)?;
         let mut template = template_options(fields, &messages)?;
         let query = messages::last_user_text(&messages);
+        named.other_text = messages::have_system(&messages);
         if let Some(persona) = &named.persona {
             template.put_first = messages::put_system(&mut messages, &persona.spec.system);
         }

@@ -46,7 +46,7 @@ impl CompletionRequest {
     pub fn validate(mut self, context: &Context) -> Result<ValidCompletion, ApiError> {
         let fields = &mut self.fields;
         let tokenizer = &context.text.tokenizer;
-        let named = Named::read(fields, &self.headers, context)?;
+        let mut named = Named::read(fields, &self.headers, context)?;
         let options = Options::read(fields, tokenizer, defaults(&named))?;
         let echo = fields.bool("echo")?.unwrap_or(false);
         let best_of = fields.integer("best_of", 1..=limits::CHOICES_MAX as i64)?;
@@ -55,6 +55,7 @@ impl CompletionRequest {
         }
         let logprobs = read_logprobs(fields)?;
         let prompts = read_prompts(fields, tokenizer)?;
+        named.other_text = true;
         Ok(ValidCompletion { prompts, options, logprobs, echo, named })
     }
 }

@@ -58,6 +58,11 @@ pub fn put_system(messages: &mut Vec<Message>, system: &str) -> usize {
     }
 }
 
+/// Whether a message of the client's own stands where a persona's system text does.
+pub fn have_system(messages: &[Message]) -> bool {
+    messages.iter().any(|message| matches!(message.role, Role::System | Role::Developer))
+}
+
 /// Text of the last user message.
 pub fn last_user_text(messages: &[Message]) -> Option<String> {
     messages.iter().rev().find(|message| message.role == Role::User).map(|message| message.content.clone())

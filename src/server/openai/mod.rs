@@ -1,5 +1,6 @@
 //! The routes that OpenAI's clients call: chats, completions, embeddings, the list of models.
 
+mod admission;
 mod answer;
 mod chat;
 mod chat_answer;
@@ -16,17 +17,17 @@ mod prepare;
 mod resolve;
 mod sampling;
 
-pub use answer::{UNPROBED, demeanor, finite, persona_headers};
+pub use answer::{demeanor, finite, persona_headers};
 pub use chat::{ChatRequest, template_options};
 pub use choice::Finish;
 pub use completion::CompletionRequest;
 pub use embeddings::embeddings;
-pub use messages::{last_user_text, put_system, read as read_messages};
+pub use messages::{have_system, last_user_text, put_system, read as read_messages};
 pub use models::{model, models};
 pub use names::Named;
 pub use options::token_ids;
 pub use prepare::{PromptSize, check_room, encode_chat, encode_text, template_digest};
-pub use resolve::{Resolved, digest_checked, digest_now, resolve};
+pub use resolve::{Resolved, digest_checked, digest_now, probe_subject, resolve};
 pub use sampling::read_defaults;
 
 use super::Context;
@@ -78,8 +79,7 @@ pub async fn chat(State(context): State<Arc<Context>>, request: Request) -> Resu
         prompt_tokens: encoded.ids.len() as u32,
         context,
     };
-    let mut head = axum::http::HeaderMap::new();
-    answer.answer.headers(&mut head);
+    let head = answer.answer.headers.clone();
     let mut response = if options.stream {
         sse::respond(|frames| answer.stream(generation, frames, Pings::new(connection)))
     } else {
@@ -116,8 +116,7 @@ pub async fn complete(
         stream_usage: options.stream && options.stream_usage,
         context,
     };
-    let mut head = axum::http::HeaderMap::new();
-    answer.answer.headers(&mut head);
+    let head = answer.answer.headers.clone();
     let mut response = if options.stream {
         sse::respond(|frames| answer.stream(generation, frames, Pings::new(connection)))
     } else {

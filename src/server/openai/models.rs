@@ -1,8 +1,9 @@
 //! `GET /v1/models` and `/v1/models/{id}`: what can be asked for by name.
 
-use super::answer::UNPROBED;
+use super::admission::standing_now;
 use crate::limits;
 use crate::persona::Persona;
+use crate::persona::gate::{NotAdmitted, State as Probed};
 use crate::server::Context;
 use crate::server::error::{ApiError, ErrorCode, shown};
 use crate::server::fields::{listed, nearest};
@@ -14,6 +15,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// The plain model first, then its aliases, then `model@persona` by name: the first 200, or as many as `?limit=` asks for.
+/// With `--gate enforce` those that passed the probe.
 pub async fn models(
     State(context): State<Arc<Context>>,
     Query(query): Query<QueryMap>,
@@ -26,8 +28,17 @@ pub async fn models(
         })?,
     };
     let mut data: Vec<Value> = context.names().into_iter().map(|name| entry(&context, name, None)).collect();
-    let (personas, _) = context.personas.page(None, limit);
-    data.extend(personas.iter().map(|persona| persona_entry(&context, persona)));
+    let most = data.len().saturating_add(limit);
+    let (personas, _) = context.personas.page(None, usize::MAX);
+    for persona in &personas {
+        if data.len() >= most {
+            break;
+        }
+        let probe = standing_now(&context, persona).await.state;
+        if probe == Probed::Passed || !context.gate.enforces() {
+            data.push(persona_entry(&context, persona, probe));
+        }
+    }
     Ok(Json(json!({"object": "list", "data": data})))
 }
 
@@ -42,7 +53,12 @@ pub async fn model(
     }
     let of_persona = names.iter().find_map(|name| id.strip_prefix(name)?.strip_prefix('@'));
     if let Some(persona) = of_persona {
-        return Ok(Json(persona_entry(&context, &*context.personas.find(persona, "model")?)));
+        let persona = context.personas.find(persona, "model")?;
+        let standing = standing_now(&context, &persona).await;
+        if context.gate.enforces() && standing.state != Probed::Passed {
+            return Err(NotAdmitted::persona(&persona, standing).into());
+        }
+        return Ok(Json(persona_entry(&context, &persona, standing.state)));
     }
     let near = nearest(&id, names.into_iter());
     let shown: String = id.chars().take(80).collect();
@@ -50,16 +66,16 @@ pub async fn model(
     Err(ApiError::at(ErrorCode::ModelNotFound, "model", message))
 }
 
-fn persona_entry(context: &Context, persona: &Persona) -> Value {
-    entry(context, &format!("{}@{}", context.model, persona.name), Some(persona))
+fn persona_entry(context: &Context, persona: &Persona, probe: Probed) -> Value {
+    entry(context, &format!("{}@{}", context.model, persona.name), Some((persona, probe)))
 }
 
-fn entry(context: &Context, name: &str, persona: Option<&Persona>) -> Value {
+fn entry(context: &Context, name: &str, persona: Option<(&Persona, Probed)>) -> Value {
     let info = context.engine.info();
     json!({
         "id": name,
         "object": "model",
-        "created": persona.map_or(context.created as i64, |persona| persona.created),
+        "created": persona.map_or(context.created as i64, |(persona, _)| persona.created),
         "owned_by": "demeanor",
         "name": name,
         "max_model_len": info.context,
@@ -76,8 +92,8 @@ fn entry(context: &Context, name: &str, persona: Option<&Persona>) -> Value {
             "output_modalities": ["text"],
         },
         "demeanor": {
-            "persona": persona.map(Persona::label),
-            "probe": persona.map(|_| UNPROBED),
+            "persona": persona.map(|(persona, _)| persona.label()),
+            "probe": persona.map(|(_, probe)| probe.name()),
             "quantisation": info.quantisation,
             "arithmetic": info.arithmetic,
         },

@@ -42,6 +42,8 @@ pub struct Named {
     pub soft_prompt: SoftChoice,
     /// Who asks, each with the field that says so; at most two, never two equal ones.
     pub users: Vec<(&'static str, String)>,
+    /// Whether the model reads system text of the request's own, or none of the persona's: set by who reads the prompt.
+    pub other_text: bool,
 }
 
 /// The field `soft_prompt`.
@@ -73,7 +75,7 @@ impl Named {
         if persona.as_ref().is_some_and(|persona| !persona.spec.steering.is_empty()) {
             steering_from.get_or_insert(SteeringFrom::Persona);
         }
-        Ok(Named { persona, steering, steering_from, soft_prompt, users })
+        Ok(Named { persona, steering, steering_from, soft_prompt, users, other_text: false })
     }
 }
 

@@ -1,14 +1,17 @@
 //! From names to what they stand for: a persona's plan and the request's steering as edits, one soft prompt of all that
 //! is offered, the persona's digest. Steering adds up, a soft prompt is one or none.
 
+use super::admission::{self, InForce};
 use super::names::{Named, SoftChoice, SteeringFrom};
 use super::prepare::plan;
 use crate::digest::Digest;
 use crate::engine::Sampling;
+use crate::persona::gate::State;
 use crate::persona::{
-    Condition, Offer, OfferedRows, PersonaParts, PersonaSoft, PersonaSpec, SamplingDefaults, Source, one_of,
-    persona_digest,
+    Condition, Offer, OfferedRows, Persona, PersonaParts, PersonaSoft, PersonaSpec, SamplingDefaults, Source,
+    one_of, persona_digest,
 };
+use crate::probe::{Soft, Subject};
 use crate::server::Context;
 use crate::server::blocking::blocking;
 use crate::server::error::{ApiError, ErrorCode};
@@ -25,6 +28,8 @@ pub struct Resolved {
     pub soft: Option<OfferedRows>,
     /// [`persona_digest`] of the persona, or of the plain model.
     pub persona: Digest,
+    /// What the probe says of this; `None` for the plain model.
+    pub probe: Option<State>,
     pub warnings: Vec<String>,
 }
 
@@ -69,10 +74,11 @@ impl Resolved {
 /// Looks everything up. `query` is the last user message, for soft prompts that depend on it. Waits for vectors at most
 /// `--extract-wait`.
 pub async fn resolve(context: &Context, named: Named, query: Option<String>) -> Result<Resolved, ApiError> {
+    admission::check_steering(context, &named).await?;
     let plain = PersonaSpec::default();
     let spec = named.persona.as_ref().map_or(&plain, |persona| &persona.spec);
     let own = plan(context, &spec.steering).await?;
-    let own_edits = own.edits.digest();
+    let (own_edits, own_vectors) = (own.edits.digest(), own.vectors.len());
     let applied = if named.steering.is_empty() {
         own
     } else if spec.steering.is_empty() {
@@ -84,20 +90,31 @@ pub async fn resolve(context: &Context, named: Named, query: Option<String>) -> 
     let mut warnings = softs.warnings;
     warnings.extend(applied.warnings.iter().cloned());
     let persona = digest_of(context, spec, own_edits, softs.persona.as_ref());
-    let soft = match named.soft_prompt {
+    let own_source = softs.persona.as_ref().map(|offer| offer.source.clone());
+    let offer = match named.soft_prompt {
         SoftChoice::Off => None,
         SoftChoice::Unsaid | SoftChoice::Named(_) => {
-            let offers = softs.request.into_iter().chain(softs.persona).collect();
-            one_of(offers)?.and_then(|offer| offer.rows)
+            one_of(softs.request.into_iter().chain(softs.persona).collect())?
         }
     };
+    let in_force = match (&offer, &own_source) {
+        (None, Some(_)) => InForce::TurnedOff,
+        (None, None) => InForce::None,
+        (Some(offer), Some(own)) if offer.source == *own => InForce::Own,
+        (Some(Offer { rows: None, .. }), _) => InForce::None,
+        (Some(Offer { source, rows: Some(rows), .. }), _) => InForce::OfRequest(source, rows),
+    };
+    let added = applied.vectors.get(own_vectors..).unwrap_or_default();
+    let admitted = admission::admit(context, &named, persona, added, in_force)?;
+    warnings.extend(admitted.warnings);
+    let soft = offer.and_then(|offer| offer.rows);
     if let Some(soft) = soft.as_ref().filter(|soft| !soft.effect) {
         warnings.push(format!(
             "no user effect expected: the history behind `{}` says too little, the constant prompt stands in",
             soft.label
         ));
     }
-    Ok(Resolved { applied, soft, persona, warnings, named })
+    Ok(Resolved { applied, soft, persona, probe: admitted.state, warnings, named })
 }
 
 /// Soft prompts that fields and persona bring.
@@ -257,6 +274,26 @@ pub async fn digest_now(context: &Context, spec: &PersonaSpec) -> Result<Digest,
         .ok_or_else(|| ApiError::new(ErrorCode::VectorNotReady, "a vector of its plan is not made yet"))?;
     let own = own_offer(context, spec).await?;
     Ok(digest_of(context, spec, applied.edits.digest(), own.as_ref()))
+}
+
+/// A stored persona as the probe takes it: plan compiled, soft prompt looked up. Waits for vectors as a request does.
+pub async fn probe_subject(context: &Context, persona: &Persona) -> Result<Subject, ApiError> {
+    let spec = &persona.spec;
+    let applied = plan(context, &spec.steering).await?;
+    let own = own_offer(context, spec).await?;
+    let digest = digest_of(context, spec, applied.edits.digest(), own.as_ref());
+    let soft = match own {
+        None => Soft::None,
+        Some(Offer { rows: None, .. }) => {
+            let message = "the soft prompt of the persona's user is not made yet; try again in a moment";
+            return Err(ApiError::at(ErrorCode::EncoderNotReady, "persona", message).retry_after(2));
+        }
+        Some(Offer { source: Source::User(id), .. }) => Soft::User { users: context.users.clone(), id },
+        Some(Offer { rows: Some(found), .. }) => Soft::Rows { rows: found.rows, label: found.label },
+    };
+    let (name, version) = (persona.name.clone(), persona.version);
+    let (system, edits) = (spec.system.clone(), applied.edits);
+    Ok(Subject { persona: name, version, digest, system, edits, soft })
 }
 
 async fn own_offer(context: &Context, spec: &PersonaSpec) -> Result<Option<Offer>, ApiError> {
