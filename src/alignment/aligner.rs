@@ -43,7 +43,7 @@ pub struct Aligner {
     readout: Readout,
     linear: Linear,
     /// Norm of constants up to which the gradients are true.
-    pub(super) norm_cap: f64,
+    norm_cap: f64,
     /// Norms that were tried for it, with the correlation of real and first-order changes.
     linearity: Vec<(f64, f64)>,
     /// For the published search; measured when it is first asked for.
@@ -334,7 +334,7 @@ impl Aligner {
         answers.answered().into_iter().filter_map(|item| Some((item, answers.get(item)?))).collect()
     }
 
-    pub(super) fn solved(&self, algorithm: Algorithm, wanted: &[Vec<(usize, f64)>]) -> Aligned {
+    fn solved(&self, algorithm: Algorithm, wanted: &[Vec<(usize, f64)>]) -> Aligned {
         let Solution { constants, lambda, norm, scale } = self.linear.solve(wanted, self.norm_cap);
         Aligned { lambda: Some(lambda), norm, scale, ..self.of_constants(algorithm, constants) }
     }
@@ -357,11 +357,7 @@ impl Aligner {
 
     /// Measures the mean difference of the answers to those wanted on up to 60 items, and takes it away along the common
     /// direction: beyond first order constants shift all answers alike, which is nobody's personality.
-    pub(super) fn with_mean(
-        &self,
-        mut aligned: Aligned,
-        wanted: &[(usize, f64)],
-    ) -> Result<Aligned, AlignmentError> {
+    fn with_mean(&self, mut aligned: Aligned, wanted: &[(usize, f64)]) -> Result<Aligned, AlignmentError> {
         let all: Vec<usize> = (0..wanted.len()).collect();
         let chosen: Vec<(usize, f64)> = spread(&all, SHIFT_ITEMS).into_iter().map(|at| wanted[at]).collect();
         let items: Vec<usize> = chosen.iter().map(|(item, _)| *item).collect();
