@@ -4,6 +4,7 @@
 //! killed, the store is opened anew and compared with a model of the writes. Each thread's writes are a function of its
 //! number and count, so the state must be that after the acknowledged writes, or after one more.
 
+use crate::harness::empty_folder;
 use demeanor::digest::Digest;
 use demeanor::store::{self, HistoryRow, PersonaRow, SoftPromptRow, Store, Tenant};
 use serde_json::{Value, json};
@@ -346,17 +347,11 @@ fn check_visible_blobs(folder: &Path, tally: &mut Tally) {
     }
 }
 
-fn folder(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let _ = std::fs::remove_dir_all(&folder);
-    folder
-}
-
 #[test]
 fn what_was_acknowledged_survives_kill_9() {
     let cycles = std::env::var("DEMEANOR_KILL_CYCLES").ok().and_then(|n| n.parse().ok()).unwrap_or(10);
     let seed = std::env::var("DEMEANOR_KILL_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
-    let folder = folder("kill-store");
+    let folder = empty_folder("kill-store");
     let mut random = Random(seed);
     let mut tally = Tally::default();
     let mut counts = vec![0u64; THREADS];
@@ -405,7 +400,7 @@ fn grouped_writes() {
     let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
     let (threads, total) =
         (number("DEMEANOR_SYNC_THREADS").unwrap_or(1), number("DEMEANOR_SYNC_WRITES").unwrap_or(100));
-    let store = Store::open(&folder(&format!("sync-{threads}"))).expect("the store opens");
+    let store = Store::open(&empty_folder(&format!("sync-{threads}"))).expect("the store opens");
     let begin = Instant::now();
     std::thread::scope(|scope| {
         for thread in 0..threads {
@@ -464,7 +459,7 @@ fn read_user(store: &Store) -> Option<store::UserRow> {
 
 #[test]
 fn the_comparison_notices_what_is_missing() {
-    let folder = folder("kill-compare");
+    let folder = empty_folder("kill-compare");
     let store = Store::open(&folder).expect("it opens");
     let mut model = Model::default();
     for count in 0..60 {
