@@ -116,7 +116,7 @@ fn run(store: &Store, op: Op) -> Result<(), store::StoreError> {
         Op::AddHistory(name, items) => {
             let (texts, embeddings): (Vec<_>, Vec<_>) = items.into_iter().unzip();
             let rows = texts.iter().map(|text| item(text)).collect();
-            store.add_history_embedded(&local, &name, rows, ENCODER, embeddings).map(drop)
+            store.add_history(&local, &name, rows, Some((ENCODER.into(), embeddings))).map(drop)
         }
         Op::DeleteItem(name, id) => store.delete_history_item(&local, &name, id).map(drop),
         Op::DeleteUser(name) => store.delete_user(&local, &name).map(drop),
@@ -229,8 +229,8 @@ fn read(store: &Store, thread: usize) -> Result<Rows, store::StoreError> {
         if let Some(row) = store.soft_prompt(&local, &format!("user:{name}"), WEIGHTS)? {
             rows.soft_prompts.insert(name.clone(), row.data);
         }
-        if let Some(row) = store.vector(&local, WEIGHTS, &name)? {
-            rows.vectors.insert(name.clone(), store.vector_content(&row)?);
+        if let Some(blob) = store.vector(&local, WEIGHTS, &name)? {
+            rows.vectors.insert(name.clone(), store.vector_content(&blob)?);
         }
         if let Some(row) = store.reports(&local, "kill", &name, 1)?.into_iter().next() {
             rows.newest_report.insert(name, row.spec);
@@ -440,13 +440,13 @@ fn a_full_disk() {
         let before = read_user(&store);
         full("a history", {
             let big = item(&format!("{round} {}", "x".repeat(200_000)));
-            store.add_history(&local, "u", vec![big]).map(drop)
+            store.add_history(&local, "u", vec![big], None).map(drop)
         });
         full("a blob", store.put_blob(&random.bytes(50_000)).map(drop));
         assert_eq!(read_user(&store), before, "reading goes on and sees nothing of it");
         drop(file);
         std::fs::remove_file(&filler).expect("removed");
-        store.add_history(&local, "u", vec![item(&round.to_string())]).expect("taken again");
+        store.add_history(&local, "u", vec![item(&round.to_string())], None).expect("taken again");
         store.put_vector(&local, WEIGHTS, "v", &json!({}), &random.bytes(50_000)).expect("taken again");
     }
     drop(store);

@@ -7,9 +7,10 @@ use super::error::EncoderError;
 use super::{DEFAULT_ENCODER, Encoder};
 use crate::digest::Digest;
 use crate::limits::ENCODER_RETRY_SECONDS;
+use crate::sync::lock;
 use crate::weights::{Fetcher, Progress};
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Where the encoder comes from.
@@ -61,7 +62,7 @@ impl EncoderHandle {
     /// A handle that has its encoder.
     pub fn of(encoder: Arc<Encoder>) -> EncoderHandle {
         let handle = EncoderHandle::new(Source::Catalogue);
-        *handle.shared.lock() = State::Ready(encoder);
+        *lock(&handle.shared.state) = State::Ready(encoder);
         handle
     }
 
@@ -71,7 +72,7 @@ impl EncoderHandle {
     }
 
     pub fn state(&self) -> EncoderState {
-        match &*self.shared.lock() {
+        match &*lock(&self.shared.state) {
             State::Absent => EncoderState::Absent,
             State::Loading => EncoderState::Loading,
             State::Ready(encoder) => EncoderState::Ready(encoder.clone()),
@@ -81,7 +82,7 @@ impl EncoderHandle {
 
     /// Begins to load on a thread of its own, unless that has happened. Returns at once, with the state as it is then.
     pub fn start(&self) -> EncoderState {
-        let mut state = self.shared.lock();
+        let mut state = lock(&self.shared.state);
         let due = match &*state {
             State::Absent => true,
             State::Failed { at, .. } => at.elapsed() >= Duration::from_secs(ENCODER_RETRY_SECONDS),
@@ -112,7 +113,7 @@ impl EncoderHandle {
     pub fn wait(&self) -> Result<Arc<Encoder>, String> {
         self.start();
         let loading = |state: &mut State| matches!(state, State::Absent | State::Loading);
-        let state = self.shared.changed.wait_while(self.shared.lock(), loading);
+        let state = self.shared.changed.wait_while(lock(&self.shared.state), loading);
         match &*state.unwrap_or_else(PoisonError::into_inner) {
             State::Ready(encoder) => Ok(encoder.clone()),
             State::Failed { reason, .. } => Err(reason.clone()),
@@ -122,14 +123,10 @@ impl EncoderHandle {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn load(&self) {
         let loaded = std::panic::catch_unwind(|| find_and_load(&self.source))
             .unwrap_or_else(|_| Err("loading the encoder panicked".into()));
-        *self.lock() = match loaded {
+        *lock(&self.state) = match loaded {
             Ok(encoder) => State::Ready(Arc::new(encoder)),
             Err(reason) => {
                 tracing::warn!("the sentence encoder is not available: {reason}");
