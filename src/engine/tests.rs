@@ -6,31 +6,38 @@ use crate::model::tiny::{self, D_MODEL, N_BLOCKS, Random, VOCAB_SIZE};
 use crate::model::{BlockEdits, CaptureSpec, Change, Edit, Edits, RowRule, SoftRows, TokenId};
 use std::sync::atomic::Ordering::Relaxed;
 
+impl EngineInfo {
+    /// Of a model of [`tiny`].
+    pub(crate) fn of_tiny(model: &Model, max_batch: usize) -> EngineInfo {
+        EngineInfo {
+            architecture: model.config().architecture.clone(),
+            n_blocks: N_BLOCKS as u32,
+            d_model: D_MODEL as u32,
+            n_heads: tiny::N_HEADS as u32,
+            d_head: tiny::D_HEAD as u32,
+            vocab_size: VOCAB_SIZE as u32,
+            embedding: Arc::default(),
+            context: 2048,
+            trained_context: 4096,
+            parameters: model.parameters(),
+            file_bytes: 0,
+            weights_digest: Digest::default(),
+            arithmetic: "cpu".into(),
+            quantisation: "F32".into(),
+            isa: "any".into(),
+            threads: 1,
+            max_batch,
+        }
+    }
+}
+
 fn engine(pages: usize) -> Engine {
     engine_with(pages, EngineOptions { max_batch: 16, queue: 64, step_budget_ms: 20.0 })
 }
 
 fn engine_with(pages: usize, options: EngineOptions) -> Engine {
     let model = tiny::load("llama", Precision::Int8, pages);
-    let info = EngineInfo {
-        architecture: "llama".into(),
-        n_blocks: N_BLOCKS as u32,
-        d_model: D_MODEL as u32,
-        n_heads: tiny::N_HEADS as u32,
-        d_head: tiny::D_HEAD as u32,
-        vocab_size: VOCAB_SIZE as u32,
-        embedding: Arc::default(),
-        context: 2048,
-        trained_context: 4096,
-        parameters: model.parameters(),
-        file_bytes: 0,
-        weights_digest: Digest::default(),
-        arithmetic: "cpu-int8".into(),
-        quantisation: "F32".into(),
-        isa: "any".into(),
-        threads: 1,
-        max_batch: options.max_batch,
-    };
+    let info = EngineInfo::of_tiny(&model, options.max_batch);
     Engine::start(model, info, options).expect("a thread starts")
 }
 
