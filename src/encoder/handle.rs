@@ -24,13 +24,16 @@ pub enum Source {
 
 /// How far it is.
 #[derive(Clone)]
-pub enum EncoderState {
+pub enum State {
     /// Nobody has asked for it yet.
     Absent,
     Loading,
     Ready(Arc<Encoder>),
-    /// With the reason. Asking again after a while tries again.
-    Failed(String),
+    /// Asking again a while after `at` tries again.
+    Failed {
+        reason: String,
+        at: Instant,
+    },
 }
 
 /// Shared by all who embed; cheap to clone.
@@ -45,13 +48,6 @@ struct Shared {
     changed: Condvar,
 }
 
-enum State {
-    Absent,
-    Loading,
-    Ready(Arc<Encoder>),
-    Failed { reason: String, at: Instant },
-}
-
 impl EncoderHandle {
     /// Nothing is loaded before [`EncoderHandle::start`].
     pub fn new(source: Source) -> EncoderHandle {
@@ -59,29 +55,17 @@ impl EncoderHandle {
         EncoderHandle { shared: Arc::new(shared) }
     }
 
-    /// A handle that has its encoder.
-    pub fn of(encoder: Arc<Encoder>) -> EncoderHandle {
-        let handle = EncoderHandle::new(Source::Catalogue);
-        *lock(&handle.shared.state) = State::Ready(encoder);
-        handle
-    }
-
     /// The encoder's name, loaded or not.
     pub fn name(&self) -> &'static str {
         DEFAULT_ENCODER
     }
 
-    pub fn state(&self) -> EncoderState {
-        match &*lock(&self.shared.state) {
-            State::Absent => EncoderState::Absent,
-            State::Loading => EncoderState::Loading,
-            State::Ready(encoder) => EncoderState::Ready(encoder.clone()),
-            State::Failed { reason, .. } => EncoderState::Failed(reason.clone()),
-        }
+    pub fn state(&self) -> State {
+        lock(&self.shared.state).clone()
     }
 
     /// Begins to load on a thread of its own, unless that has happened. Returns at once, with the state as it is then.
-    pub fn start(&self) -> EncoderState {
+    pub fn start(&self) -> State {
         let mut state = lock(&self.shared.state);
         let due = match &*state {
             State::Absent => true,
@@ -104,7 +88,7 @@ impl EncoderHandle {
     /// The encoder if it is there; begins to load it if it is not.
     pub fn ready(&self) -> Option<Arc<Encoder>> {
         match self.start() {
-            EncoderState::Ready(encoder) => Some(encoder),
+            State::Ready(encoder) => Some(encoder),
             _ => None,
         }
     }
@@ -154,7 +138,7 @@ fn find_and_load(source: &Source) -> Result<Encoder, String> {
             (folder, expected)
         }
     };
-    Encoder::load_checked(&folder, DEFAULT_ENCODER, &expected).map_err(failed)
+    Encoder::load_checked(&folder, &expected).map_err(failed)
 }
 
 /// Progress of a fetch that nobody watches.
@@ -176,11 +160,11 @@ mod tests {
     #[test]
     fn a_missing_folder_is_a_state_with_its_reason() {
         let handle = EncoderHandle::new(Source::Folder("/no/such/encoder".into()));
-        assert!(matches!(handle.state(), EncoderState::Absent));
+        assert!(matches!(handle.state(), State::Absent));
         let reason = handle.wait().err().unwrap();
         assert!(reason.contains("/no/such/encoder/config.json"), "{reason}");
         // A second request within a moment does not try again.
-        assert!(matches!(handle.start(), EncoderState::Failed(_)));
+        assert!(matches!(handle.start(), State::Failed { .. }));
         assert!(handle.ready().is_none());
     }
 }

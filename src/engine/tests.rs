@@ -262,7 +262,7 @@ fn forgetting_ends_and_wipes_one_owner_and_touches_nobody_else() {
     while !matches!(running.next_blocking(), Some(Event::Token { .. })) {}
     let waiting: Vec<_> = (0..20).map(|i| engine.submit(ask("a", 50 + i, 50)).expect("accepted")).collect();
     assert!(engine.owner_pages(owner("a")) >= 3);
-    let forgotten = engine.forget_blocking(owner("a"));
+    let forgotten = engine.forget(owner("a"));
     assert!(forgotten.sequences > 1 && forgotten.pages >= 3, "{forgotten:?}");
     assert_eq!(engine.owner_pages(owner("a")), 0);
     for events in waiting.into_iter().chain([running]) {
@@ -274,8 +274,8 @@ fn forgetting_ends_and_wipes_one_owner_and_touches_nobody_else() {
     assert_eq!(finish(late).map(|_| ()), Err(SequenceError::OwnerDeleted));
     assert_eq!(engine.owner_pages(owner("a")), 0);
     assert_eq!(run(&engine, request(tokens(1, 100), generate(5, false))).1.cached_tokens, 99);
-    assert_eq!(engine.forget_blocking(owner("nobody")), Forgotten::default());
-    assert_eq!(engine.forget_blocking(Digest::default()), Forgotten::default());
+    assert_eq!(engine.forget(owner("nobody")), Forgotten::default());
+    assert_eq!(engine.forget(Digest::default()), Forgotten::default());
 }
 
 /// Two owners with the same rows have pages of their own.
@@ -311,7 +311,7 @@ fn no_byte_of_a_forgotten_owner_is_left() {
     let choices = (0..6).map(|i| tokens(i, 70)).collect();
     run(&engine, Request { want: Want::Score(choices), ..score });
     assert!(engine.nonzero_pages() >= 12);
-    engine.forget_blocking(owner("a"));
+    engine.forget(owner("a"));
     assert_eq!(engine.nonzero_pages(), 0);
 }
 

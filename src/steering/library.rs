@@ -231,7 +231,10 @@ impl Library {
                     param,
                     "a direction of a head (this model norms the output of attention)",
                 ),
-                error => SteeringError::unfit(param, error.to_string()),
+                error @ (ModelError::NoSuchHead { .. } | ModelError::HeadWidth { .. }) => {
+                    SteeringError::unfit(param, error.to_string())
+                }
+                error => SteeringError::Internal(error.to_string()),
             })?;
             let sum = directions.entry(block).or_insert_with(|| vec![0.0; direction.len()]);
             sum.iter_mut().zip(direction).for_each(|(sum, value)| *sum += value);

@@ -328,7 +328,7 @@ impl Inner {
     /// Ends what runs with the user's soft prompt so far and clears it from memory and KV cache. The life must end next.
     fn forget(&self, id: &UserId) -> crate::engine::Forgotten {
         self.memory.remove(id);
-        self.engine.forget_blocking(id.owner_digest(self.lives.of(id)))
+        self.engine.forget(id.owner_digest(self.lives.of(id)))
     }
 }
 

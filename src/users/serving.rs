@@ -161,7 +161,7 @@ impl Inner {
 
     fn why_not_embedded(&self, projector: &Projector, missing: u64, items: i64) -> String {
         let why = match self.encoder.start() {
-            EncoderState::Failed(reason) => format!(": {reason}"),
+            EncoderState::Failed { reason, .. } => format!(": {reason}"),
             EncoderState::Ready(encoder) if encoder.digest() != projector.encoder() => format!(
                 ": the projector reads embeddings of encoder {} ({}), loaded is {} ({})",
                 projector.encoder().short(12),
@@ -211,7 +211,9 @@ impl Inner {
                 embedded.into_iter().next().ok_or_else(|| "the encoder gave nothing".to_owned())
             }
             EncoderState::Ready(_) => Err("the loaded encoder is not the one of the projector".into()),
-            EncoderState::Failed(reason) => Err(format!("the sentence encoder is not available: {reason}")),
+            EncoderState::Failed { reason, .. } => {
+                Err(format!("the sentence encoder is not available: {reason}"))
+            }
             EncoderState::Absent | EncoderState::Loading => {
                 Err("the sentence encoder is still loading".into())
             }
