@@ -5,7 +5,7 @@ use super::aligned::{Algorithm, Aligned, Protocol};
 use super::ask::{Asker, Progress, Tokens};
 use super::inventory::{Domain, Inventory};
 use super::linear::{Linear, Solution, length};
-use super::pas::{self, Activations};
+use super::pas::{self, Activations, Labelled, Split};
 use super::prepared::{Key, Prepared, Readout};
 use super::scoring::Answers;
 use super::{compile, prepare};
@@ -202,7 +202,7 @@ impl Aligner {
     pub fn population(&self) -> Result<Aligned, AlignmentError> {
         let needed = limits::USABLE_ANSWERS_MIN;
         let norms = self.norms().ok_or(AlignmentError::TooFew { given: 0, needed })?;
-        let aligned = self.solved(Algorithm::Population, &[norms.clone()]);
+        let aligned = self.solved(Algorithm::Population, std::slice::from_ref(&norms));
         self.with_mean(aligned, &norms)
     }
 
@@ -227,13 +227,11 @@ impl Aligner {
                 Protocol::Paper => self.inventory.items[item].keyed(raw),
             })
         };
-        let labelled: Vec<(usize, bool)> = (self.inventory.known().into_iter())
+        let labelled: Vec<Labelled> = (self.inventory.known().into_iter())
             .filter_map(|item| value(item).filter(|value| *value != 3.0).map(|value| (item, value > 3.0)))
             .collect();
-        let find = |labelled: &[(usize, bool)]| {
-            let (fitted, others) = pas::split(labelled, SEED);
-            pas::search(activations, (&fitted, &others), pas::HEADS)
-        };
+        let find =
+            |labelled: &[Labelled]| pas::search(activations, &Split::drawn(labelled, SEED), pas::HEADS);
         let error = |constants: &[f64], alpha: f64, items: &[usize]| -> f64 {
             let errors = items.iter().filter_map(|&item| {
                 let moved = self.linear.plain[item] + alpha * self.linear.change(constants, item);
