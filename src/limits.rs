@@ -129,10 +129,12 @@ pub const CONTRAST_TEXT_BYTES_MAX: usize = 4096;
 pub const VECTORS_MAX: usize = 1024;
 
 // ---- alignment ----
-/// Answers that take a side (not the middle) below which a person is not told from others.
-pub const DECIDED_ANSWERS_MIN: usize = 40;
+/// Answers of use below which a person is not told from others; the published search has no use for the middle of the scale.
+pub const USABLE_ANSWERS_MIN: usize = 40;
 /// Weights of a model that is aligned: its gradients need them in f32, 12 GB at this size.
 pub const ALIGNMENT_PARAMETERS_MAX: u64 = 3_000_000_000;
+/// Body of an alignment without its inventory: a map of 1000 answers and a system text that is escaped throughout.
+pub const ALIGN_BODY_BYTES_MAX: usize = 512 << 10;
 /// Measurements of one model and inventory: the gradients of 1000 items of a model of this size take 1.4 GB.
 pub const ALIGNMENT_FILE_BYTES_MAX: u64 = 2 << 30;
 /// Bytes of an inventory file: the longest form in use, 300 items with norms, takes 45 KiB.

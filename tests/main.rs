@@ -13,6 +13,7 @@
 //! | `http` | the HTTP surface: shapes, streams, disconnects, names, keys, recorded client requests |
 //! | `bad_requests` | every bad request of a table gets its status and message |
 //! | `personas` | stored personas: versions, digests, what adds up, restarts |
+//! | `align` | answers to an inventory become a persona, or are refused |
 //! | `probe` | the safety probe: reports bind to the persona, equal runs, controls, refusals; bias benchmarks' bad inputs |
 //! | `embed` | projectors are trained, resumed and evaluated from the command line |
 //! | `papi` | the benchmark of alignment: a folder is checked, bad ones are refused |
@@ -26,6 +27,7 @@
 //!
 //! `harness` starts servers and speaks HTTP; `run` drives an engine and reads fixtures.
 
+mod align;
 mod bad_requests;
 mod candle;
 mod cli;

@@ -1,17 +1,19 @@
 //! Finds, for one person's answers, the constants that lean a model's answers their way; measures what they do.
 
 use super::AlignmentError;
-use super::algebra::{Square, dot};
-use super::ask::{Asker, Tokens};
+use super::aligned::{Algorithm, Aligned, Protocol};
+use super::ask::{Asker, Progress, Tokens};
 use super::inventory::{Domain, Inventory};
-use super::pas::{self, Activations, Head};
-use super::prepared::{Key, Prepared};
+use super::linear::{Linear, Solution, length};
+use super::pas::{self, Activations, Labelled, Split};
+use super::prepared::{Key, Prepared, Readout};
 use super::scoring::Answers;
-use super::{compile, prepare, ridge};
+use super::{compile, prepare};
 use crate::digest::Digest;
 use crate::engine::Engine;
 use crate::limits;
 use crate::model::{Edits, Place};
+use crate::statistics::mean;
 use crate::steering::{Origin, Provenance, Vector, edits_for};
 use crate::text::Text;
 use serde_json::{Value, json};
@@ -29,84 +31,8 @@ const FOLDS: usize = 3;
 /// Seed of the splits; the result depends on the answers alone.
 const SEED: u64 = 1;
 
-/// How a person's answers become a vector.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Algorithm {
-    /// Kernel ridge on the items' gradients.
-    Ridge,
-    /// The published activation search.
-    Pas,
-    /// What people on average answer; no person in it.
-    Population,
-    /// A common shift of all answers; no person in it.
-    Shift,
-}
-
-impl Algorithm {
-    pub fn name(self) -> &'static str {
-        match self {
-            Algorithm::Ridge => "ridge",
-            Algorithm::Pas => "pas",
-            Algorithm::Population => "population",
-            Algorithm::Shift => "shift",
-        }
-    }
-}
-
-/// How the published search is scored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    /// Raw answers as labels, the strength by cross-validation on what is known of the person.
-    Honest,
-    /// As published: answers turned to the domain's direction as labels, the strength chosen on the unseen items. For
-    /// comparison only.
-    Paper,
-}
-
-impl Protocol {
-    pub fn name(self) -> &'static str {
-        match self {
-            Protocol::Honest => "honest",
-            Protocol::Paper => "paper",
-        }
-    }
-}
-
-/// A vector for one person, with how it came about.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Aligned {
-    pub algorithm: Algorithm,
-    /// Added to every row at the place of the gradients, `[n_blocks * width]`.
-    pub constants: Vec<f64>,
-    /// Answer to each item by the gradients, 1 to 5 where they hold.
-    pub predicted: Vec<f64>,
-    /// Penalty of the ridge.
-    pub lambda: Option<f64>,
-    /// Norm of the constants before they were capped, and the factor of the cap.
-    pub norm: f64,
-    pub scale: f64,
-    /// Difference of mean answers that was measured, and the norm of what was added against it.
-    pub shift: Option<(f64, f64)>,
-    /// Strength that the published search chose.
-    pub alpha: Option<f64>,
-    /// Heads that it moves, best first.
-    pub heads: Vec<Head>,
-    /// Answers it was made from.
-    pub used: usize,
-    pub warnings: Vec<String>,
-}
-
-impl Aligned {
-    /// How it came about, for results and reports.
-    pub fn json(&self) -> Value {
-        json!({
-            "algorithm": self.algorithm.name(), "used": self.used, "lambda": self.lambda,
-            "norm": self.norm, "scale": self.scale,
-            "shift": self.shift.map(|(measured, norm)| json!({"measured": measured, "norm": norm})),
-            "alpha": self.alpha, "heads": self.heads.iter().map(|head| head.head).collect::<Vec<_>>(),
-        })
-    }
-}
+/// Done, of how many, and what is happening; an error ends the work.
+pub type Told<'p> = &'p mut dyn FnMut(u64, u64, &str) -> Result<(), AlignmentError>;
 
 /// A model that is ready to be aligned to people by one inventory. Its methods block; they belong on a thread of their
 /// own.
@@ -114,20 +40,17 @@ pub struct Aligner {
     asker: Asker,
     inventory: Arc<Inventory>,
     tokens: Tokens,
-    prepared: Prepared,
-    /// Products of the gradients of the blocks that ridge moves, of mean diagonal 1 over the known items.
-    kernel: Square,
-    /// What the kernel was divided by.
-    unit: f64,
-    /// Without a plan, not held to the scale.
-    plain: Vec<f64>,
+    readout: Readout,
+    linear: Linear,
+    /// Norm of constants up to which the gradients are true.
+    norm_cap: f64,
+    /// Norms that were tried for it, with the correlation of real and first-order changes.
+    linearity: Vec<(f64, f64)>,
     /// For the published search; measured when it is first asked for.
     activations: OnceLock<Activations>,
-    folder: PathBuf,
+    /// Where those are kept.
+    heads_file: PathBuf,
 }
-
-/// Done, of how many, and what is happening; an error ends the work.
-pub type Told<'p> = &'p mut dyn FnMut(u64, u64, &str) -> Result<(), AlignmentError>;
 
 impl Aligner {
     /// Reads what was measured once of this model and inventory from `folder`, or measures it: about a minute for a small
@@ -163,41 +86,60 @@ impl Aligner {
         asker: Asker,
         inventory: Arc<Inventory>,
         prepared: Prepared,
-        folder: PathBuf,
+        heads_file: PathBuf,
     ) -> Result<Aligner, AlignmentError> {
+        let Prepared { readout, signals, gradients, first_block, norm_cap, linearity } = prepared;
         let texts: Vec<&str> = inventory.items.iter().map(|item| item.text.as_str()).collect();
-        let tokens = asker.tokens(prepared.readout.form, &texts)?.ok_or(AlignmentError::NoForm)?;
-        let (kernel, unit) = kernel(&prepared, &inventory.known());
-        let plain = prepared.signals.iter().map(|signal| prepared.readout.answer(*signal)).collect();
+        let tokens = asker.tokens(readout.form, &texts)?.ok_or(AlignmentError::NoForm)?;
+        let plain = signals.iter().map(|signal| readout.answer(*signal)).collect();
+        let linear = Linear::new(gradients, inventory.known(), plain, readout.slope, first_block);
         let activations = OnceLock::new();
-        Ok(Aligner { asker, inventory, tokens, prepared, kernel, unit, plain, activations, folder })
+        Ok(Aligner {
+            asker,
+            inventory,
+            tokens,
+            readout,
+            linear,
+            norm_cap,
+            linearity,
+            activations,
+            heads_file,
+        })
     }
 
     pub fn inventory(&self) -> &Arc<Inventory> {
         &self.inventory
     }
 
-    /// Readout, gradients and their range.
-    pub fn prepared(&self) -> &Prepared {
-        &self.prepared
+    /// Where constants are added.
+    pub fn place(&self) -> Place {
+        self.linear.gradients().place
     }
 
-    pub(super) fn into_prepared(self) -> Prepared {
-        self.prepared
+    /// First block that ridge moves.
+    pub fn first_block(&self) -> usize {
+        self.linear.first_block()
     }
 
-    pub(super) fn kernel(&self) -> &Square {
-        &self.kernel
+    /// How the model's answers are read.
+    pub fn readout(&self) -> &Readout {
+        &self.readout
     }
 
-    /// The model's own answer to an item, not held to the scale.
-    pub(super) fn own(&self, item: usize) -> f64 {
-        self.plain[item]
+    /// The model to first order.
+    pub(super) fn linear(&self) -> &Linear {
+        &self.linear
+    }
+
+    /// Norm of constants up to which the gradients are true, and the norms that were tried for it with the correlation of
+    /// real and first-order changes.
+    pub fn range(&self) -> (f64, &[(f64, f64)]) {
+        (self.norm_cap, &self.linearity)
     }
 
     /// The model's own answer to every item, 1 to 5.
     pub fn plain(&self) -> Vec<f64> {
-        self.plain.iter().map(|answer| answer.clamp(1.0, 5.0)).collect()
+        self.linear.plain.iter().map(|answer| answer.clamp(1.0, 5.0)).collect()
     }
 
     /// The model's answers to `items` under a plan, 1 to 5, by forward passes.
@@ -211,28 +153,27 @@ impl Aligner {
         &self,
         edits: &Arc<Edits>,
         items: &[usize],
-        progress: super::ask::Progress<'_>,
+        progress: Progress<'_>,
     ) -> Result<Vec<f64>, AlignmentError> {
-        let readout = &self.prepared.readout;
+        let Readout { form, bias, .. } = &self.readout;
         let options = self.asker.options(&self.tokens, items, edits, progress)?;
-        Ok(options.iter().map(|one| readout.answer(readout.form.signal(one, &readout.bias))).collect())
+        Ok(options.iter().map(|one| self.readout.answer(form.signal(one, bias))).collect())
     }
 
-    /// Where few answers are known, the population's vector; else the ridge's. Refuses answers that cannot describe a
-    /// person.
+    /// A vector for answers as [`check`] takes them. Where too few of them are of use, it is the population's.
     pub fn align(
         &self,
         answers: &Answers,
         algorithm: Algorithm,
         protocol: Protocol,
     ) -> Result<Aligned, AlignmentError> {
-        self.check(answers, algorithm, protocol)?;
-        let decided = answers.decided();
-        if decided < limits::DECIDED_ANSWERS_MIN {
+        check(answers, &self.inventory, algorithm, protocol)?;
+        let (usable, needed) = (usable(answers, algorithm), limits::USABLE_ANSWERS_MIN);
+        if usable < needed {
             let mut aligned = self.population()?;
-            let needed = limits::DECIDED_ANSWERS_MIN;
             aligned.warnings.push(format!(
-                "{decided} answers take a side, {needed} are needed to tell a person from others: the vector is that of people in general"
+                "{usable} answers are of use and {needed} are needed to tell a person from others: the vector is that of \
+                 people in general"
             ));
             return Ok(aligned);
         }
@@ -240,73 +181,43 @@ impl Aligner {
             Algorithm::Ridge => self.ridge(answers),
             Algorithm::Pas => self.pas(answers, protocol),
             Algorithm::Population => self.population(),
-            Algorithm::Shift => self.shift_only(self.mean_difference(answers)),
-        }
-    }
-
-    /// Whether [`Aligner::align`] would take these answers; needs no model.
-    fn check(
-        &self,
-        answers: &Answers,
-        algorithm: Algorithm,
-        protocol: Protocol,
-    ) -> Result<(), AlignmentError> {
-        check(answers, &self.inventory, algorithm, protocol)?;
-        match (algorithm, self.prepared.gradients.place) {
-            (Algorithm::Pas, Place::Attention) => Err(AlignmentError::HeadsBehindNorm),
-            _ => Ok(()),
+            Algorithm::Shift => {
+                let differences =
+                    self.own(answers).into_iter().map(|(i, answer)| answer - self.linear.plain[i]);
+                Ok(self.shift_only(mean(&differences.collect::<Vec<_>>())))
+            }
         }
     }
 
     /// The vector that brings the model's answers to a person's: from the population's on where the inventory has norms.
     pub fn ridge(&self, answers: &Answers) -> Result<Aligned, AlignmentError> {
-        let answered = answers.answered();
-        let mut weights = vec![0.0; self.inventory.items.len()];
-        if let Some(fit) = self.population_fit() {
-            self.inventory.known().iter().zip(&fit.coefficients).for_each(|(&i, a)| weights[i] += a);
-        }
-        let started = self.moved(&weights);
-        let residuals: Vec<f64> =
-            answered.iter().map(|&i| answers.get(i).unwrap_or(3.0) - started[i]).collect();
-        let fit = ridge::fit(&self.kernel.part(&answered), &residuals);
-        answered.iter().zip(&fit.coefficients).for_each(|(&i, a)| weights[i] += a);
-        let mut aligned = self.of_weights(Algorithm::Ridge, &weights, Some(fit.lambda));
-        aligned.used = answered.len();
-        self.correct_mean(&mut aligned, |item| answers.get(item))?;
-        Ok(aligned)
+        let own = self.own(answers);
+        let used = own.len();
+        let wanted: Vec<Vec<(usize, f64)>> = self.norms().into_iter().chain([own]).collect();
+        let aligned = Aligned { used, ..self.solved(Algorithm::Ridge, &wanted) };
+        self.with_mean(aligned, &self.own(answers))
     }
 
     /// The vector that brings the model's answers to the norms.
     pub fn population(&self) -> Result<Aligned, AlignmentError> {
-        let Some(fit) = self.population_fit() else {
-            let (given, needed) = (0, limits::DECIDED_ANSWERS_MIN);
-            return Err(AlignmentError::TooFew { given, needed });
-        };
-        let mut weights = vec![0.0; self.inventory.items.len()];
-        self.inventory.known().iter().zip(&fit.coefficients).for_each(|(&i, a)| weights[i] += a);
-        let mut aligned = self.of_weights(Algorithm::Population, &weights, Some(fit.lambda));
-        self.correct_mean(&mut aligned, |item| self.inventory.items[item].norm.map(|norm| norm.mean))?;
-        Ok(aligned)
+        let needed = limits::USABLE_ANSWERS_MIN;
+        let norms = self.norms().ok_or(AlignmentError::TooFew { given: 0, needed })?;
+        let aligned = self.solved(Algorithm::Population, std::slice::from_ref(&norms));
+        self.with_mean(aligned, &norms)
     }
 
     /// A vector that shifts all answers by about `shift` and does nothing else: the control for every other one.
-    pub fn shift_only(&self, shift: f64) -> Result<Aligned, AlignmentError> {
-        let (common, slope) = self.common();
+    pub fn shift_only(&self, shift: f64) -> Aligned {
+        let (common, slope) = self.linear.common();
         let norm = if slope == 0.0 { 0.0 } else { shift / slope };
-        let constants: Vec<f64> = common.iter().map(|value| norm * value).collect();
-        Ok(Aligned { norm: norm.abs(), ..self.of_constants(Algorithm::Shift, constants) })
-    }
-
-    fn mean_difference(&self, answers: &Answers) -> f64 {
-        let answered = answers.answered();
-        let differences: Vec<f64> =
-            answered.iter().filter_map(|&i| Some(answers.get(i)? - self.plain[i])).collect();
-        crate::statistics::mean(&differences)
+        self.of_constants(Algorithm::Shift, common.iter().map(|value| norm * value).collect())
     }
 
     /// The published search.
     pub fn pas(&self, answers: &Answers, protocol: Protocol) -> Result<Aligned, AlignmentError> {
-        self.check(answers, Algorithm::Pas, protocol)?;
+        if self.place() == Place::Attention {
+            return Err(AlignmentError::HeadsBehindNorm);
+        }
         let activations = self.activations()?;
         // As published, a label is the answer in the domain's direction.
         let value = |item: usize| {
@@ -316,19 +227,17 @@ impl Aligner {
                 Protocol::Paper => self.inventory.items[item].keyed(raw),
             })
         };
-        let labelled: Vec<(usize, bool)> = (self.inventory.known().into_iter())
+        let labelled: Vec<Labelled> = (self.inventory.known().into_iter())
             .filter_map(|item| value(item).filter(|value| *value != 3.0).map(|value| (item, value > 3.0)))
             .collect();
-        let find = |labelled: &[(usize, bool)]| {
-            let (fitted, others) = pas::split(labelled, SEED);
-            pas::search(activations, (&fitted, &others), pas::HEADS)
-        };
+        let find =
+            |labelled: &[Labelled]| pas::search(activations, &Split::drawn(labelled, SEED), pas::HEADS);
         let error = |constants: &[f64], alpha: f64, items: &[usize]| -> f64 {
             let errors = items.iter().filter_map(|&item| {
-                let moved = self.plain[item] + alpha * self.first_order(constants, item);
+                let moved = self.linear.plain[item] + alpha * self.linear.change(constants, item);
                 Some((moved.clamp(1.0, 5.0) - value(item)?).abs())
             });
-            errors.sum::<f64>()
+            errors.sum()
         };
         let found = find(&labelled);
         let unit = pas::constants(&found, activations.heads, activations.d_head);
@@ -336,20 +245,18 @@ impl Aligner {
         match protocol {
             Protocol::Honest => {
                 for fold in 0..FOLDS {
-                    let (held, rest): (Vec<_>, Vec<_>) =
-                        labelled.iter().enumerate().partition(|(at, _)| at % FOLDS == fold);
-                    let rest: Vec<(usize, bool)> = rest.into_iter().map(|(_, one)| *one).collect();
-                    let held: Vec<usize> = held.into_iter().map(|(_, one)| one.0).collect();
-                    let found = pas::constants(&find(&rest), activations.heads, activations.d_head);
-                    for (sum, alpha) in errors.iter_mut().zip(ALPHAS) {
-                        *sum += error(&found, alpha, &held);
-                    }
+                    let part = |is_held: bool| {
+                        let own = labelled.iter().enumerate();
+                        own.filter(move |(at, _)| (at % FOLDS == fold) == is_held).map(|(_, one)| *one)
+                    };
+                    let rest = find(&part(false).collect::<Vec<_>>());
+                    let rest = pas::constants(&rest, activations.heads, activations.d_head);
+                    let held: Vec<usize> = part(true).map(|(item, _)| item).collect();
+                    errors.iter_mut().zip(ALPHAS).for_each(|(sum, alpha)| *sum += error(&rest, alpha, &held));
                 }
             }
             Protocol::Paper => {
-                let unseen: Vec<usize> = (self.inventory.unseen().into_iter())
-                    .filter(|&item| answers.get(item).is_some())
-                    .collect();
+                let unseen = self.inventory.unseen();
                 errors = ALPHAS.map(|alpha| error(&unit, alpha, &unseen));
             }
         }
@@ -360,16 +267,14 @@ impl Aligner {
         let mut aligned = self.of_constants(Algorithm::Pas, constants);
         (aligned.alpha, aligned.used, aligned.heads) = (Some(alpha), labelled.len(), found.heads);
         if alpha == 0.0 {
-            aligned.warnings.push(
-                "the published search found no strength that predicts the answers better than none: nothing is moved"
-                    .to_owned(),
-            );
+            let warning = "the published search found no strength that predicts the answers better than none: nothing \
+                           is moved";
+            aligned.warnings.push(warning.to_owned());
         }
         if protocol == Protocol::Paper {
-            aligned.warnings.push(
-                "protocol `paper` chooses its strength on the answers it is scored on; for comparison only"
-                    .to_owned(),
-            );
+            let warning = "the protocol `paper` chooses its strength on the answers that it is scored on; it is for \
+                           comparison only";
+            aligned.warnings.push(warning.to_owned());
         }
         Ok(aligned)
     }
@@ -377,7 +282,7 @@ impl Aligner {
     /// What heads say at the answers; measured once and kept.
     fn activations(&self) -> Result<&Activations, AlignmentError> {
         if self.activations.get().is_none() {
-            let measured = prepare::activations(&self.asker, &self.tokens, &self.folder)?;
+            let measured = prepare::activations(&self.asker, &self.tokens, &self.heads_file)?;
             let _ = self.activations.set(measured);
         }
         self.activations.get().ok_or_else(|| AlignmentError::Failed("activations are gone".into()))
@@ -401,70 +306,43 @@ impl Aligner {
         aligned: &Aligned,
         answers: Digest,
     ) -> Result<Option<Vector>, AlignmentError> {
+        let algorithm = aligned.algorithm.name().to_owned();
+        let origin = Origin::Alignment { algorithm, inventory: self.inventory.digest(), answers };
         let vector = self.compiled(name, &aligned.constants)?;
         Ok(vector.map(|mut vector| {
-            vector.provenance = Provenance {
-                weights: Some(self.asker.engine.info().weights_digest),
-                origin: Origin::Alignment {
-                    algorithm: aligned.algorithm.name().to_owned(),
-                    inventory: self.inventory.digest(),
-                    answers,
-                },
-            };
+            let weights = Some(self.asker.engine.info().weights_digest);
+            vector.provenance = Provenance { weights, origin };
             vector
         }))
     }
 
     fn compiled(&self, name: &str, constants: &[f64]) -> Result<Option<Vector>, AlignmentError> {
-        let d_head = self.asker.engine.info().d_head as usize;
-        compile::vector(name, constants, &self.prepared.gradients, self.asker.engine.heads(), d_head)
+        let (outputs, d_head) = (self.asker.engine.heads(), self.asker.engine.info().d_head as usize);
+        compile::vector(name, constants, self.linear.gradients(), outputs, d_head)
     }
 
-    fn population_fit(&self) -> Option<ridge::Fit> {
-        let known = self.inventory.known();
-        let residuals: Option<Vec<f64>> =
-            known.iter().map(|&i| Some(self.inventory.items[i].norm?.mean - self.plain[i])).collect();
-        Some(ridge::fit(&self.kernel.part(&known), &residuals?))
+    /// What people in general answer to the known items; `None` where the inventory does not say.
+    fn norms(&self) -> Option<Vec<(usize, f64)>> {
+        let known = self.inventory.known().into_iter();
+        known.map(|item| Some((item, self.inventory.items[item].norm?.mean))).collect()
     }
 
-    /// Answers where every item's gradient is added `weights` times.
-    fn moved(&self, weights: &[f64]) -> Vec<f64> {
-        self.kernel.times(weights).iter().zip(&self.plain).map(|(change, plain)| plain + change).collect()
+    /// What a person answered, by item.
+    fn own(&self, answers: &Answers) -> Vec<(usize, f64)> {
+        answers.answered().into_iter().filter_map(|item| Some((item, answers.get(item)?))).collect()
     }
 
-    /// The sum of the items' gradients by weights of the scaled kernel, held to the norm where they are true.
-    fn of_weights(&self, algorithm: Algorithm, weights: &[f64], lambda: Option<f64>) -> Aligned {
-        let constants = self.constants(weights);
-        let norm = length(&constants);
-        let scale = (self.prepared.norm_cap / norm.max(1e-12)).min(1.0);
-        let constants: Vec<f64> = constants.iter().map(|value| scale * value).collect();
-        Aligned { lambda, norm, scale, ..self.of_constants(algorithm, constants) }
-    }
-
-    /// Constants of which the gradients promise the changes `kernel * weights` in answers.
-    pub(super) fn constants(&self, weights: &[f64]) -> Vec<f64> {
-        let gradients = &self.prepared.gradients;
-        let from = self.prepared.first_block * gradients.width;
-        let mut constants = vec![0.0; gradients.n_blocks * gradients.width];
-        let factor = 1.0 / (self.unit * self.prepared.readout.slope);
-        for (item, weight) in weights.iter().enumerate().filter(|(_, weight)| **weight != 0.0) {
-            let own = &gradients.of(item)[from..];
-            constants[from..]
-                .iter_mut()
-                .zip(own)
-                .for_each(|(sum, g)| *sum += factor * weight * f64::from(*g));
-        }
-        constants
+    fn solved(&self, algorithm: Algorithm, wanted: &[Vec<(usize, f64)>]) -> Aligned {
+        let Solution { constants, lambda, norm, scale } = self.linear.solve(wanted, self.norm_cap);
+        Aligned { lambda: Some(lambda), norm, scale, ..self.of_constants(algorithm, constants) }
     }
 
     fn of_constants(&self, algorithm: Algorithm, constants: Vec<f64>) -> Aligned {
-        let predicted =
-            (0..self.plain.len()).map(|i| self.plain[i] + self.first_order(&constants, i)).collect();
         Aligned {
             algorithm,
             norm: length(&constants),
+            predicted: self.linear.predicted(&constants),
             constants,
-            predicted,
             lambda: None,
             scale: 1.0,
             shift: None,
@@ -475,83 +353,53 @@ impl Aligner {
         }
     }
 
-    /// Change of an item's answer by the gradients.
-    pub(super) fn first_order(&self, constants: &[f64], item: usize) -> f64 {
-        let own = self.prepared.gradients.of(item);
-        let product: f64 = own.iter().zip(constants).map(|(g, v)| f64::from(*g) * v).sum();
-        self.prepared.readout.slope * product
-    }
-
-    /// The direction in the upper third of the blocks that moves all answers alike, unit length, and by how much the mean
-    /// answer over the known items moves along it.
-    fn common(&self) -> (Vec<f64>, f64) {
-        let gradients = &self.prepared.gradients;
-        let (known, from) = (self.inventory.known(), gradients.n_blocks * 2 / 3 * gradients.width);
-        let mut mean = vec![0.0; gradients.n_blocks * gradients.width];
-        for &item in &known {
-            let own = &gradients.of(item)[from..];
-            mean[from..].iter_mut().zip(own).for_each(|(sum, g)| *sum += f64::from(*g) / known.len() as f64);
-        }
-        let norm = length(&mean).max(1e-12);
-        mean.iter_mut().for_each(|value| *value /= norm);
-        let moved: f64 = known.iter().map(|&item| self.first_order(&mean, item)).sum();
-        (mean, moved / known.len().max(1) as f64)
-    }
-
-    /// Measures the mean difference of the answers to what is wanted of up to 60 items under the constants, and takes it
-    /// away along the common direction. Beyond first order the constants shift all answers alike, which is nobody's
-    /// personality.
-    fn correct_mean(
-        &self,
-        aligned: &mut Aligned,
-        wanted: impl Fn(usize) -> Option<f64>,
-    ) -> Result<(), AlignmentError> {
-        let items: Vec<usize> = (0..self.plain.len()).filter(|&item| wanted(item).is_some()).collect();
-        let items = spread(&items, SHIFT_ITEMS);
-        let measured = self.measured(&self.edits(&aligned.constants)?, &items, &mut |_, _| Ok(()))?;
-        let differences: Vec<f64> =
-            items.iter().zip(&measured).filter_map(|(&item, answer)| Some(wanted(item)? - answer)).collect();
-        let difference = crate::statistics::mean(&differences);
-        let (common, slope) = self.common();
+    /// Measures the mean difference of the answers to those wanted on up to 60 items, and takes it away along the common
+    /// direction: beyond first order constants shift all answers alike, which is nobody's personality.
+    fn with_mean(&self, mut aligned: Aligned, wanted: &[(usize, f64)]) -> Result<Aligned, AlignmentError> {
+        let all: Vec<usize> = (0..wanted.len()).collect();
+        let chosen: Vec<(usize, f64)> = spread(&all, SHIFT_ITEMS).into_iter().map(|at| wanted[at]).collect();
+        let items: Vec<usize> = chosen.iter().map(|(item, _)| *item).collect();
+        let measured = self.measured(&self.edits_of(&aligned)?, &items, &mut |_, _| Ok(()))?;
+        let differences = chosen.iter().zip(&measured).map(|((_, wanted), answer)| wanted - answer);
+        let difference = mean(&differences.collect::<Vec<f64>>());
+        let (common, slope) = self.linear.common();
         let norm = (difference / slope).clamp(-SHIFT_NORM_MAX, SHIFT_NORM_MAX);
-        if !norm.is_finite() {
-            return Ok(());
+        if norm.is_finite() {
+            let sums = aligned.constants.iter_mut().zip(&common);
+            sums.for_each(|(constant, value)| *constant += norm * value);
+            aligned.predicted = self.linear.predicted(&aligned.constants);
+            aligned.shift = Some((difference, norm));
         }
-        aligned.constants.iter_mut().zip(&common).for_each(|(constant, value)| *constant += norm * value);
-        aligned.predicted = (0..self.plain.len())
-            .map(|item| self.plain[item] + self.first_order(&aligned.constants, item))
-            .collect();
-        aligned.shift = Some((difference, norm));
-        Ok(())
+        Ok(aligned)
     }
 
-    /// Sum over domains of the mean absolute difference to a person's answers; lower is better.
+    /// Sum over domains of the mean absolute difference of predicted answers to a person's; lower is better.
     pub fn distance(&self, items: &[usize], predicted: &[f64], answers: &Answers) -> f64 {
         let of_domain = |domain: Domain| {
-            let errors =
-                items.iter().zip(predicted).filter(|(item, _)| self.inventory.items[**item].domain == domain);
-            let errors: Vec<f64> = errors
-                .filter_map(|(&item, own)| Some((own.clamp(1.0, 5.0) - answers.get(item)?).abs()))
+            let own = items.iter().zip(predicted);
+            let own = own.filter(|(item, _)| self.inventory.items[**item].domain == domain);
+            let errors: Vec<f64> = own
+                .filter_map(|(&item, answer)| Some((answer.clamp(1.0, 5.0) - answers.get(item)?).abs()))
                 .collect();
-            if errors.is_empty() { 0.0 } else { crate::statistics::mean(&errors) }
+            if errors.is_empty() { 0.0 } else { mean(&errors) }
         };
         Domain::ALL.map(of_domain).iter().sum()
     }
 
-    /// Mean of the answers in the direction of each domain, over `items`.
+    /// Mean of answers in the direction of each domain, over `items`; null where none is of a domain.
     pub fn domains(&self, items: &[usize], answers: &[f64]) -> Value {
         let of_domain = |domain: Domain| {
-            let own =
-                items.iter().zip(answers).filter(|(item, _)| self.inventory.items[**item].domain == domain);
-            let keyed: Vec<f64> =
-                own.map(|(&item, answer)| self.inventory.items[item].keyed(*answer)).collect();
-            (domain.to_string(), json!((!keyed.is_empty()).then(|| rounded(crate::statistics::mean(&keyed)))))
+            let own = items.iter().zip(answers).map(|(&item, answer)| (&self.inventory.items[item], *answer));
+            let own = own.filter(|(item, _)| item.domain == domain);
+            let keyed: Vec<f64> = own.map(|(item, answer)| item.keyed(answer)).collect();
+            let score = (!keyed.is_empty()).then(|| rounded(mean(&keyed)));
+            (domain.to_string(), json!(score))
         };
         Value::Object(Domain::ALL.map(of_domain).into_iter().collect())
     }
 }
 
-/// Whether answers can be aligned to by an algorithm; needs no model.
+/// Refuses answers that an algorithm cannot align to; needs no model.
 pub fn check(
     answers: &Answers,
     inventory: &Inventory,
@@ -559,31 +407,26 @@ pub fn check(
     protocol: Protocol,
 ) -> Result<(), AlignmentError> {
     answers.check()?;
-    let decided = answers.decided();
+    let (usable, needed) = (usable(answers, algorithm), limits::USABLE_ANSWERS_MIN);
     let has_norms = inventory.items.iter().all(|item| !item.is_known || item.norm.is_some());
-    let needed = limits::DECIDED_ANSWERS_MIN;
-    if decided < needed && !has_norms {
-        return Err(AlignmentError::TooFew { given: decided, needed });
+    if usable < needed && !has_norms {
+        return Err(AlignmentError::TooFew { given: usable, needed });
     }
     let unseen = inventory.unseen().iter().any(|&item| answers.get(item).is_some());
-    if algorithm == Algorithm::Pas && protocol == Protocol::Paper && !unseen {
-        return Err(AlignmentError::NoUnseen { inventory: inventory.name.clone() });
+    match (algorithm, protocol) {
+        (Algorithm::Pas, Protocol::Paper) if !unseen => {
+            Err(AlignmentError::NoUnseen { inventory: inventory.name.clone() })
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
-fn kernel(prepared: &Prepared, known: &[usize]) -> (Square, f64) {
-    let gradients = &prepared.gradients;
-    let from = prepared.first_block * gradients.width;
-    let rows: Vec<&[f32]> = (0..gradients.items()).map(|item| &gradients.of(item)[from..]).collect();
-    let raw = Square::of_products(&rows);
-    let unit = known.iter().map(|&i| dot(rows[i], rows[i])).sum::<f64>() / known.len().max(1) as f64;
-    let unit = if unit > 0.0 { unit } else { 1.0 };
-    (Square::new(raw.size(), |i, j| raw.at(i, j) / unit), unit)
-}
-
-fn length(values: &[f64]) -> f64 {
-    values.iter().map(|value| value * value).sum::<f64>().sqrt()
+/// Answers that an algorithm learns from: the published search needs those that take a side.
+fn usable(answers: &Answers, algorithm: Algorithm) -> usize {
+    match algorithm {
+        Algorithm::Pas => answers.decided(),
+        Algorithm::Ridge | Algorithm::Population | Algorithm::Shift => answers.answered().len(),
+    }
 }
 
 /// Up to `count` of the items, evenly spaced.

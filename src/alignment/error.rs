@@ -42,6 +42,8 @@ pub enum AlignmentError {
     TooLarge { given: u64, max: u64 },
     #[error("this model's tokenizer has no single tokens for the answers of any known form of question")]
     NoForm,
+    #[error("`name`: {given} bytes; at most {max}, since the persona's vector is called `NAME.alignment`")]
+    LongName { given: usize, max: usize },
     #[error("its job was cancelled")]
     Cancelled,
     #[error(transparent)]
@@ -53,6 +55,33 @@ pub enum AlignmentError {
     /// The engine, the disk or the model failed; nothing the client can mend.
     #[error("{0}")]
     Failed(String),
+}
+
+impl AlignmentError {
+    /// The field of the request that is wrong, where there is one.
+    pub fn param(&self) -> Option<&str> {
+        match self {
+            AlignmentError::UnknownInventory { .. } | AlignmentError::BadInventory { .. } => {
+                Some("inventory")
+            }
+            AlignmentError::NoAnswers { .. }
+            | AlignmentError::WrongCount { .. }
+            | AlignmentError::UnknownItem { .. }
+            | AlignmentError::BadAnswer { .. }
+            | AlignmentError::TooFew { .. }
+            | AlignmentError::Constant { .. } => Some("answers"),
+            AlignmentError::NoUnseen { .. } => Some("protocol"),
+            AlignmentError::HeadsBehindNorm => Some("algorithm"),
+            AlignmentError::LongName { .. } => Some("name"),
+            AlignmentError::Steering(error) => error.param(),
+            AlignmentError::Persona(error) => error.param(),
+            AlignmentError::TooLarge { .. }
+            | AlignmentError::NoForm
+            | AlignmentError::Cancelled
+            | AlignmentError::Jobs(_)
+            | AlignmentError::Failed(_) => None,
+        }
+    }
 }
 
 fn quoted(names: &[String]) -> String {

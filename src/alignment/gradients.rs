@@ -120,3 +120,127 @@ fn read(form: &Form, logits: &Tensor, bias: &[f64]) -> candle_core::Result<Tenso
 fn failed(error: impl std::fmt::Display) -> AlignmentError {
     AlignmentError::Failed(error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alignment::compile;
+    use crate::alignment::forms::FORMS;
+    use crate::kernels::Precision;
+    use crate::model::tiny::{self, D_HEAD, D_MODEL, N_BLOCKS, N_HEADS, Random};
+    use candle_core::{DType, Device};
+
+    fn model(architecture: &str, dtype: DType) -> DenseModel {
+        DenseModel::load_as(&tiny::file(architecture), &Device::Cpu, dtype).unwrap()
+    }
+
+    fn tokens(options: usize) -> Tokens {
+        let prompts = vec![vec![3, 17, 4, 9, 21], vec![5, 17, 80], vec![44, 2, 6, 6]];
+        Tokens { prompts, options: (30..30 + options as u32).collect() }
+    }
+
+    /// Signals of all prompts with one and the same constants.
+    fn moved(
+        model: &DenseModel,
+        form: &Form,
+        tokens: &Tokens,
+        bias: &[f64],
+        (place, constants): (Place, &[f64]),
+    ) -> Vec<f64> {
+        let prompts: Vec<&[TokenId]> = tokens.prompts.iter().map(Vec::as_slice).collect();
+        let (width, n) = (constants.len() / N_BLOCKS, prompts.len());
+        let by_block: Vec<Option<Tensor>> = (constants.chunks_exact(width))
+            .map(|block| {
+                let one = Tensor::from_slice(block, (1, width), &Device::Cpu).unwrap();
+                Some(one.repeat((n, 1)).unwrap().to_dtype(model.dtype()).unwrap())
+            })
+            .collect();
+        let constants = Constants { place, by_block: &by_block };
+        let found = signals(model, form, &prompts, &tokens.options, bias, &constants).unwrap();
+        found.to_dtype(DType::F64).unwrap().to_vec1().unwrap()
+    }
+
+    fn relative(a: &[f64], b: &[f64]) -> f64 {
+        let norm = |values: Vec<f64>| values.iter().map(|x| x * x).sum::<f64>().sqrt();
+        norm(a.iter().zip(b).map(|(a, b)| a - b).collect()) / norm(b.to_vec())
+    }
+
+    #[test]
+    fn derivatives_equal_finite_differences() {
+        let step = 1e-5;
+        for (architecture, place, width) in
+            [("llama", Place::Heads, N_HEADS * D_HEAD), ("gemma3", Place::Attention, D_MODEL)]
+        {
+            for form in [&FORMS[0], Form::named("letters").unwrap()] {
+                let tokens = tokens(form.options.len());
+                let bias: Vec<f64> = (0..form.options.len()).map(|i| 0.3 * i as f64 - 2.0).collect();
+                let measure = |dtype, first| {
+                    let model = model(architecture, dtype);
+                    super::measure(&model, form, &tokens, &bias, (place, first), &mut |_, _| Ok(())).unwrap()
+                };
+                let (double, single, late) =
+                    (measure(DType::F64, 0), measure(DType::F32, 0), measure(DType::F32, 1));
+                let model = model(architecture, DType::F64);
+                let (mut expected, mut found, mut rounded) = (Vec::new(), Vec::new(), Vec::new());
+                for at in (0..N_BLOCKS * width).step_by(5) {
+                    let signals = |by: f64| {
+                        let mut constants = vec![0.0; N_BLOCKS * width];
+                        constants[at] = by;
+                        moved(&model, form, &tokens, &bias, (place, &constants))
+                    };
+                    let (plus, minus) = (signals(step), signals(-step));
+                    for item in 0..tokens.prompts.len() {
+                        expected.push((plus[item] - minus[item]) / (2.0 * step));
+                        found.push(f64::from(double.of(item)[at]));
+                        rounded.push(f64::from(single.of(item)[at]));
+                    }
+                }
+                let (error, rounding) = (relative(&found, &expected), relative(&rounded, &expected));
+                println!("{architecture}, {}: f64 {error:.1e}, f32 {rounding:.1e}", form.name);
+                assert!(error < 1e-5 && rounding < 1e-2, "{architecture} {}: {error} {rounding}", form.name);
+                for item in 0..tokens.prompts.len() {
+                    assert!(late.of(item)[..width].iter().all(|x| *x == 0.0), "no block before the first");
+                    assert!(relative_f32(&late.of(item)[width..], &single.of(item)[width..]) < 1e-5);
+                }
+            }
+        }
+    }
+
+    fn relative_f32(a: &[f32], b: &[f32]) -> f64 {
+        let wide = |values: &[f32]| values.iter().map(|x| f64::from(*x)).collect::<Vec<f64>>();
+        relative(&wide(a), &wide(b))
+    }
+
+    /// Moved heads are the same as the vector that a plan carries.
+    #[test]
+    fn heads_equal_their_compiled_form() {
+        let (form, tokens) = (&FORMS[0], tokens(2));
+        let dense = model("llama", DType::F32);
+        let outputs = tiny::load("llama", Precision::F32, 2).head_outputs();
+        let mut random = Random(5);
+        let constants: Vec<f64> =
+            (0..N_BLOCKS * N_HEADS * D_HEAD).map(|_| f64::from(random.value())).collect();
+        let shape = Gradients {
+            place: Place::Heads,
+            n_blocks: N_BLOCKS,
+            width: N_HEADS * D_HEAD,
+            values: Vec::new(),
+        };
+        let vector = compile::vector("v", &constants, &shape, &outputs, D_HEAD).unwrap().unwrap();
+        assert_eq!(vector.hook, crate::steering::Hook::Attn);
+        let compiled: Vec<f64> =
+            vector.directions().values().flat_map(|block| block.iter().map(|x| f64::from(*x))).collect();
+        let bias = [0.0, 0.0];
+        let plain = moved(&dense, form, &tokens, &bias, (Place::Heads, &vec![0.0; constants.len()]));
+        let heads = moved(&dense, form, &tokens, &bias, (Place::Heads, &constants));
+        let attention = moved(&dense, form, &tokens, &bias, (Place::Attention, &compiled));
+        let error = relative(&attention, &heads);
+        println!("compiled against moved heads: {error:.1e}");
+        assert!(error < 1e-5, "{error}");
+        assert!(relative(&plain, &heads) > 1e-2, "the constants do something");
+        let nothing = compile::vector("v", &vec![0.0; constants.len()], &shape, &outputs, D_HEAD).unwrap();
+        assert_eq!(nothing, None);
+        let gemma = tiny::load("gemma3", Precision::F32, 2).head_outputs();
+        assert!(compile::vector("v", &constants, &shape, &gemma, D_HEAD).is_err());
+    }
+}

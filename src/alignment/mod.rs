@@ -5,6 +5,7 @@
 //! where an item's key is -1. Only scores are keyed; what a model reads or answers is raw.
 
 mod algebra;
+mod aligned;
 mod aligner;
 mod ask;
 mod compile;
@@ -12,13 +13,17 @@ mod error;
 mod forms;
 mod gradients;
 pub mod inventory;
+mod linear;
 mod pas;
 mod prepare;
 mod prepared;
 mod ridge;
 pub mod scoring;
+mod service;
 
-pub use aligner::{Algorithm, Aligned, Aligner, Protocol, Told};
+pub use aligned::{Algorithm, Aligned, Protocol};
+pub use aligner::{Aligner, Told};
 pub use error::AlignmentError;
 pub use inventory::{Domain, Inventory, Item, Norm};
 pub use scoring::{Answers, DomainScores};
+pub use service::{AlignmentParts, AlignmentRequest, Alignments};

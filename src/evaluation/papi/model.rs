@@ -25,11 +25,11 @@ pub struct Model<'a> {
 impl Model<'_> {
     /// What tells runs apart, for the summary.
     pub fn description(&self, name: &str) -> Value {
-        let (info, prepared) = (self.engine.info(), self.aligner.prepared());
+        let (info, readout) = (self.engine.info(), self.aligner.readout());
         json!({
             "model": name, "weights_sha256": info.weights_digest.to_string(), "arithmetic": info.arithmetic,
             "quantisation": info.quantisation, "build": env!("CARGO_PKG_VERSION"),
-            "readout": prepared.readout.json(), "first_block": prepared.first_block, "norm_cap": prepared.norm_cap,
+            "readout": readout.json(), "first_block": self.aligner.first_block(), "norm_cap": self.aligner.range().0,
         })
     }
 
@@ -50,7 +50,7 @@ impl Model<'_> {
     /// Forty of the person's answers as lines before each question. Text before a question moves all answers, so the level
     /// is set by up to forty further answers of the person; the slope is that of the readout.
     fn after_lines(&self, input: &Input<'_>) -> Result<Told, PapiError> {
-        let readout = &self.aligner.prepared().readout;
+        let readout = self.aligner.readout();
         let items = &self.aligner.inventory().items;
         let (shots, level) = shots(input, self.seed);
         let mut before = String::new();
@@ -111,19 +111,19 @@ fn short(value: Option<f64>) -> Value {
 
 impl Respond for Model<'_> {
     fn fingerprint(&self) -> Digest {
-        let (info, prepared) = (self.engine.info(), self.aligner.prepared());
+        let (info, readout) = (self.engine.info(), self.aligner.readout());
         let mut digester = Digester::new("demeanor.eval.papi.model/1");
         digester.part(&info.weights_digest.0).part(info.arithmetic.as_bytes());
-        digester.part(prepared.readout.json().to_string().as_bytes());
-        digester.part(&(prepared.first_block as u64).to_le_bytes()).part(&prepared.norm_cap.to_le_bytes());
+        digester.part(readout.json().to_string().as_bytes());
+        digester.part(&(self.aligner.first_block() as u64).to_le_bytes());
+        digester.part(&self.aligner.range().0.to_le_bytes());
         digester.part(env!("CARGO_PKG_VERSION").as_bytes());
         digester.finish()
     }
 
     /// PAS moves heads, which some families norm before they join the stream.
     fn can(&self, condition: Condition) -> bool {
-        !matches!(condition, Condition::Pas | Condition::PasPaper)
-            || self.aligner.prepared().gradients.place == Place::Heads
+        !matches!(condition, Condition::Pas | Condition::PasPaper) || self.aligner.place() == Place::Heads
     }
 
     fn respond(&mut self, condition: Condition, input: &Input<'_>) -> Result<Told, PapiError> {

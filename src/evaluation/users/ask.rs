@@ -3,9 +3,10 @@
 use super::predict::{Panel, Scores};
 use super::{EvaluationError, Materials, Respondent};
 use crate::digest::Digest;
-use crate::engine::{Priority, Request, Want};
+use crate::engine::{Priority, Request, Sampling, Want};
 use crate::evaluation::scored;
-use crate::model::{Edits, SoftRows};
+use crate::model::SoftRows;
+use crate::persona;
 use crate::text::Specials;
 use crate::users::people::{Question, Split, Targets};
 use crate::users::{Projector, UserRows};
@@ -186,30 +187,22 @@ impl Asker<'_> {
                 soft.ok_or_else(|| EvaluationError::Projector("its rows do not fit the loaded model".into()))?
             }
         };
-        let begins = text.begin_token().is_some_and(|begin| prompt.first() == Some(&begin));
-        Ok(Request {
-            soft_at: u32::from(begins && !soft.is_empty()),
-            prompt,
-            soft,
-            edits: Arc::<Edits>::default(),
-            want: Want::Score(vec![choice(0)?, choice(1)?]),
-            priority: Priority::Job,
-            owner: Digest::default(),
-            cache_salt: Digest::default(),
-            use_cache,
-        })
+        let plain = persona::Condition::new(Arc::default(), Sampling::default());
+        let condition = persona::Condition { soft, bos: text.begin_token(), use_cache, ..plain };
+        let request = condition.request(prompt, Want::Score(vec![choice(0)?, choice(1)?]));
+        Ok(Request { priority: Priority::Job, ..request })
     }
 
     /// Log-odds of one person's requests.
     fn run_of_one(&self, requests: Vec<Request>) -> Result<Vec<f64>, EvaluationError> {
         let scores: Result<_, EvaluationError> =
-            scored::scored_after_the_first(&self.materials.engine, requests);
+            scored::scored_after_the_first(self.materials.engine, requests);
         Ok(scores?.iter().map(|score| odds(score)).collect())
     }
 
     /// Log-odds of the requests, in their order.
     fn run(&self, requests: Vec<Request>) -> Result<Vec<f64>, EvaluationError> {
-        let scores: Result<_, EvaluationError> = scored::scored(&self.materials.engine, requests);
+        let scores: Result<_, EvaluationError> = scored::scored(self.materials.engine, requests);
         Ok(scores?.iter().map(|score| odds(score)).collect())
     }
 }

@@ -22,6 +22,7 @@ mod weights;
 
 pub use dense::{Constants, DenseModel, Place};
 pub use gradients::gradients;
+pub(super) use linear::FrozenLinear;
 pub use step::CandleModel;
 
 use super::ModelError;
