@@ -13,6 +13,7 @@
 //! | `http` | the HTTP surface: shapes, streams, disconnects, names, keys, recorded client requests |
 //! | `bad_requests` | every bad request of a table gets its status and message |
 //! | `personas` | stored personas: versions, digests, what adds up, restarts |
+//! | `gate` | what is served under each mode, one byte changed, what a request brings beside, thresholds files |
 //! | `embed` | projectors are trained, resumed and evaluated from the command line |
 //! | `users` | history, soft prompts made of it, export, and deletion that leaves nothing |
 //! | `text` | token ids and rendered chats equal `transformers` |
@@ -31,6 +32,7 @@ mod distributions;
 mod embed;
 mod encoder;
 mod exact;
+mod gate;
 mod harness;
 mod hooks;
 mod http;
