@@ -44,7 +44,13 @@ impl Servers {
 fn settings(folder: &users::Folder, mode: GateMode) -> Settings {
     let file = folder.0.join("gate.json");
     std::fs::write(&file, thresholds().to_string()).expect("written");
-    Settings { gate: mode, gate_file: Some(file), ..folder.settings(Form::Static) }
+    // One trait is extracted here, which takes its time on a busy machine.
+    Settings {
+        gate: mode,
+        gate_file: Some(file),
+        extract_wait_seconds: 280.0,
+        ..folder.settings(Form::Static)
+    }
 }
 
 fn servers() -> &'static Servers {
