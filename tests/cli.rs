@@ -15,7 +15,7 @@ fn model() -> String {
 
 #[test]
 fn every_verb_has_help_with_an_example() {
-    for verb in ["serve", "run", "pull", "ls", "extract", "vectors", "traits", "persona", "store"] {
+    for verb in ["serve", "run", "pull", "ls", "extract", "vectors", "traits", "persona", "probe", "store"] {
         let output = demeanor(&[verb, "--help"]);
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{verb}");

@@ -1,7 +1,9 @@
 //! `demeanor eval`: benchmarks of a model and what is made for it.
 
+mod papi;
+
 use super::serve::ModelArgs;
-use super::{CliError, Outcome, embed};
+use super::{CliError, Outcome, bias, embed};
 use crate::app;
 use crate::evaluation::users::{self, EvaluationError, Materials, Options};
 use crate::users::train::Embeddings;
@@ -18,6 +20,9 @@ pub struct EvalArgs {
 #[derive(clap::Subcommand, Clone, Debug)]
 pub enum EvalVerb {
     Users(Box<UsersArgs>),
+    Papi(Box<papi::PapiArgs>),
+    Bbq(Box<bias::BbqArgs>),
+    CrowsPairs(Box<bias::CrowsArgs>),
 }
 
 /// Do soft prompts carry the person? Unseen people's answers, predicted from their history
@@ -56,6 +61,9 @@ pub struct UsersArgs {
 pub fn eval(args: &EvalArgs) -> Outcome {
     match &args.verb {
         EvalVerb::Users(args) => users(args),
+        EvalVerb::Papi(args) => papi::papi(args),
+        EvalVerb::Bbq(args) => bias::bbq(args),
+        EvalVerb::CrowsPairs(args) => bias::crows_pairs(args),
     }
 }
 

@@ -1,5 +1,7 @@
 //! The command line: one file per verb; each parses, makes one library call and prints.
 
+mod align;
+mod bias;
 mod client;
 mod embed;
 mod embed_user;
@@ -8,6 +10,7 @@ mod extract;
 mod ls;
 mod persona;
 mod persona_file;
+mod probe;
 mod progress;
 mod pull;
 mod run;
@@ -42,6 +45,11 @@ impl CliError {
     /// Any failure without a code of its own: 1.
     pub fn failed(message: impl Into<String>) -> CliError {
         CliError { code: 1, message: message.into() }
+    }
+
+    /// The gate would refuse: 3.
+    pub fn not_admitted(message: impl Into<String>) -> CliError {
+        CliError { code: 3, message: message.into() }
     }
 
     /// A bad file: 65.
@@ -83,8 +91,10 @@ enum Verb {
     Pull(pull::Pull),
     Ls(ls::Ls),
     Extract(extract::ExtractArgs),
+    Align(align::AlignArgs),
     Vectors(vectors::VectorsArgs),
     Persona(persona::PersonaArgs),
+    Probe(probe::ProbeArgs),
     Traits(traits::TraitsArgs),
     Store(store::StoreArgs),
     Embed(embed::EmbedArgs),
@@ -100,8 +110,10 @@ pub fn main() -> ExitCode {
         Verb::Pull(args) => pull::pull(args),
         Verb::Ls(args) => ls::ls(args),
         Verb::Extract(args) => extract::extract(args),
+        Verb::Align(args) => align::align(args),
         Verb::Vectors(args) => vectors::vectors(args),
         Verb::Persona(args) => persona::persona(args),
+        Verb::Probe(args) => probe::probe(args),
         Verb::Traits(args) => traits::traits(args),
         Verb::Store(args) => store::store(args),
         Verb::Embed(args) => embed::embed(args),

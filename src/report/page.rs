@@ -47,6 +47,13 @@ impl Page {
         self
     }
 
+    /// A table that shows when its summary is clicked.
+    pub fn details(&mut self, summary: &str, table: &Table) -> &mut Page {
+        self.body += &format!("<details><summary>{}</summary>\n", escaped(summary));
+        self.table(table).body += "</details>\n";
+        self
+    }
+
     /// An SVG that this room made.
     pub fn chart(&mut self, svg: &str) -> &mut Page {
         self.body += svg;
@@ -70,9 +77,10 @@ mod tests {
     fn nothing_from_outside_becomes_markup() {
         let mut page = Page::new("a<b");
         let table = Table { head: vec!["<th>".into()], rows: vec![vec!["<script>".into(), "1".into()]] };
-        page.heading("h&h").paragraph("<p>").table(&table);
+        page.heading("h&h").paragraph("<p>").table(&table).details("s<s", &table);
         let html = page.html();
         assert!(html.contains("<td>&lt;script&gt;</td><td>1</td>") && html.contains("<h2>h&amp;h</h2>"));
+        assert!(html.contains("<summary>s&lt;s</summary>") && html.contains("</table>\n</details>"));
         assert!(!html.contains("<script") && !html.contains("http"), "{html}");
     }
 }

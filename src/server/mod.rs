@@ -21,6 +21,7 @@ mod sse;
 pub use accept::{Front, Lifecycle, Peer, bind, serve};
 pub use error::{ApiError, ErrorCode};
 
+use crate::alignment::Alignments;
 use crate::config::Settings;
 use crate::digest::Digest;
 use crate::encoder::EncoderHandle;
@@ -29,6 +30,7 @@ use crate::jobs::Jobs;
 use crate::limits;
 use crate::persona::gate::Gate;
 use crate::persona::{Personas, Serving};
+use crate::probe::Prober;
 use crate::steering::Library;
 use crate::text::Text;
 use crate::users::Users;
@@ -55,7 +57,9 @@ pub struct Context {
     pub users: Users,
     pub personas: Personas,
     pub gate: Gate,
+    pub prober: Prober,
     pub jobs: Jobs,
+    pub alignments: Alignments,
     /// Loaded when it is first needed.
     pub encoder: EncoderHandle,
     /// Name of the loaded model.
@@ -83,6 +87,7 @@ pub struct Parts {
     pub personas: Personas,
     pub gate: Gate,
     pub jobs: Jobs,
+    pub alignments: Alignments,
     /// The name under which the loaded model answers; its aliases are in the settings.
     pub model: String,
     pub settings: Settings,
@@ -90,8 +95,21 @@ pub struct Parts {
 
 impl Context {
     pub fn new(parts: Parts) -> Context {
-        let Parts { engine, text, library, encoder, users, personas, gate, jobs, model, settings } = parts;
+        let Parts {
+            engine,
+            text,
+            library,
+            encoder,
+            users,
+            personas,
+            gate,
+            jobs,
+            alignments,
+            model,
+            settings,
+        } = parts;
         let keys = Keys::new(&settings.api_keys);
+        let prober = Prober::new(engine.clone(), text.clone(), jobs.clone(), gate.clone(), model.clone());
         Context {
             template: Digest::of(text.template().source().as_bytes()),
             engine,
@@ -100,7 +118,9 @@ impl Context {
             users,
             personas,
             gate,
+            prober,
             jobs,
+            alignments,
             encoder,
             model,
             created: unix_seconds(),
@@ -149,6 +169,7 @@ impl Context {
 /// The route table. Every route also answers without `/v1`.
 const ROUTES: &[(&str, Route)] = &[
     ("/v1/activations", Route::Activations),
+    ("/v1/align", Route::Align),
     ("/v1/chat/completions", Route::Chat),
     ("/v1/completions", Route::Completions),
     ("/v1/embeddings", Route::Embeddings),
@@ -156,6 +177,8 @@ const ROUTES: &[(&str, Route)] = &[
     ("/v1/models/{*id}", Route::Model),
     ("/v1/personas", Route::Personas),
     ("/v1/personas/{name}", Route::Persona),
+    ("/v1/probe", Route::Probe),
+    ("/v1/probe/{persona}", Route::ProbeReport),
     ("/v1/score", Route::Score),
     ("/v1/soft_prompts", Route::SoftPrompts),
     ("/v1/soft_prompts/{name}", Route::SoftPrompt),
@@ -185,6 +208,7 @@ const ROUTES: &[(&str, Route)] = &[
 #[derive(Clone, Copy)]
 enum Route {
     Activations,
+    Align,
     Chat,
     Completions,
     Embeddings,
@@ -192,6 +216,8 @@ enum Route {
     Model,
     Personas,
     Persona,
+    Probe,
+    ProbeReport,
     Score,
     SoftPrompts,
     SoftPrompt,
@@ -222,6 +248,7 @@ impl Route {
     fn handler(self) -> MethodRouter<Arc<Context>> {
         match self {
             Route::Activations => post(native::activations),
+            Route::Align => post(native::align),
             Route::Chat => post(openai::chat),
             Route::Completions => post(openai::complete),
             Route::Embeddings => post(openai::embeddings),
@@ -231,6 +258,8 @@ impl Route {
             Route::Persona => {
                 get(native::show_persona).put(native::put_persona).delete(native::delete_persona)
             }
+            Route::Probe => post(native::start_probe),
+            Route::ProbeReport => get(native::show_report),
             Route::Score => post(native::score),
             Route::SoftPrompts => get(native::list_soft_prompts).post(native::upload_soft_prompt),
             Route::SoftPrompt => get(native::show_soft_prompt).delete(native::delete_soft_prompt),

@@ -1,10 +1,12 @@
-//! Our own routes: personas, users, soft prompts, scores, vectors, traits, jobs, tokenizer, health, metrics. Unknown fields
+//! Our own routes: personas, probe, users, soft prompts, scores, vectors, traits, jobs, tokenizer, health, metrics. Unknown fields
 //! are refused here.
 
 mod activations;
+mod align;
 mod before;
 mod jobs;
 mod personas;
+mod probe;
 mod score;
 mod soft_prompts;
 mod status;
@@ -13,8 +15,10 @@ mod users;
 mod vectors;
 
 pub use activations::activations;
+pub use align::align;
 pub use jobs::{cancel_job, job_events, list_jobs, show_job};
 pub use personas::{create_persona, delete_persona, list_personas, put_persona, show_persona};
+pub use probe::{show_report, start_probe};
 pub use score::score;
 pub use soft_prompts::{
     delete_soft_prompt, export_soft_prompt, list_soft_prompts, show_soft_prompt, upload_soft_prompt,

@@ -27,7 +27,7 @@ pub use models::{model, models};
 pub use names::Named;
 pub use options::token_ids;
 pub use prepare::{PromptSize, check_room, encode_chat, encode_text, template_digest};
-pub use resolve::{Resolved, digest_checked, digest_now, resolve};
+pub use resolve::{Resolved, digest_checked, digest_now, probe_subject, resolve};
 pub use sampling::read_defaults;
 
 use super::Context;

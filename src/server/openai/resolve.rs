@@ -8,9 +8,10 @@ use crate::digest::Digest;
 use crate::engine::Sampling;
 use crate::persona::gate::State;
 use crate::persona::{
-    Condition, Offer, OfferedRows, PersonaParts, PersonaSoft, PersonaSpec, SamplingDefaults, Source, one_of,
-    persona_digest,
+    Condition, Offer, OfferedRows, Persona, PersonaParts, PersonaSoft, PersonaSpec, SamplingDefaults, Source,
+    one_of, persona_digest,
 };
+use crate::probe::{Soft, Subject};
 use crate::server::Context;
 use crate::server::blocking::blocking;
 use crate::server::error::{ApiError, ErrorCode};
@@ -273,6 +274,26 @@ pub async fn digest_now(context: &Context, spec: &PersonaSpec) -> Result<Digest,
         .ok_or_else(|| ApiError::new(ErrorCode::VectorNotReady, "a vector of its plan is not made yet"))?;
     let own = own_offer(context, spec).await?;
     Ok(digest_of(context, spec, applied.edits.digest(), own.as_ref()))
+}
+
+/// A stored persona as the probe takes it: plan compiled, soft prompt looked up. Waits for vectors as a request does.
+pub async fn probe_subject(context: &Context, persona: &Persona) -> Result<Subject, ApiError> {
+    let spec = &persona.spec;
+    let applied = plan(context, &spec.steering).await?;
+    let own = own_offer(context, spec).await?;
+    let digest = digest_of(context, spec, applied.edits.digest(), own.as_ref());
+    let soft = match own {
+        None => Soft::None,
+        Some(Offer { rows: None, .. }) => {
+            let message = "the soft prompt of the persona's user is not made yet; try again in a moment";
+            return Err(ApiError::at(ErrorCode::EncoderNotReady, "persona", message).retry_after(2));
+        }
+        Some(Offer { source: Source::User(id), .. }) => Soft::User { users: context.users.clone(), id },
+        Some(Offer { rows: Some(found), .. }) => Soft::Rows { rows: found.rows, label: found.label },
+    };
+    let (name, version) = (persona.name.clone(), persona.version);
+    let (system, edits) = (spec.system.clone(), applied.edits);
+    Ok(Subject { persona: name, version, digest, system, edits, soft })
 }
 
 async fn own_offer(context: &Context, spec: &PersonaSpec) -> Result<Option<Offer>, ApiError> {

@@ -1,5 +1,11 @@
 //! Intervals and tests on slices of numbers: mean, spread, median, correlation, Wilson's interval, Student's t, bootstrap
-//! and the draws for it.
+//! and the draws for it. `paired` compares two conditions on the same items.
+
+mod paired;
+#[cfg(test)]
+mod paired_golden;
+
+pub use paired::{benjamini_hochberg, chi_square_1, clustered_bootstrap, holm, mcnemar, sign_flip};
 
 /// An interval for a proportion or a mean, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -197,6 +203,17 @@ pub fn correlation(x: &[f64], y: &[f64]) -> f64 {
 /// The percentile interval of 95 % of `statistic` over `rounds` resamples of `n` units with replacement (Efron 1979). The
 /// statistic gets the drawn units' indices.
 pub fn bootstrap(n: usize, rounds: usize, seed: u64, statistic: impl Fn(&[usize]) -> f64) -> Interval {
+    bootstrap_tails(n, rounds, seed, 0.025, statistic)
+}
+
+/// The same between the percentiles `tail` and 1 - `tail`.
+fn bootstrap_tails(
+    n: usize,
+    rounds: usize,
+    seed: u64,
+    tail: f64,
+    statistic: impl Fn(&[usize]) -> f64,
+) -> Interval {
     let mut values: Vec<f64> = (0..rounds as u64)
         .map(|round| {
             let mut draws = Draws::new(seed, "bootstrap", round);
@@ -209,7 +226,7 @@ pub fn bootstrap(n: usize, rounds: usize, seed: u64, statistic: impl Fn(&[usize]
         let index = (share * (values.len().max(1) - 1) as f64).round() as usize;
         values.get(index).copied().unwrap_or(f64::NAN)
     };
-    Interval { low: at(0.025), high: at(0.975) }
+    Interval { low: at(tail), high: at(1.0 - tail) }
 }
 
 #[cfg(test)]

@@ -1,0 +1,32 @@
+//! Conditions of a benchmark: the plain model, steering expressions beside their shuffled controls, stored personas.
+
+use crate::model::Edits;
+use crate::probe::{Arm, Soft, shuffled};
+use std::sync::Arc;
+
+/// The arms that are asked, the plain model first.
+pub struct Conditions {
+    pub arms: Vec<Arm>,
+}
+
+impl Conditions {
+    pub fn plain() -> Conditions {
+        Conditions { arms: vec![Arm::of_system("plain", "")] }
+    }
+
+    /// A steering expression's edits, and the same dose with shuffled signs.
+    pub fn steered(&mut self, expression: &str, edits: &Arc<Edits>, seed: u64) {
+        let control = Arc::new(shuffled(edits, seed));
+        for (name, edits) in
+            [(expression.to_owned(), edits.clone()), (format!("{expression}, shuffled"), control)]
+        {
+            self.arms.push(Arm { name, system: String::new(), edits, soft: Soft::None });
+        }
+    }
+
+    /// A persona: its system text, plan and soft prompt.
+    pub fn persona(&mut self, label: &str, system: &str, edits: &Arc<Edits>, soft: Soft) {
+        let (name, system) = (label.to_owned(), system.to_owned());
+        self.arms.push(Arm { name, system, edits: edits.clone(), soft });
+    }
+}
