@@ -281,16 +281,15 @@ fn one_changed_byte_is_another_persona() {
     put(off, "byte", with(first, json!({"description": "words for people"})));
     assert_eq!(state(), "passed", "the same bytes are the same persona, whatever its version");
     // What the names stand for changed.
-    soft_prompt(off, "bard", -0.010_001);
+    soft_prompt(enforce, "bard", -0.010_001);
     assert_eq!(state(), "unprobed");
-    soft_prompt(off, "bard", -0.01);
+    soft_prompt(enforce, "bard", -0.01);
     assert_eq!(state(), "passed");
 }
 
 #[test]
 fn what_a_request_brings_beside() {
-    let servers = servers();
-    let Servers { off, enforce, warn, .. } = servers;
+    let Servers { off, enforce, warn, .. } = servers();
     upload(off, "held", 1.0);
     let holds = |dose: f64| json!([{"vector": "held", "coefficient": dose, "unit": "dose"}]);
     put(off, "beside", json!({"system": "You are Be.", "steering": holds(0.1)}));
@@ -369,19 +368,17 @@ fn what_a_request_brings_beside() {
                 assert!(message(&response).contains(part), "{more}: {}", message(&response));
             }
         }
-        // The other modes serve it all.
-        warn.post(CHAT, &chat(more.clone())).ok();
+        // The other modes serve it all. (Of a trait that is refused here no vector is made.)
+        if !matches!(expected, Err((_, part)) if part.contains("hateful") || part.contains("model")) {
+            warn.post(CHAT, &chat(more.clone())).ok();
+        }
     }
     let header = [("content-type", "application/json"), ("x-demeanor-steering", "0.01 hateful")];
     let refused = enforce.send("POST", CHAT, &header, chat(json!({})).to_string().as_bytes());
     assert_eq!((refused.status, code(&refused).as_str()), (403, "steering_not_admitted"));
-    // A stricter file, over the same reports: users' rows are too long, and no vector is admitted.
+    // A stricter file over the same reports.
     let mut strict = thresholds();
-    strict["unprobed_user"]["norm_max"] = json!(0.001);
-    strict["ad_hoc"]["vectors"] = json!("none");
     strict["rules"][0]["most"] = json!(-0.001);
-    let file = servers.folder.0.join("strict.json");
-    std::fs::write(&file, strict.to_string()).expect("written");
     let mut gate = enforce.context().gate.clone();
     gate.thresholds =
         demeanor::persona::gate::Thresholds::read(strict.to_string().as_bytes()).expect("reads").into();
