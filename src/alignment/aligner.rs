@@ -5,7 +5,7 @@ use super::aligned::{Algorithm, Aligned, Protocol};
 use super::ask::{Asker, Progress, Tokens};
 use super::inventory::{Domain, Inventory};
 use super::linear::{Linear, Solution, length};
-use super::pas::{self, Activations};
+use super::pas::{self, Activations, Labelled, Split};
 use super::prepared::{Key, Prepared, Readout};
 use super::scoring::Answers;
 use super::{compile, prepare};
@@ -43,7 +43,7 @@ pub struct Aligner {
     readout: Readout,
     linear: Linear,
     /// Norm of constants up to which the gradients are true.
-    pub(super) norm_cap: f64,
+    norm_cap: f64,
     /// Norms that were tried for it, with the correlation of real and first-order changes.
     linearity: Vec<(f64, f64)>,
     /// For the published search; measured when it is first asked for.
@@ -202,7 +202,7 @@ impl Aligner {
     pub fn population(&self) -> Result<Aligned, AlignmentError> {
         let needed = limits::USABLE_ANSWERS_MIN;
         let norms = self.norms().ok_or(AlignmentError::TooFew { given: 0, needed })?;
-        let aligned = self.solved(Algorithm::Population, &[norms.clone()]);
+        let aligned = self.solved(Algorithm::Population, std::slice::from_ref(&norms));
         self.with_mean(aligned, &norms)
     }
 
@@ -227,13 +227,11 @@ impl Aligner {
                 Protocol::Paper => self.inventory.items[item].keyed(raw),
             })
         };
-        let labelled: Vec<(usize, bool)> = (self.inventory.known().into_iter())
+        let labelled: Vec<Labelled> = (self.inventory.known().into_iter())
             .filter_map(|item| value(item).filter(|value| *value != 3.0).map(|value| (item, value > 3.0)))
             .collect();
-        let find = |labelled: &[(usize, bool)]| {
-            let (fitted, others) = pas::split(labelled, SEED);
-            pas::search(activations, (&fitted, &others), pas::HEADS)
-        };
+        let find =
+            |labelled: &[Labelled]| pas::search(activations, &Split::drawn(labelled, SEED), pas::HEADS);
         let error = |constants: &[f64], alpha: f64, items: &[usize]| -> f64 {
             let errors = items.iter().filter_map(|&item| {
                 let moved = self.linear.plain[item] + alpha * self.linear.change(constants, item);
@@ -334,7 +332,7 @@ impl Aligner {
         answers.answered().into_iter().filter_map(|item| Some((item, answers.get(item)?))).collect()
     }
 
-    pub(super) fn solved(&self, algorithm: Algorithm, wanted: &[Vec<(usize, f64)>]) -> Aligned {
+    fn solved(&self, algorithm: Algorithm, wanted: &[Vec<(usize, f64)>]) -> Aligned {
         let Solution { constants, lambda, norm, scale } = self.linear.solve(wanted, self.norm_cap);
         Aligned { lambda: Some(lambda), norm, scale, ..self.of_constants(algorithm, constants) }
     }
@@ -357,11 +355,7 @@ impl Aligner {
 
     /// Measures the mean difference of the answers to those wanted on up to 60 items, and takes it away along the common
     /// direction: beyond first order constants shift all answers alike, which is nobody's personality.
-    pub(super) fn with_mean(
-        &self,
-        mut aligned: Aligned,
-        wanted: &[(usize, f64)],
-    ) -> Result<Aligned, AlignmentError> {
+    fn with_mean(&self, mut aligned: Aligned, wanted: &[(usize, f64)]) -> Result<Aligned, AlignmentError> {
         let all: Vec<usize> = (0..wanted.len()).collect();
         let chosen: Vec<(usize, f64)> = spread(&all, SHIFT_ITEMS).into_iter().map(|at| wanted[at]).collect();
         let items: Vec<usize> = chosen.iter().map(|(item, _)| *item).collect();

@@ -213,7 +213,8 @@ mod tests {
         let (heads, d_head) = (fixture.heads, fixture.d_head);
         let activations = Activations { heads, d_head, values: fixture.activations };
         let (fitted, others) = fixture.labelled.split_at(fixture.fitted);
-        let found = pas::search(&activations, (fitted, others), fixture.search.heads.len());
+        let split = pas::Split { fitted: fitted.to_vec(), others: others.to_vec() };
+        let found = pas::search(&activations, &split, fixture.search.heads.len());
         near(&found.scores, &fixture.search.scores);
         let of = |part: fn(&pas::Head) -> f64| found.heads.iter().map(part).collect::<Vec<f64>>();
         assert_eq!(found.heads.iter().map(|head| head.head).collect::<Vec<_>>(), fixture.search.heads);

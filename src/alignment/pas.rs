@@ -56,20 +56,29 @@ pub struct Found {
     pub scores: Vec<f64>,
 }
 
-/// Splits `labelled` (item and whether the person agreed) in a seeded order: those to fit on, the others.
-pub fn split(labelled: &[(usize, bool)], seed: u64) -> (Vec<(usize, bool)>, Vec<(usize, bool)>) {
-    let order = Draws::new(seed, "probe split", 0).sample(labelled.len(), labelled.len());
-    let fitted = (FITTED * labelled.len() as f64) as usize;
-    let part = |range: &[usize]| range.iter().map(|&i| labelled[i]).collect();
-    (part(&order[..fitted]), part(&order[fitted..]))
+/// An item and whether the person agreed.
+pub type Labelled = (usize, bool);
+
+/// Items that probes are fitted on, and those that they are only scored on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Split {
+    pub fitted: Vec<Labelled>,
+    pub others: Vec<Labelled>,
+}
+
+impl Split {
+    /// In a seeded order.
+    pub fn drawn(labelled: &[Labelled], seed: u64) -> Split {
+        let order = Draws::new(seed, "probe split", 0).sample(labelled.len(), labelled.len());
+        let fitted = (FITTED * labelled.len() as f64) as usize;
+        let part = |range: &[usize]| range.iter().map(|&i| labelled[i]).collect();
+        Split { fitted: part(&order[..fitted]), others: part(&order[fitted..]) }
+    }
 }
 
 /// Probes every head on a split and finds the directions of the best ones on all labelled items.
-pub fn search(
-    activations: &Activations,
-    (fitted, others): (&[(usize, bool)], &[(usize, bool)]),
-    keep: usize,
-) -> Found {
+pub fn search(activations: &Activations, split: &Split, keep: usize) -> Found {
+    let Split { fitted, others } = split;
     let probed: Vec<(f64, f64)> = (0..activations.heads)
         .map(|head| {
             let (x, y) = points(activations, fitted, head);
@@ -81,11 +90,8 @@ pub fn search(
         .collect();
     let mut order: Vec<usize> = (0..activations.heads).collect();
     order.sort_by(|a, b| probed[*b].0.total_cmp(&probed[*a].0).then(a.cmp(b)));
-    let all: Vec<(usize, bool)> = {
-        let mut all = [fitted, others].concat();
-        all.sort_unstable();
-        all
-    };
+    let mut all = [&fitted[..], &others[..]].concat();
+    all.sort_unstable();
     let heads = order.into_iter().take(keep).map(|head| {
         let (direction, sigma) = direction(activations, &all, head);
         Head { head, score: probed[head].0, held_out: probed[head].1, direction, sigma }
@@ -96,10 +102,10 @@ pub fn search(
 /// Both continuations of each item with their labels.
 fn points<'a>(
     activations: &'a Activations,
-    labelled: &[(usize, bool)],
+    labelled: &[Labelled],
     head: usize,
 ) -> (Vec<&'a [f32]>, Vec<bool>) {
-    let of = |&(item, agreed): &(usize, bool)| {
+    let of = |&(item, agreed): &Labelled| {
         [(activations.of(item, 0, head), agreed), (activations.of(item, 1, head), !agreed)]
     };
     labelled.iter().flat_map(of).unzip()
@@ -150,7 +156,7 @@ fn accuracy(weights: &[f64], x: &[&[f32]], y: &[bool]) -> f64 {
 }
 
 /// From the mean of label 0 to the mean of label 1, unit length, and the spread along it.
-fn direction(activations: &Activations, labelled: &[(usize, bool)], head: usize) -> (Vec<f64>, f64) {
+fn direction(activations: &Activations, labelled: &[Labelled], head: usize) -> (Vec<f64>, f64) {
     let (x, y) = points(activations, labelled, head);
     let n = y.len().max(1) as f64 / 2.0;
     let mut direction = vec![0.0; activations.d_head];

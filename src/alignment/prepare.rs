@@ -7,6 +7,7 @@ use super::ask::{Asker, Tokens};
 use super::forms::{FORMS, Form};
 use super::gradients::{self, Gradients};
 use super::inventory::{Domain, Inventory};
+use super::linear::length;
 use super::pas::Activations;
 use super::prepared::{Prepared, Readout, read_file, write_file};
 use crate::limits;
@@ -21,14 +22,19 @@ use std::sync::Arc;
 
 /// Correlation of real and first-order changes from which on the gradients count as true.
 const LINEAR_FROM: f64 = 0.9;
-/// Items of each direction whose real change is measured, and how much each norm is above the one before it.
+/// Items of each made-up person whose real change is measured.
 const LINEAR_ITEMS: usize = 24;
+/// Each norm is this much above the one before it.
 const LINEAR_STEP: f64 = std::f64::consts::SQRT_2;
 const LINEAR_NORMS_MAX: usize = 10;
-/// The first norm changes answers by so much on average: enough to stand out of the arithmetic's rounding.
-const LINEAR_START: f64 = 0.08;
-/// Penalty of the directions that are tried: in the middle of what people's answers choose.
-const LINEAR_PENALTY: f64 = 1.0;
+/// The first norm changes answers by so much on average: it stands out of the arithmetic's rounding, and whatever is
+/// worth moving moves at least so far.
+const LINEAR_START: f64 = 0.15;
+/// Change at which nothing but rounding is measured, and the made-up people it is measured with.
+const ROUNDING_AT: f64 = 0.005;
+const ROUNDING_PEOPLE: usize = 4;
+/// How far a made-up person's answers are from those of people in general.
+const MADE_UP_BY: f64 = 1.0;
 
 /// Steps of the whole work, for its progress.
 struct Steps<'p, 'q> {
@@ -55,8 +61,9 @@ pub fn prepare(
         return Err(AlignmentError::TooLarge { given, max });
     }
     let (known, items) = (inventory.known(), inventory.items.len());
-    let directions = Domain::ALL.len() * 2;
-    let total = FORMS.len() * known.len() + items + items + directions * LINEAR_ITEMS * LINEAR_NORMS_MAX;
+    let people = Domain::ALL.len() * 2;
+    let range = (ROUNDING_PEOPLE + people * LINEAR_NORMS_MAX) * LINEAR_ITEMS;
+    let total = FORMS.len() * known.len() + items + items + range;
     let mut steps = Steps { told, before: 0, total: total as u64 };
     let texts: Vec<&str> = inventory.items.iter().map(|item| item.text.as_str()).collect();
     let (form, tokens, bias, correlations) = choose(asker, inventory, &texts, &mut steps)?;
@@ -140,65 +147,92 @@ fn measure_gradients(
     gradients::measure(&model, form, tokens, bias, (place, first), &mut |done, text| steps.tell(done, text))
 }
 
-/// The largest norm at which real changes go along with first-order ones, over a pair of opposite people for each domain.
+/// What is measured of made-up people: one for each end of each domain, otherwise like people in general.
+struct Trial<'a> {
+    aligner: &'a Aligner,
+    items: Vec<usize>,
+    /// The constants that ridge finds for each, unit length.
+    directions: Vec<Vec<f64>>,
+    /// Change of the items' answers along each, by the gradients.
+    promised: Vec<Vec<f64>>,
+}
+
+impl<'a> Trial<'a> {
+    fn new(aligner: &'a Aligner) -> Trial<'a> {
+        let (inventory, linear) = (aligner.inventory(), aligner.linear());
+        let known = inventory.known();
+        let general = |item: usize| inventory.items[item].norm.map_or(linear.plain[item], |norm| norm.mean);
+        let mut directions: Vec<Vec<f64>> = Vec::new();
+        for (domain, sign) in Domain::ALL.iter().flat_map(|domain| [(domain, 1.0), (domain, -1.0)]) {
+            let wanted = known.iter().map(|&item| {
+                let own = &inventory.items[item];
+                let by = if own.domain == *domain { sign * MADE_UP_BY * f64::from(own.key) } else { 0.0 };
+                (item, (general(item) + by).clamp(1.0, 5.0))
+            });
+            let found = linear.solve(&[wanted.collect()], f64::INFINITY).constants;
+            let norm = length(&found);
+            if norm > 0.0 {
+                directions.push(found.iter().map(|value| value / norm).collect());
+            }
+        }
+        let items = spread(&known, LINEAR_ITEMS);
+        let promised = directions.iter().map(|one| items.iter().map(|&i| linear.change(one, i)).collect());
+        Trial { aligner, promised: promised.collect(), items, directions }
+    }
+
+    /// Real and first-order changes at a norm for the first `people`.
+    fn changes(
+        &self,
+        norm: f64,
+        people: usize,
+        steps: &mut Steps<'_, '_>,
+    ) -> Result<(Vec<f64>, Vec<f64>), AlignmentError> {
+        let (mut real, mut expected) = (Vec::new(), Vec::new());
+        for (direction, promised) in self.directions.iter().zip(&self.promised).take(people) {
+            let constants: Vec<f64> = direction.iter().map(|value| norm * value).collect();
+            let edits = self.aligner.edits(&constants)?;
+            let told = &mut |done: u64, text: &str| steps.tell(done, text);
+            let measured = self.aligner.measured(&edits, &self.items, told)?;
+            steps.before += self.items.len() as u64;
+            let plain = &self.aligner.linear().plain;
+            real.extend(self.items.iter().zip(measured).map(|(&item, answer)| answer - plain[item]));
+            expected.extend(promised.iter().map(|change| norm * change));
+        }
+        Ok((real, expected))
+    }
+}
+
+/// The largest norm up to which real changes go along with first-order ones, and what was tried. Rounding of the
+/// arithmetic, which is measured at a change of next to nothing, does not count against the gradients.
 fn measure_range(
     aligner: &Aligner,
     steps: &mut Steps<'_, '_>,
 ) -> Result<(f64, Vec<(f64, f64)>), AlignmentError> {
-    let inventory = aligner.inventory().clone();
-    let known = inventory.known();
-    let items = spread(&known, LINEAR_ITEMS);
-    let mut directions: Vec<Vec<f64>> = Vec::new();
-    for domain in Domain::ALL {
-        for sign in [1.0, -1.0] {
-            let wanted: Vec<f64> = (known.iter().map(|&i| &inventory.items[i]))
-                .map(|item| if item.domain == domain { sign * f64::from(item.key) } else { 0.0 })
-                .collect();
-            let Some(a) = aligner.linear().kernel.part(&known).plus_diagonal(LINEAR_PENALTY).solve(&wanted)
-            else {
-                continue;
-            };
-            let mut weights = vec![0.0; inventory.items.len()];
-            known.iter().zip(&a).for_each(|(&i, a)| weights[i] = *a);
-            let constants = aligner.linear().constants(&weights);
-            let norm = constants.iter().map(|x| x * x).sum::<f64>().sqrt();
-            if norm > 0.0 {
-                directions.push(constants.iter().map(|x| x / norm).collect());
-            }
-        }
-    }
-    let promised: Vec<Vec<f64>> = (directions.iter())
-        .map(|direction| items.iter().map(|&item| aligner.linear().change(direction, item)).collect())
-        .collect();
-    let sizes: Vec<f64> = promised.iter().flatten().map(|change| change.abs()).collect();
-    if sizes.is_empty() || mean(&sizes) == 0.0 {
+    let trial = Trial::new(aligner);
+    let sizes: Vec<f64> = trial.promised.iter().flatten().map(|change| change.abs()).collect();
+    let size = if sizes.is_empty() { 0.0 } else { mean(&sizes) };
+    if !size.is_normal() {
         return Err(AlignmentError::Failed("no item's answer can be moved on this model".into()));
     }
-    let mut norm = LINEAR_START / mean(&sizes);
-    let (mut cap, mut linearity) = (norm, Vec::new());
-    let before = steps.before;
+    let variance =
+        |values: &[f64]| values.iter().map(|value| value * value).sum::<f64>() / values.len() as f64;
+    let (real, expected) = trial.changes(ROUNDING_AT / size, ROUNDING_PEOPLE, steps)?;
+    let rounding = variance(&real.iter().zip(&expected).map(|(r, e)| r - e).collect::<Vec<f64>>());
+    let start = LINEAR_START / size;
+    let (mut norm, mut cap, mut linearity) = (start, start, Vec::new());
     for _ in 0..LINEAR_NORMS_MAX {
-        let (mut real, mut expected) = (Vec::new(), Vec::new());
-        for (direction, promised) in directions.iter().zip(&promised) {
-            let constants: Vec<f64> = direction.iter().map(|x| norm * x).collect();
-            let edits = aligner.edits(&constants)?;
-            let measured = aligner.measured(&edits, &items, &mut |done, text| steps.tell(done, text))?;
-            steps.before += items.len() as u64;
-            real.extend(
-                items.iter().zip(measured).map(|(&item, answer)| answer - aligner.linear().plain[item]),
-            );
-            expected.extend(promised.iter().map(|change| norm * change));
-        }
-        let r = correlation(&real, &expected);
+        let (real, expected) = trial.changes(norm, usize::MAX, steps)?;
+        let total = variance(&real);
+        let kept = ((total - rounding).max(0.0) / total.max(f64::MIN_POSITIVE)).sqrt();
+        let r = (correlation(&real, &expected) / kept.max(1e-3)).min(1.0);
         linearity.push((f64::from(norm as f32), f64::from(r as f32)));
-        if !(r >= LINEAR_FROM) {
+        if r.is_nan() || r < LINEAR_FROM {
             break;
         }
         cap = norm;
         norm *= LINEAR_STEP;
     }
-    steps.before = before;
-    Ok((cap, linearity))
+    Ok((f64::from(cap as f32), linearity))
 }
 
 const HEADS_BOUNDS: Bounds = Bounds { header_bytes: limits::VECTOR_HEADER_BYTES_MAX, tensors: 1 };

@@ -57,9 +57,9 @@ impl Condition {
         matches!(self, Condition::NoChange | Condition::Population)
     }
 
-    /// Whether a vector of the person is added, which needs the controls.
-    fn is_steered(self) -> bool {
-        matches!(self, Condition::Ridge | Condition::Pas)
+    /// Whether something of the person is put in, which needs the controls.
+    fn is_personal(self) -> bool {
+        matches!(self, Condition::Ridge | Condition::Pas | Condition::FewShot)
     }
 }
 
@@ -115,10 +115,10 @@ pub trait Respond {
     fn respond(&mut self, condition: Condition, input: &Input<'_>) -> Result<Told, PapiError>;
 }
 
-/// The controls of a steered row that need no further forward: the same mean shift and nothing else, and the answers
-/// under the vector of the person before (of the last one for the first).
+/// The controls of a personal row that need no further forward: the same mean shift and nothing else, and the answers
+/// under what the person before put in (of the last one for the first).
 pub fn controls(condition: Condition, own: &Row, no_change: &Row) -> Vec<Row> {
-    if !condition.is_steered() {
+    if !condition.is_personal() {
         return Vec::new();
     }
     let run: Vec<usize> = (0..own.predictions.len()).filter(|&p| own.predictions[p].is_some()).collect();
@@ -142,7 +142,8 @@ pub fn shift_name(condition: Condition) -> String {
 }
 
 pub fn other_name(condition: Condition) -> String {
-    format!("{}: another person's vector", condition.name())
+    let what = if condition == Condition::FewShot { "lines" } else { "vector" };
+    format!("{}: another person's {what}", condition.name())
 }
 
 #[cfg(test)]
@@ -187,7 +188,8 @@ mod tests {
             rows[1].predictions,
             [Some(vec![5.0, 5.0]), None, Some(vec![3.0, 4.0]), Some(vec![2.0, 3.0])]
         );
-        assert!(controls(Condition::FewShot, &own, &plain).is_empty());
+        assert!(controls(Condition::PasPaper, &own, &plain).is_empty());
+        assert_eq!(controls(Condition::FewShot, &own, &plain)[1].name, "few-shot: another person's lines");
         // One person has no other.
         let alone = row(vec![Some(vec![3.0, 4.0])]);
         assert_eq!(controls(Condition::Pas, &alone, &plain)[1].predictions, [None]);

@@ -99,6 +99,11 @@ impl Data {
     }
 }
 
+/// The beginning of outside text, for a message.
+fn shown(text: &str) -> String {
+    text.chars().take(limits::SHOWN_CHARS_MAX).collect()
+}
+
 /// The item file must say what the shipped inventory says, item by item.
 fn check_items(bytes: &[u8], inventory: &Inventory) -> Result<(), String> {
     let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
@@ -114,8 +119,8 @@ fn check_items(bytes: &[u8], inventory: &Inventory) -> Result<(), String> {
             return Err(wrong(format!("{} fields; expected 6", fields.len())));
         };
         let index = number.parse::<usize>().ok().filter(|n| (1..=seen.len()).contains(n));
-        let index =
-            index.ok_or_else(|| wrong(format!("`item` is `{number}`; expected 1 to {}", seen.len())))? - 1;
+        let range = || wrong(format!("`item` is `{}`; expected 1 to {}", shown(number), seen.len()));
+        let index = index.ok_or_else(range)? - 1;
         if std::mem::replace(&mut seen[index], true) {
             return Err(wrong(format!("item {number} occurs twice")));
         }
@@ -130,6 +135,7 @@ fn check_items(bytes: &[u8], inventory: &Inventory) -> Result<(), String> {
             ("split", split, item_split),
         ] {
             if given != expected {
+                let given = shown(given);
                 return Err(wrong(format!("`{field}` is `{given}`; the inventory has `{expected}`")));
             }
         }
@@ -152,9 +158,8 @@ fn answers(bytes: &[u8], inventory: &Inventory) -> Result<Vec<Answers>, String> 
             let field = format!("i{}", i + 1);
             let stored = person.get(&field).and_then(Value::as_u64).filter(|stored| *stored <= 5);
             let Some(stored) = stored else {
-                let given = person.get(&field).map_or("missing".to_owned(), |value| {
-                    value.to_string().chars().take(limits::SHOWN_CHARS_MAX).collect()
-                });
+                let given =
+                    person.get(&field).map_or("missing".to_owned(), |value| shown(&value.to_string()));
                 return Err(format!("person {number}: `{field}` is {given}; expected an integer, 0 to 5"));
             };
             let raw = if stored == 0 { 0.0 } else { item.keyed(stored as f64) };

@@ -250,7 +250,7 @@ fn differences(data: &Data, rows: &[Row], options: &Options) -> Vec<Difference> 
             Condition::Ridge => {
                 &["no change", &shift, &other, "population vector", "constant 3", "population mean"]
             }
-            Condition::Pas => &["no change", &shift, &other, "constant 3"],
+            Condition::Pas | Condition::FewShot => &["no change", &shift, &other, "constant 3"],
             _ => &["no change", "constant 3"],
         };
         for form in Form::ALL {

@@ -254,12 +254,18 @@ pub fn table(figures: &[Figures], differences: &[Difference]) -> String {
 
 fn plain(estimate: &Estimate) -> String {
     let Estimate { value, interval } = estimate;
-    format!("{value:.2} [{:.2}, {:.2}]", interval.low, interval.high)
+    match interval.low.is_finite() {
+        true => format!("{value:.2} [{:.2}, {:.2}]", interval.low, interval.high),
+        false => format!("{value:.2}"),
+    }
 }
 
 fn signed(estimate: &Estimate) -> String {
     let Estimate { value, interval } = estimate;
-    format!("{value:+.3} [{:+.3}, {:+.3}]", interval.low, interval.high)
+    match interval.low.is_finite() {
+        true => format!("{value:+.3} [{:+.3}, {:+.3}]", interval.low, interval.high),
+        false => format!("{value:+.3}"),
+    }
 }
 
 fn owned(head: &[&str]) -> Vec<String> {

@@ -13,9 +13,8 @@ use std::fmt::Write;
 pub const SOURCE: &str = "Zhu et al., Personality Alignment of Large Language Models (ICLR 2025), test set; answers from the IPIP-NEO data repository";
 pub const LICENCE: &str = "items: public domain; answers: free use";
 /// Forwards of one person beside the answers to the test items, for the prediction of time: the correction of the mean
-/// shift, and PAS' search of its strength.
+/// shift.
 const CORRECTION_FORWARDS: usize = 60;
-const PAS_FORWARDS: usize = 600;
 /// Forwards of some twenty tokens in a second, of a model with 135M parameters on two cores.
 const FORWARDS_PER_SECOND: f64 = 25.0;
 
@@ -106,7 +105,8 @@ pub fn check(data: &Data, options: &Options, figures: &[Figures]) -> String {
     let _ = writeln!(text, "alpha      {}", alpha.join("  "));
     text += &super::page::table(figures, &[]);
     let steered = options.people * (test + CORRECTION_FORWARDS) + 2 * test;
-    let pas = 2 * options.pas_people * (test + PAS_FORWARDS);
+    // Its search needs what heads say after two answers to each known item, once.
+    let pas = 2 * options.pas_people * test + 2 * known * usize::from(options.pas_people > 0);
     let few_shot = options.few_shot_people * (test + known / 3);
     let forwards = steered + pas + few_shot;
     let minutes = forwards as f64 / FORWARDS_PER_SECOND / 60.0;

@@ -116,7 +116,9 @@ fn what_was_put_in_is_found() {
             "pas: the same mean shift only",
             "pas: another person's vector",
             "pas, paper protocol",
-            "few-shot"
+            "few-shot",
+            "few-shot: the same mean shift only",
+            "few-shot: another person's lines"
         ]
     );
     let ridge = &conditions[2];
@@ -128,9 +130,10 @@ fn what_was_put_in_is_found() {
     assert_eq!(conditions[5]["metrics"]["rounded"]["people"], 5);
     assert!(conditions[8]["vs"][0]["p_holm"].is_null() && conditions[8]["kind"] == "chosen on test items");
     assert_eq!(summary["baselines"].as_object().unwrap().len(), 8);
-    // 14 people with two common rows, ridge and its controls; 5 with PAS, its controls and the paper's; 3 with few-shot.
+    // 14 people with two common rows, ridge and its controls; 5 with PAS, its controls and the paper's; 3 with few-shot and
+    // its controls.
     let results = out.results();
-    assert_eq!(results.len(), 180 * (14 * 5 + 5 * 4 + 3));
+    assert_eq!(results.len(), 180 * (14 * 5 + 5 * 4 + 3 * 3));
     let missing: Vec<&Value> = results.iter().filter(|line| line["gold"].is_null()).collect();
     assert!(missing.iter().all(|line| line["item"] == "p5/i9" && line["flags"][0] == "unanswered"));
     assert!(!missing.is_empty() && missing.iter().all(|line| line["metric"]["expected"].is_null()));
@@ -217,7 +220,7 @@ fn what_a_model_cannot_do_is_left_out_and_said() {
         warnings.contains("`pas` is left out") && warnings.contains("`pas, paper protocol`"),
         "{warnings}"
     );
-    assert_eq!(out.results().len(), 180 * (14 * 5 + 3));
+    assert_eq!(out.results().len(), 180 * (14 * 5 + 3 * 3));
 }
 
 #[test]

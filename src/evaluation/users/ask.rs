@@ -196,13 +196,13 @@ impl Asker<'_> {
     /// Log-odds of one person's requests.
     fn run_of_one(&self, requests: Vec<Request>) -> Result<Vec<f64>, EvaluationError> {
         let scores: Result<_, EvaluationError> =
-            scored::scored_after_the_first(&self.materials.engine, requests);
+            scored::scored_after_the_first(self.materials.engine, requests);
         Ok(scores?.iter().map(|score| odds(score)).collect())
     }
 
     /// Log-odds of the requests, in their order.
     fn run(&self, requests: Vec<Request>) -> Result<Vec<f64>, EvaluationError> {
-        let scores: Result<_, EvaluationError> = scored::scored(&self.materials.engine, requests);
+        let scores: Result<_, EvaluationError> = scored::scored(self.materials.engine, requests);
         Ok(scores?.iter().map(|score| odds(score)).collect())
     }
 }
