@@ -14,6 +14,7 @@
 //! | `bad_requests` | every bad request of a table gets its status and message |
 //! | `personas` | stored personas: versions, digests, what adds up, restarts |
 //! | `probe` | the safety probe: reports bind to the persona, equal runs, controls, refusals; bias benchmarks' bad inputs |
+//! | `gate` | what is served under each mode, one byte changed, what a request brings beside, thresholds files |
 //! | `embed` | projectors are trained, resumed and evaluated from the command line |
 //! | `users` | history, soft prompts made of it, export, and deletion that leaves nothing |
 //! | `text` | token ids and rendered chats equal `transformers` |
@@ -32,6 +33,7 @@ mod distributions;
 mod embed;
 mod encoder;
 mod exact;
+mod gate;
 mod harness;
 mod hooks;
 mod http;
