@@ -4,8 +4,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 writes=${1:-800}
-binary=$(cargo test --locked --release --test main --no-run --message-format=json 2>/dev/null |
-    sed -n 's/.*"executable":"\([^"]*\/main-[0-9a-f]*\)".*/\1/p' | tail -n 1)
+binary=$(scripts/test_binary.sh)
 trace=$(mktemp)
 trap 'rm -f "$trace"' EXIT
 for threads in 1 8 64; do

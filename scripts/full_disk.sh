@@ -3,8 +3,7 @@
 # Usage: scripts/full_disk.sh
 set -eu
 cd "$(dirname "$0")/.."
-binary=$(cargo test --locked --release --test main --no-run --message-format=json 2>/dev/null |
-    sed -n 's/.*"executable":"\([^"]*\/main-[0-9a-f]*\)".*/\1/p' | tail -n 1)
+binary=$(scripts/test_binary.sh)
 disk=$(mktemp -d)
 trap 'rmdir "$disk"' EXIT
 DEMEANOR_SMALL_DISK=$disk unshare -rm sh -c \

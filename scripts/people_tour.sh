@@ -19,7 +19,7 @@ trap finish EXIT
 # Starts the server on a free port and waits for its line "ready http://...".
 start() {
     : >"$work/log"
-    "$binary" serve ${model:+--model "$model"} --alias smollm2-135m-instruct --port 0 --data-dir "$work/data" 2>"$work/log" &
+    "$binary" serve ${model:+--model "$model"} --alias smollm2-135m-instruct --extract-wait 300 --port 0 --data-dir "$work/data" 2>"$work/log" &
     server=$!
     local tries=0
     until grep -q '^ready' "$work/log"; do

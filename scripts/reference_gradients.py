@@ -99,20 +99,14 @@ def write_gguf(path, architecture, model):
         if architecture == "gemma3" and "norm" in name:
             values = values + 1  # what the model multiplies by; f32, since the sum need not be a half
         if architecture == "llama" and ".attn_q." in name:
-            values = interleaved(values, N_HEADS)
+            values = reference.interleaved(values, N_HEADS)
         if architecture == "llama" and ".attn_k." in name:
-            values = interleaved(values, N_KV_HEADS)
+            values = reference.interleaved(values, N_KV_HEADS)
         writer.add_tensor(name, values.astype(np.float32 if values.ndim == 1 else np.float16))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-
-
-def interleaved(weight, n_heads):
-    """The order in which GGUF stores llama's Q and K rows."""
-    rows, width = weight.shape
-    return weight.reshape(n_heads, 2, rows // n_heads // 2, width).swapaxes(1, 2).reshape(rows, width)
 
 
 def loss_of(model, soft):

@@ -70,6 +70,12 @@ def half_split(weight, n_heads):
     return pairs.swapaxes(1, 2).reshape(rows, width)
 
 
+def interleaved(weight, n_heads):
+    """The order in which GGUF stores llama's Q and K rows: the inverse of `half_split`."""
+    rows, width = weight.shape
+    return weight.reshape(n_heads, 2, rows // n_heads // 2, width).swapaxes(1, 2).reshape(rows, width)
+
+
 def checks(path, model, reader):
     """Compare the converted model with the file; raises on the first difference that matters."""
     architecture = field(reader, "general.architecture")

@@ -28,6 +28,8 @@ from peft import PeftModel, PromptEncoderConfig, PromptTuningConfig, TaskType, g
 from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
+import reference_model as reference
+
 SEED = 11
 D_MODEL, D_FF, BLOCKS, HEADS, KV_HEADS, VOCAB = 32, 64, 2, 2, 1, 96
 ROWS, STEPS = 5, 30
@@ -55,12 +57,6 @@ def tiny(d_model=D_MODEL, blocks=BLOCKS):
             if "norm" in name:
                 weight.copy_(1 + 0.2 * torch.randn_like(weight))
     return model
-
-
-def interleaved(weight, heads):
-    """The order in which GGUF stores llama's Q and K rows."""
-    rows, width = weight.shape
-    return weight.reshape(heads, 2, rows // heads // 2, width).swapaxes(1, 2).reshape(rows, width)
 
 
 def write_gguf(model, path):
@@ -95,7 +91,7 @@ def write_gguf(model, path):
         for ours, theirs in parts.items():
             value = state[f"model.layers.{block}.{theirs}.weight"]
             if ours in ("attn_q", "attn_k"):
-                value = interleaved(value, HEADS if ours == "attn_q" else KV_HEADS)
+                value = reference.interleaved(value, HEADS if ours == "attn_q" else KV_HEADS)
             add(f"blk.{block}.{ours}", value)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

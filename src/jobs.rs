@@ -6,12 +6,13 @@
 
 use crate::limits;
 use crate::store::{JobRow, Store, StoreError, Tenant};
+use crate::sync::{lock, wait};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
@@ -97,7 +98,6 @@ impl JobInfo {
         JobRow {
             id,
             kind: self.kind.clone(),
-            subject: None,
             state: self.state.name().to_owned(),
             done: self.done as i64,
             total: self.total.map(|total| total as i64),
@@ -105,7 +105,6 @@ impl JobInfo {
             result: self.result.clone(),
             error: self.error.clone(),
             created: self.created,
-            changed: 0,
         }
     }
 }
@@ -169,11 +168,6 @@ struct Live {
     cancelled: AtomicBool,
     /// When its progress was last written down.
     written: Mutex<Instant>,
-}
-
-/// The data under the locks is valid after every statement: a panic elsewhere does not spoil it.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Jobs {
@@ -318,7 +312,7 @@ impl Shared {
                     }
                     match queue.waiting.pop_front() {
                         Some(next) => break next,
-                        None => queue = self.queued.wait(queue).unwrap_or_else(PoisonError::into_inner),
+                        None => queue = wait(&self.queued, queue),
                     }
                 }
             };

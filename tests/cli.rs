@@ -1,35 +1,13 @@
 //! The binary itself: verbs, exit statuses, chat in the terminal, an orderly end.
 
-use crate::harness::{TestModel, default_server, read_response, request_bytes};
+use crate::harness::{
+    TestModel, data_folder, default_server, demeanor, done, folder, read_response, request_bytes,
+};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-fn demeanor(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_demeanor"))
-        .args(arguments)
-        .env("DEMEANOR_DATA_DIR", data_folder())
-        .stdin(Stdio::null())
-        .output()
-        .expect("it runs")
-}
-
-fn folder(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    std::fs::create_dir_all(&folder).expect("the test folder is writable");
-    folder
-}
-
-/// A data folder of its own: one process has it at a time.
-fn data_folder() -> PathBuf {
-    static NUMBER: AtomicUsize = AtomicUsize::new(0);
-    let data = folder("cli-data").join(NUMBER.fetch_add(1, Ordering::Relaxed).to_string());
-    let _ = std::fs::remove_dir_all(&data);
-    data
-}
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
 fn model() -> String {
     TestModel::SmolLm2.path().display().to_string()
@@ -232,12 +210,7 @@ fn vectors_go_out_and_come_in_again() {
     let common = ["-m", &model(), "--data-dir", &data_dir].map(str::to_owned);
     let run = |arguments: &[&str]| {
         let all: Vec<&str> = arguments.iter().copied().chain(common.iter().map(String::as_str)).collect();
-        let output = demeanor(&all);
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        (
-            String::from_utf8_lossy(&output.stdout).into_owned(),
-            String::from_utf8_lossy(&output.stderr).into_owned(),
-        )
+        done(&all)
     };
     let (said, noted) =
         run(&["vectors", "import", &fixture.display().to_string(), "--name", "random", "--replace"]);
@@ -258,27 +231,12 @@ fn vectors_go_out_and_come_in_again() {
     assert!(!run(&["vectors", "list"]).0.contains("random"));
 }
 
-/// A successful run's stdout and stderr.
-fn done(arguments: &[&str]) -> (String, String) {
-    let output = demeanor(arguments);
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
-    (text(&output.stdout), text(&output.stderr))
-}
-
 /// The fixture's control vector on the shared server, as `name`.
 fn upload(name: &str) {
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/control_smollm2.gguf");
-    let part = |name: &str, value: &[u8]| {
-        let head = format!("--b\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n");
-        [head.as_bytes(), value, b"\r\n"].concat()
-    };
     let file = std::fs::read(fixture).expect("the fixture is there");
-    let parts =
-        [part("name", name.as_bytes()), part("replace", b"true"), part("file", &file), b"--b--\r\n".to_vec()];
-    let kind = [("content-type", "multipart/form-data; boundary=b")];
-    let response = default_server().send("POST", "/v1/vectors", &kind, &parts.concat());
-    assert_eq!(response.status, 201, "{}", response.text());
+    let parts: [(&str, &[u8]); 3] = [("name", name.as_bytes()), ("replace", b"true"), ("file", &file)];
+    default_server().upload("/v1/vectors", &parts).created();
 }
 
 #[test]
@@ -291,7 +249,7 @@ fn personas_go_to_a_running_server_and_come_back() {
     };
     upload("cli-vector");
     // What an aborted run may have left.
-    default_server().send("DELETE", "/v1/personas/cli-ada", &[], b"");
+    default_server().delete("/v1/personas/cli-ada");
     let first =
         ["set", "cli-ada", "--system", "You are Ada.", "--steering", "0 cli-vector", "--temperature", "0.5"];
     let made = json(&first);
@@ -311,7 +269,7 @@ fn personas_go_to_a_running_server_and_come_back() {
         serde_json::from_str(&std::fs::read_to_string(&file).expect("written")).expect("JSON");
     assert!(exported["vectors"]["cli-vector"].is_string(), "the plan's vector is in the file");
     assert!(persona(&["delete", "cli-ada"]).contains("2 versions"));
-    assert_eq!(default_server().send("DELETE", "/v1/vectors/cli-vector", &[], b"").status, 200);
+    assert_eq!(default_server().delete("/v1/vectors/cli-vector").status, 200);
     let (said, noted) = done(&["persona", "import", &file, "--server", &server]);
     assert!(said.contains("cli-ada@") && !noted.contains("digest differs"), "{said}{noted}");
     assert_eq!(json(&["show", "cli-ada"])["digest"], changed["digest"]);
@@ -322,7 +280,7 @@ fn personas_go_to_a_running_server_and_come_back() {
     std::fs::write(&file, "{\"schema\": \"demeanor.persona/9\"}").expect("writable");
     assert_eq!(demeanor(&["persona", "import", &file, "--server", &server]).status.code(), Some(65));
     persona(&["delete", "cli-ada"]);
-    default_server().send("DELETE", "/v1/vectors/cli-vector", &[], b"");
+    default_server().delete("/v1/vectors/cli-vector");
 }
 
 #[test]

@@ -1,33 +1,12 @@
 //! `demeanor embed train` and `demeanor eval users`: a projector of a few steps, its evaluation, and bad files.
 
-use crate::harness::{TestModel, encoder_folder};
+use crate::harness::{TestModel, demeanor, done, empty_folder, encoder_folder};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-
-fn demeanor(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_demeanor"))
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .expect("it runs")
-}
-
-fn folder(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let _ = std::fs::remove_dir_all(&folder);
-    std::fs::create_dir_all(&folder).expect("the test folder is writable");
-    folder
-}
+use std::path::Path;
 
 fn write(path: &Path, content: impl AsRef<[u8]>) -> String {
     std::fs::write(path, content).expect("writable");
     path.display().to_string()
-}
-
-fn succeeded(output: &Output) -> String {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 const STATEMENTS: [&str; 6] =
@@ -54,7 +33,7 @@ fn people() -> String {
 
 #[test]
 fn a_projector_is_trained_and_evaluated() {
-    let folder = folder("embed");
+    let folder = empty_folder("embed");
     let data = write(&folder.join("people.jsonl"), people());
     let model = TestModel::SmolLm2.path().display().to_string();
     let encoder = encoder_folder().display().to_string();
@@ -65,7 +44,7 @@ fn a_projector_is_trained_and_evaluated() {
         arguments.extend(["--encoder", &encoder, "--form", form, "--log", &log]);
         arguments.extend(["--steps", "2", "--steps-constant", "1", "--steps-first-order", "20", "--k", "2"]);
         arguments.extend(["--people-per-step", "2", "--targets-per-person", "2"]);
-        succeeded(&demeanor(&arguments));
+        done(&arguments);
         let first = std::fs::read(&out).expect("a projector was written");
         let log = std::fs::read_to_string(Path::new(&log).join("log.jsonl")).expect("a log was written");
         let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
@@ -76,11 +55,11 @@ fn a_projector_is_trained_and_evaluated() {
         );
         // A run that is over is resumed to the same file.
         arguments.push("--resume");
-        succeeded(&demeanor(&arguments));
+        done(&arguments);
         assert!(std::fs::read(&out).expect("written again") == first, "{form}: the resumed run differs");
     }
     let path = |name: &str| folder.join(name).display().to_string();
-    let output = demeanor(&[
+    let (table, _) = done(&[
         "eval",
         "users",
         "--data",
@@ -100,7 +79,6 @@ fn a_projector_is_trained_and_evaluated() {
         "--data-dir",
         &path("data"),
     ]);
-    let table = succeeded(&output);
     let summary = std::fs::read_to_string(folder.join("evaluation/summary.json")).expect("written");
     let summary: Value = serde_json::from_str(&summary).expect("JSON");
     let rows: Vec<&str> =
@@ -129,7 +107,7 @@ fn a_projector_is_trained_and_evaluated() {
 
 #[test]
 fn bad_files_have_their_exit_status_and_say_what_is_wrong() {
-    let folder = folder("embed-bad");
+    let folder = empty_folder("embed-bad");
     let good = write(&folder.join("good.jsonl"), people());
     let bad = write(&folder.join("bad.jsonl"), people().replace("\"weight\":-1.0", "\"weight\":-7.0"));
     let pickle = write(&folder.join("pickle.pt"), b"\x80\x02}q\x00.");

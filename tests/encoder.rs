@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
-/// One encoder for all tests of this file: its weights take 90 MB.
-fn encoder() -> Arc<Encoder> {
+/// One encoder for all tests: its weights take 90 MB.
+pub fn encoder() -> Arc<Encoder> {
     static LOADED: OnceLock<Arc<Encoder>> = OnceLock::new();
     LOADED
         .get_or_init(|| Arc::new(Encoder::load(&harness::encoder_folder()).expect("the encoder loads")))

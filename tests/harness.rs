@@ -1,16 +1,17 @@
-//! Real servers on loopback, one per configuration, and a small HTTP client.
+//! Real servers on loopback, one per configuration, a small HTTP client, the binary's runs and their folders.
 
 use demeanor::app;
 use demeanor::config::{Activations, Backend, Device, GateMode, Settings};
 use demeanor::encoder::DEFAULT_ENCODER;
 use demeanor::engine::Engine;
 use demeanor::weights::{Cache, Fetcher};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
@@ -57,6 +58,47 @@ pub fn encoder_folder() -> PathBuf {
     let fetcher = Fetcher { cache, ..Fetcher::from_environment().expect("an environment") };
     let found = fetcher.locate_encoder(DEFAULT_ENCODER).expect("a name of the catalogue");
     found.unwrap_or_else(|| fetcher.pull_encoder(DEFAULT_ENCODER, &mut ()).expect("the encoder is fetched"))
+}
+
+/// A folder of the test runs, with what earlier ones left in it.
+pub fn folder(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::create_dir_all(&folder).expect("the test folder is writable");
+    folder
+}
+
+/// A folder of the test runs, emptied.
+pub fn empty_folder(name: &str) -> PathBuf {
+    let _ = std::fs::remove_dir_all(Path::new(env!("CARGO_TARGET_TMPDIR")).join(name));
+    folder(name)
+}
+
+/// A data folder of its own that is not there yet: one process has it at a time.
+pub fn data_folder() -> PathBuf {
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let data = folder("cli-data").join(NUMBER.fetch_add(1, Ordering::Relaxed).to_string());
+    let _ = std::fs::remove_dir_all(&data);
+    data
+}
+
+/// What the binary does with these arguments, over a data folder of its own unless they name another.
+pub fn demeanor(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_demeanor"))
+        .args(arguments)
+        .env("DEMEANOR_DATA_DIR", data_folder())
+        .env_remove("DEMEANOR_SERVER")
+        .env_remove("DEMEANOR_API_KEY")
+        .stdin(Stdio::null())
+        .output()
+        .expect("it runs")
+}
+
+/// A successful run's stdout and stderr.
+pub fn done(arguments: &[&str]) -> (String, String) {
+    let output = demeanor(arguments);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+    (text(&output.stdout), text(&output.stderr))
 }
 
 /// What makes one shared server differ from another.
@@ -166,18 +208,15 @@ fn shared_data() -> &'static app::DataFolder {
 
 /// Starts a server of its own: over the shared data folder, or over the settings' own where they name another.
 pub fn start(settings: &Settings) -> Server {
-    let running = match settings.data_dir == data_dir() {
-        true => app::start_with(settings, shared_data()),
-        false => app::start_in_background(settings),
+    if settings.data_dir == data_dir() {
+        return start_over(settings, shared_data());
     }
-    .expect("the server starts");
-    Server { address: running.address, engine: running.engine.clone(), _running: running }
+    Server::of(app::start_in_background(settings).expect("the server starts"))
 }
 
 /// Starts a server over an open data folder.
 pub fn start_over(settings: &Settings, data: &app::DataFolder) -> Server {
-    let running = app::start_with(settings, data).expect("the server starts");
-    Server { address: running.address, engine: running.engine.clone(), _running: running }
+    Server::of(app::start_with(settings, data).expect("the server starts"))
 }
 
 #[derive(Debug)]
@@ -206,9 +245,34 @@ impl Response {
         assert_eq!(self.status, 200, "{}", self.text());
         self.json()
     }
+
+    /// JSON of a 201; anything else fails the test with the body.
+    pub fn created(self) -> Value {
+        assert_eq!(self.status, 201, "{}", self.text());
+        self.json()
+    }
+
+    /// The JSON chunks of an event stream, which must end with `[DONE]`.
+    pub fn chunks(&self) -> Vec<Value> {
+        assert_eq!(self.status, 200, "{}", self.text());
+        assert_eq!(self.headers["content-type"], "text/event-stream");
+        let events = self.events();
+        assert_eq!(events.last().map(String::as_str), Some("[DONE]"));
+        events[..events.len() - 1].iter().map(|event| serde_json::from_str(event).expect("JSON")).collect()
+    }
+
+    /// The text of a chat's first choice, put together from its stream.
+    pub fn streamed_text(&self) -> String {
+        let chunks = self.chunks();
+        chunks.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str()).collect()
+    }
 }
 
 impl Server {
+    fn of(running: app::Running) -> Server {
+        Server { address: running.address, engine: running.engine.clone(), _running: running }
+    }
+
     /// What the server's routes work on.
     pub fn context(&self) -> &app::Context {
         &self._running.context
@@ -220,6 +284,24 @@ impl Server {
 
     pub fn post(&self, path: &str, body: &Value) -> Response {
         self.send("POST", path, &[("content-type", "application/json")], body.to_string().as_bytes())
+    }
+
+    pub fn delete(&self, path: &str) -> Response {
+        self.send("DELETE", path, &[], b"")
+    }
+
+    /// Posts a multipart body of named parts.
+    pub fn upload(&self, path: &str, parts: &[(&str, &[u8])]) -> Response {
+        let mut body = Vec::new();
+        for (name, content) in parts {
+            let head =
+                format!("--XX\r\ncontent-disposition: form-data; name=\"{name}\"; filename=\"f\"\r\n\r\n");
+            body.extend_from_slice(head.as_bytes());
+            body.extend_from_slice(content);
+            body.extend_from_slice(b"\r\n");
+        }
+        body.extend_from_slice(b"--XX--\r\n");
+        self.send("POST", path, &[("content-type", "multipart/form-data; boundary=XX")], &body)
     }
 
     pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
@@ -252,6 +334,27 @@ impl Server {
             std::thread::yield_now();
         }
     }
+}
+
+/// The text of a chat's first choice.
+pub fn content(answer: &Value) -> &str {
+    answer["choices"][0]["message"]["content"].as_str().expect("a text")
+}
+
+/// A short greedy chat with further fields.
+pub fn chat(more: Value) -> Value {
+    let body = json!({
+        "messages": [{"role": "user", "content": "Name three colours."}], "max_tokens": 12, "temperature": 0,
+    });
+    with(body, more)
+}
+
+/// A body with further fields, or with others in the place of its own.
+pub fn with(mut body: Value, more: Value) -> Value {
+    for (name, value) in more.as_object().expect("fields") {
+        body[name] = value.clone();
+    }
+    body
 }
 
 pub fn request_bytes(method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {

@@ -1,7 +1,8 @@
 //! The HTTP surface over a real server: shapes, streams, disconnects, names, keys.
 
 use crate::harness::{
-    Response, Server, Setup, TestModel, default_server, read_response, request_bytes, start,
+    Response, Server, Setup, TestModel, chat, content, default_server, read_response, request_bytes, start,
+    with,
 };
 use demeanor::config::Settings;
 use serde_json::{Value, json};
@@ -12,30 +13,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 const CHAT: &str = "/v1/chat/completions";
 const COMPLETIONS: &str = "/v1/completions";
-
-/// A short greedy chat with further fields.
-fn chat(more: Value) -> Value {
-    let mut body = json!({
-        "messages": [{"role": "user", "content": "Name three colours."}], "max_tokens": 12, "temperature": 0,
-    });
-    for (name, value) in more.as_object().expect("fields") {
-        body[name] = value.clone();
-    }
-    body
-}
-
-fn content(answer: &Value) -> &str {
-    answer["choices"][0]["message"]["content"].as_str().expect("a text")
-}
-
-/// The JSON chunks of a stream, which must end with `[DONE]`.
-fn chunks(response: &Response) -> Vec<Value> {
-    assert_eq!(response.status, 200, "{}", response.text());
-    assert_eq!(response.headers["content-type"], "text/event-stream");
-    let events = response.events();
-    assert_eq!(events.last().map(String::as_str), Some("[DONE]"));
-    events[..events.len() - 1].iter().map(|event| serde_json::from_str(event).expect("JSON")).collect()
-}
 
 /// A server with a key, one place in the batch, a queue of two, and one origin.
 fn strict_server() -> &'static Server {
@@ -79,10 +56,10 @@ fn a_stream_says_what_the_plain_answer_says() {
     let server = default_server();
     let plain = server.post(CHAT, &chat(json!({}))).ok();
     let options = json!({"stream": true, "stream_options": {"include_usage": true}});
-    let chunks = chunks(&server.post(CHAT, &chat(options)));
+    let stream = server.post(CHAT, &chat(options));
+    assert_eq!(stream.streamed_text(), content(&plain));
+    let chunks = stream.chunks();
     assert_eq!(chunks[0]["choices"][0]["delta"], json!({"role": "assistant", "content": ""}));
-    let pieces = chunks.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str());
-    assert_eq!(pieces.collect::<String>(), content(&plain));
     let finish =
         chunks.iter().find(|chunk| chunk["choices"][0]["finish_reason"].is_string()).expect("a finish");
     let usage = chunks.last().expect("chunks");
@@ -101,7 +78,7 @@ fn a_stream_says_what_the_plain_answer_says() {
 
 #[test]
 fn the_usage_chunk_comes_only_when_asked() {
-    let chunks = chunks(&default_server().post(CHAT, &chat(json!({"stream": true}))));
+    let chunks = default_server().post(CHAT, &chat(json!({"stream": true}))).chunks();
     assert!(chunks.iter().all(|chunk| chunk["choices"].as_array().is_some_and(|list| list.len() == 1)));
     assert!(chunks.iter().all(|chunk| chunk.get("usage").is_none()));
 }
@@ -119,9 +96,7 @@ fn choices_differ_by_their_index_and_repeat_by_their_seed() {
     assert_eq!(first, texts(&server.post(CHAT, &body).ok()));
     assert!(first[0] != first[1] && first[1] != first[2], "{first:?}");
     let mut streamed = vec![String::new(); 3];
-    let mut stream = body.clone();
-    stream["stream"] = json!(true);
-    for chunk in chunks(&server.post(CHAT, &stream)) {
+    for chunk in server.post(CHAT, &with(body, json!({"stream": true}))).chunks() {
         let index = chunk["choices"][0]["index"].as_u64().expect("an index") as usize;
         streamed[index] += chunk["choices"][0]["delta"]["content"].as_str().unwrap_or_default();
     }
@@ -170,9 +145,8 @@ fn a_stop_string_ends_the_answer_before_itself() {
     let answer = server.post(CHAT, &chat(json!({"stop": [stop], "logprobs": true}))).ok();
     assert_eq!(content(&answer), before);
     assert_eq!(answer["choices"][0]["finish_reason"], "stop");
-    let chunks = chunks(&server.post(CHAT, &chat(json!({"stop": stop, "stream": true}))));
-    let pieces = chunks.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str());
-    assert_eq!(pieces.collect::<String>(), before);
+    let stream = server.post(CHAT, &chat(json!({"stop": stop, "stream": true})));
+    assert_eq!(stream.streamed_text(), before);
 }
 
 #[test]
@@ -212,10 +186,8 @@ fn no_tokens_is_an_empty_answer() {
     let messages = json!([{"role": "user", "content": "hi"}]);
     for (path, body) in [(COMPLETIONS, json!({"prompt": "hi"})), (CHAT, json!({"messages": messages}))] {
         let ask = |stream: bool| {
-            let mut body = body.clone();
-            (body["max_tokens"], body["stream"]) = (json!(0), json!(stream));
-            body["stream_options"] = json!({"include_usage": true});
-            server.post(path, &body)
+            let more = json!({"max_tokens": 0, "stream": stream, "stream_options": {"include_usage": true}});
+            server.post(path, &with(body.clone(), more))
         };
         let answer = ask(false).ok();
         let choice = &answer["choices"][0];
@@ -223,7 +195,7 @@ fn no_tokens_is_an_empty_answer() {
         assert_eq!((text, &choice["finish_reason"]), (&json!(""), &json!("length")), "{path}");
         assert_eq!(answer["usage"]["completion_tokens"], 0);
         assert!(answer["usage"]["prompt_tokens"].as_u64() > Some(0));
-        let chunks = chunks(&ask(true));
+        let chunks = ask(true).chunks();
         assert!(chunks.iter().any(|chunk| chunk["choices"][0]["finish_reason"] == "length"), "{path}");
         assert_eq!(chunks.last().expect("chunks")["usage"], answer["usage"]);
     }
@@ -428,7 +400,7 @@ fn a_half_closed_client_gets_its_answer() {
         let response = read_response(&mut reader).expect("an answer");
         assert_eq!(response.status, 200);
         assert!(stream || !content(&response.json()).is_empty());
-        assert!(!stream || !chunks(&response).is_empty());
+        assert!(!stream || !response.chunks().is_empty());
     }
 }
 

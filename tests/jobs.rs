@@ -12,7 +12,7 @@ fn pairs(n: usize) -> Value {
 #[test]
 fn an_extraction_is_a_job() {
     let server = default_server();
-    server.send("DELETE", "/v1/vectors/jobs-one", &[], b"");
+    server.delete("/v1/vectors/jobs-one");
     let answer = server.post("/v1/vectors", &json!({"name": "jobs-one", "pairs": pairs(4)}));
     assert_eq!(answer.status, 202, "{}", answer.text());
     let job = answer.json()["job"].clone();
@@ -22,12 +22,7 @@ fn an_extraction_is_a_job() {
     );
     let path = format!("/v1/jobs/{}", job["id"].as_str().expect("an id"));
 
-    let stream = server.get(&format!("{path}/events"));
-    assert_eq!(stream.headers["content-type"], "text/event-stream");
-    let events = stream.events();
-    assert_eq!(events.last().map(String::as_str), Some("[DONE]"));
-    let events: Vec<Value> =
-        events[..events.len() - 1].iter().map(|event| serde_json::from_str(event).expect("JSON")).collect();
+    let events = server.get(&format!("{path}/events")).chunks();
     let last = events.last().expect("at least one");
     assert_eq!((&last["state"], &last["done"]), (&json!("done"), &json!(8)), "{last}");
     assert_eq!(last["result"], json!({"vector": "jobs-one"}));
@@ -37,7 +32,7 @@ fn an_extraction_is_a_job() {
     assert_eq!(server.get(&path).ok(), *last);
     let list = server.get("/v1/jobs").ok();
     assert!(list["data"].as_array().expect("a list").contains(last), "{list}");
-    let again = server.send("DELETE", &path, &[], b"").ok();
+    let again = server.delete(&path).ok();
     assert_eq!(again["state"], "done", "over is over");
     assert_eq!(server.get(&format!("{path}/events")).events().len(), 2, "the end and [DONE]");
     assert_eq!(server.get("/v1/vectors/jobs-one").status, 200);
@@ -46,20 +41,20 @@ fn an_extraction_is_a_job() {
 #[test]
 fn a_waiting_extraction_is_cancelled() {
     let server = default_server();
+    let end_of =
+        |id: &str| server.get(&format!("/v1/jobs/{id}/events")).chunks().pop().expect("at least one");
     let mut ids = Vec::new();
     for name in ["jobs-busy", "jobs-never"] {
-        server.send("DELETE", &format!("/v1/vectors/{name}"), &[], b"");
+        server.delete(&format!("/v1/vectors/{name}"));
         let answer = server.post("/v1/vectors", &json!({"name": name, "pairs": pairs(8)}));
         assert_eq!(answer.status, 202, "{}", answer.text());
         ids.push(answer.json()["job"]["id"].as_str().expect("an id").to_owned());
     }
-    assert_eq!(server.send("DELETE", &format!("/v1/jobs/{}", ids[1]), &[], b"").status, 200);
-    let events = server.get(&format!("/v1/jobs/{}/events", ids[1])).events();
-    let last: Value = serde_json::from_str(&events[events.len() - 2]).expect("JSON");
+    assert_eq!(server.delete(&format!("/v1/jobs/{}", ids[1])).status, 200);
+    let last = end_of(&ids[1]);
     assert_eq!(last["state"], "cancelled", "{last}");
     assert_eq!(server.get("/v1/vectors/jobs-never").status, 404);
-    let events = server.get(&format!("/v1/jobs/{}/events", ids[0])).events();
-    let last: Value = serde_json::from_str(&events[events.len() - 2]).expect("JSON");
+    let last = end_of(&ids[0]);
     assert_eq!(last["state"], "done", "{last}");
 }
 

@@ -4,6 +4,7 @@
 //! killed, the store is opened anew and compared with a model of the writes. Each thread's writes are a function of its
 //! number and count, so the state must be that after the acknowledged writes, or after one more.
 
+use crate::harness::empty_folder;
 use demeanor::digest::Digest;
 use demeanor::store::{self, HistoryRow, PersonaRow, SoftPromptRow, Store, Tenant};
 use serde_json::{Value, json};
@@ -115,7 +116,7 @@ fn run(store: &Store, op: Op) -> Result<(), store::StoreError> {
         Op::AddHistory(name, items) => {
             let (texts, embeddings): (Vec<_>, Vec<_>) = items.into_iter().unzip();
             let rows = texts.iter().map(|text| item(text)).collect();
-            store.add_history_embedded(&local, &name, rows, ENCODER, embeddings).map(drop)
+            store.add_history(&local, &name, rows, Some((ENCODER.into(), embeddings))).map(drop)
         }
         Op::DeleteItem(name, id) => store.delete_history_item(&local, &name, id).map(drop),
         Op::DeleteUser(name) => store.delete_user(&local, &name).map(drop),
@@ -228,8 +229,8 @@ fn read(store: &Store, thread: usize) -> Result<Rows, store::StoreError> {
         if let Some(row) = store.soft_prompt(&local, &format!("user:{name}"), WEIGHTS)? {
             rows.soft_prompts.insert(name.clone(), row.data);
         }
-        if let Some(row) = store.vector(&local, WEIGHTS, &name)? {
-            rows.vectors.insert(name.clone(), store.vector_content(&row)?);
+        if let Some(blob) = store.vector(&local, WEIGHTS, &name)? {
+            rows.vectors.insert(name.clone(), store.vector_content(&blob)?);
         }
         if let Some(row) = store.reports(&local, "kill", &name, 1)?.into_iter().next() {
             rows.newest_report.insert(name, row.spec);
@@ -346,17 +347,11 @@ fn check_visible_blobs(folder: &Path, tally: &mut Tally) {
     }
 }
 
-fn folder(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let _ = std::fs::remove_dir_all(&folder);
-    folder
-}
-
 #[test]
 fn what_was_acknowledged_survives_kill_9() {
     let cycles = std::env::var("DEMEANOR_KILL_CYCLES").ok().and_then(|n| n.parse().ok()).unwrap_or(10);
     let seed = std::env::var("DEMEANOR_KILL_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
-    let folder = folder("kill-store");
+    let folder = empty_folder("kill-store");
     let mut random = Random(seed);
     let mut tally = Tally::default();
     let mut counts = vec![0u64; THREADS];
@@ -405,7 +400,7 @@ fn grouped_writes() {
     let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
     let (threads, total) =
         (number("DEMEANOR_SYNC_THREADS").unwrap_or(1), number("DEMEANOR_SYNC_WRITES").unwrap_or(100));
-    let store = Store::open(&folder(&format!("sync-{threads}"))).expect("the store opens");
+    let store = Store::open(&empty_folder(&format!("sync-{threads}"))).expect("the store opens");
     let begin = Instant::now();
     std::thread::scope(|scope| {
         for thread in 0..threads {
@@ -445,13 +440,13 @@ fn a_full_disk() {
         let before = read_user(&store);
         full("a history", {
             let big = item(&format!("{round} {}", "x".repeat(200_000)));
-            store.add_history(&local, "u", vec![big]).map(drop)
+            store.add_history(&local, "u", vec![big], None).map(drop)
         });
         full("a blob", store.put_blob(&random.bytes(50_000)).map(drop));
         assert_eq!(read_user(&store), before, "reading goes on and sees nothing of it");
         drop(file);
         std::fs::remove_file(&filler).expect("removed");
-        store.add_history(&local, "u", vec![item(&round.to_string())]).expect("taken again");
+        store.add_history(&local, "u", vec![item(&round.to_string())], None).expect("taken again");
         store.put_vector(&local, WEIGHTS, "v", &json!({}), &random.bytes(50_000)).expect("taken again");
     }
     drop(store);
@@ -464,7 +459,7 @@ fn read_user(store: &Store) -> Option<store::UserRow> {
 
 #[test]
 fn the_comparison_notices_what_is_missing() {
-    let folder = folder("kill-compare");
+    let folder = empty_folder("kill-compare");
     let store = Store::open(&folder).expect("it opens");
     let mut model = Model::default();
     for count in 0..60 {

@@ -1,25 +1,20 @@
 //! Personas over HTTP: stored versions, a persona in any client's model field, what adds up and what is refused.
 
-use crate::harness::{Response, Server, Setup, TestModel, start, start_over};
+use crate::harness::{
+    Response, Server, Setup, TestModel, chat, content, empty_folder, start, start_over, with,
+};
 use crate::users;
 use demeanor::config::Settings;
 use demeanor::users::projector::Form;
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 const CHAT: &str = "/v1/chat/completions";
 const COMPLETIONS: &str = "/v1/completions";
 
-/// An empty data folder.
-fn folder(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let _ = std::fs::remove_dir_all(&folder);
-    folder
-}
-
+/// Over an empty data folder.
 fn settings(name: &str) -> Settings {
-    Settings { data_dir: folder(name), ..Setup::new(TestModel::SmolLm2).settings() }
+    Settings { data_dir: empty_folder(name), ..Setup::new(TestModel::SmolLm2).settings() }
 }
 
 /// The server of this module, with a stored vector `mine`.
@@ -36,14 +31,11 @@ fn server() -> &'static Server {
 fn upload(server: &Server, name: &str, size: f32) {
     let values: Vec<f32> = (0..576).map(|i| if i % 3 == 0 { size } else { -0.5 * size }).collect();
     let body = json!({"name": name, "directions": {"12": values}, "replace": true});
-    let response = server.post("/v1/vectors", &body);
-    assert_eq!(response.status, 201, "{}", response.text());
+    server.post("/v1/vectors", &body).created();
 }
 
 fn create(server: &Server, body: Value) -> Value {
-    let response = server.post("/v1/personas", &body);
-    assert_eq!(response.status, 201, "{}", response.text());
-    response.json()
+    server.post("/v1/personas", &body).created()
 }
 
 fn put(server: &Server, name: &str, body: Value, headers: &[(&str, &str)]) -> Response {
@@ -52,26 +44,12 @@ fn put(server: &Server, name: &str, body: Value, headers: &[(&str, &str)]) -> Re
 }
 
 fn delete(server: &Server, name: &str) -> Response {
-    server.send("DELETE", &format!("/v1/personas/{name}"), &[], b"")
+    server.delete(&format!("/v1/personas/{name}"))
 }
 
 /// A plan of `dose` times the vector `mine`.
 fn plan(dose: f32) -> Value {
     json!([{"vector": "mine", "coefficient": dose, "unit": "dose"}])
-}
-
-fn chat(more: Value) -> Value {
-    let mut body = json!({
-        "messages": [{"role": "user", "content": "Name three colours."}], "max_tokens": 12, "temperature": 0,
-    });
-    for (name, value) in more.as_object().expect("fields") {
-        body[name] = value.clone();
-    }
-    body
-}
-
-fn text(answer: &Value) -> &str {
-    answer["choices"][0]["message"]["content"].as_str().expect("a text")
 }
 
 fn error(response: &Response) -> (u16, String, String, String) {
@@ -125,9 +103,8 @@ fn a_persona_is_made_read_changed_and_removed() {
     assert_eq!((&removed["deleted"], &removed["versions"]), (&json!(true), &json!(3)));
     assert_eq!(error(&server.get("/v1/personas/crud")).1, "persona_not_found");
     assert_eq!(error(&delete(server, "crud")).0, 404);
-    let made_again = put(server, "crud", json!({}), &[]);
-    assert_eq!(made_again.status, 201);
-    assert_eq!(made_again.json()["version"], 4, "a name that is made again goes on counting");
+    let made_again = put(server, "crud", json!({}), &[]).created();
+    assert_eq!(made_again["version"], 4, "a name that is made again goes on counting");
     delete(server, "crud").ok();
 }
 
@@ -183,7 +160,7 @@ fn a_persona_answers_as_its_parts_do() {
     assert_eq!(response.headers["x-demeanor-probe"], "unprobed");
     assert_eq!(response.headers["x-demeanor-persona"], "parts@1");
     let by_name = response.ok();
-    assert_eq!(text(&by_name), text(&by_parts));
+    assert_eq!(content(&by_name), content(&by_parts));
     assert_eq!(by_name["usage"]["completion_tokens"], by_parts["usage"]["completion_tokens"]);
     assert_eq!(by_name["model"], "smollm2@parts");
     let told = &by_name["demeanor"];
@@ -200,21 +177,18 @@ fn a_persona_answers_as_its_parts_do() {
         (json!({"model": "@parts"}), vec![]),
         (json!({}), vec![("x-demeanor-persona", "parts")]),
     ] {
-        let mut body = json!({"messages": messages});
-        body.as_object_mut().expect("an object").extend(more.as_object().expect("fields").clone());
+        let body = with(json!({"messages": messages}), more);
         let headers = [&[("content-type", "application/json")], &headers[..]].concat();
         let answer = server.send("POST", CHAT, &headers, body.to_string().as_bytes()).ok();
-        assert_eq!(text(&answer), text(&by_name), "{body}");
+        assert_eq!(content(&answer), content(&by_name), "{body}");
     }
     let stream = server.post(
         CHAT,
         &json!({"model": "smollm2@parts", "messages": messages, "stream": true, "stream_options": {"include_usage": true}}),
     );
     assert_eq!(stream.headers["x-demeanor-probe"], "unprobed");
-    let events = stream.events();
-    let chunks: Vec<Value> = events.iter().filter_map(|event| serde_json::from_str(event).ok()).collect();
-    let pieces = chunks.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str());
-    assert_eq!(pieces.collect::<String>(), text(&by_name));
+    assert_eq!(stream.streamed_text(), content(&by_name));
+    let chunks = stream.chunks();
     let told: Vec<&Value> =
         chunks.iter().map(|chunk| &chunk["demeanor"]).filter(|told| told.is_object()).collect();
     assert_eq!(told.len(), 2, "with the finish and with the usage");
@@ -251,7 +225,7 @@ fn what_a_request_adds_to_a_persona() {
         }),
     );
     let q = json!({"role": "user", "content": "Name three colours."});
-    let with = |system: Option<&str>| match system {
+    let messages = |system: Option<&str>| match system {
         None => json!([q]),
         Some(system) => json!([{"role": "system", "content": system}, q]),
     };
@@ -259,47 +233,45 @@ fn what_a_request_adds_to_a_persona() {
     let table = [
         (
             "steering adds up",
-            json!({"messages": with(None), "steering": plan(0.1)}),
-            json!({"messages": with(Some("Be brief.")), "steering": [plan(0.2)[0], plan(0.1)[0]], "temperature": 0.9, "seed": 5, "max_tokens": 6}),
+            json!({"messages": messages(None), "steering": plan(0.1)}),
+            json!({"messages": messages(Some("Be brief.")), "steering": [plan(0.2)[0], plan(0.1)[0]], "temperature": 0.9, "seed": 5, "max_tokens": 6}),
         ),
         (
             "the request's sampling wins",
-            json!({"messages": with(None), "temperature": 0, "max_completion_tokens": 9}),
-            json!({"messages": with(Some("Be brief.")), "steering": plan(0.2), "temperature": 0, "max_tokens": 9}),
+            json!({"messages": messages(None), "temperature": 0, "max_completion_tokens": 9}),
+            json!({"messages": messages(Some("Be brief.")), "steering": plan(0.2), "temperature": 0, "max_tokens": 9}),
         ),
         (
             "null is no wish",
-            json!({"messages": with(None), "temperature": null, "seed": null}),
-            json!({"messages": with(Some("Be brief.")), "steering": plan(0.2), "temperature": 0.9, "seed": 5, "max_tokens": 6}),
+            json!({"messages": messages(None), "temperature": null, "seed": null}),
+            json!({"messages": messages(Some("Be brief.")), "steering": plan(0.2), "temperature": 0.9, "seed": 5, "max_tokens": 6}),
         ),
         (
             "the persona's system text comes first",
-            json!({"messages": with(Some("Speak of the sea."))}),
-            json!({"messages": with(Some("Be brief.\n\nSpeak of the sea.")), "steering": plan(0.2), "temperature": 0.9, "seed": 5, "max_tokens": 6}),
+            json!({"messages": messages(Some("Speak of the sea."))}),
+            json!({"messages": messages(Some("Be brief.\n\nSpeak of the sea.")), "steering": plan(0.2), "temperature": 0.9, "seed": 5, "max_tokens": 6}),
         ),
         (
             "an unknown user is nobody",
-            json!({"messages": with(None), "user": "someone", "safety_identifier": "other"}),
-            json!({"messages": with(Some("Be brief.")), "steering": plan(0.2), "temperature": 0.9, "seed": 5, "max_tokens": 6}),
+            json!({"messages": messages(None), "user": "someone", "safety_identifier": "other"}),
+            json!({"messages": messages(Some("Be brief.")), "steering": plan(0.2), "temperature": 0.9, "seed": 5, "max_tokens": 6}),
         ),
         (
             "no soft prompt to turn off",
-            json!({"messages": with(None), "soft_prompt": false}),
-            json!({"messages": with(Some("Be brief.")), "steering": plan(0.2), "temperature": 0.9, "seed": 5, "max_tokens": 6}),
+            json!({"messages": messages(None), "soft_prompt": false}),
+            json!({"messages": messages(Some("Be brief.")), "steering": plan(0.2), "temperature": 0.9, "seed": 5, "max_tokens": 6}),
         ),
     ];
     for (what, mut request, parts) in table {
         request["persona"] = json!("base");
         let (named, plain) = (server.post(CHAT, &request).ok(), server.post(CHAT, &parts).ok());
-        assert_eq!(text(&named), text(&plain), "{what}");
+        assert_eq!(content(&named), content(&plain), "{what}");
         assert_eq!(named["usage"]["prompt_tokens"], plain["usage"]["prompt_tokens"], "{what}");
         assert!(named["demeanor"]["soft_prompt"].is_null(), "{what}");
     }
     // What the answer says about where the steering is from, and what it calls the model.
     let told = |more: Value| {
-        let mut body = chat(json!({"max_tokens": 1}));
-        body.as_object_mut().expect("an object").extend(more.as_object().expect("fields").clone());
-        let answer = server.post(CHAT, &body).ok();
+        let answer = server.post(CHAT, &with(chat(json!({"max_tokens": 1})), more)).ok();
         (
             answer["model"].clone(),
             answer["demeanor"]["steering_from"].clone(),
@@ -378,16 +350,14 @@ fn the_digest_follows_every_part_and_nothing_else() {
     assert_eq!(print(server), first_print);
     // The request's own sampling is no part of the fingerprint, its steering is.
     let of = |more: Value| {
-        let mut body = chat(json!({"persona": "digest", "max_tokens": 1}));
-        body.as_object_mut().expect("an object").extend(more.as_object().expect("fields").clone());
+        let body = with(chat(json!({"persona": "digest", "max_tokens": 1})), more);
         server.post(CHAT, &body).ok()["system_fingerprint"].clone()
     };
     assert_eq!(of(json!({"temperature": 1.5, "seed": 3, "stop": ["y"], "cache_salt": "s"})), first_print);
     assert_ne!(of(json!({"steering": plan(0.1)})), first_print);
     // The condition digest covers sampling, ends and salt too.
     let condition = |more: Value| {
-        let mut body = chat(json!({"persona": "digest", "max_tokens": 1, "seed": 1}));
-        body.as_object_mut().expect("an object").extend(more.as_object().expect("fields").clone());
+        let body = with(chat(json!({"persona": "digest", "max_tokens": 1, "seed": 1})), more);
         server.post(CHAT, &body).ok()["demeanor"]["condition"].clone()
     };
     let mut seen = vec![condition(json!({}))];
@@ -418,7 +388,7 @@ fn the_digest_follows_every_part_and_nothing_else() {
     assert_ne!(now["digest"], first);
     assert_ne!(print(server), first_print);
     // Without the vector there is no digest, and it says why.
-    assert_eq!(server.send("DELETE", "/v1/vectors/swap", &[], b"").status, 200);
+    assert_eq!(server.delete("/v1/vectors/swap").status, 200);
     let gone = server.get("/v1/personas/digest").ok();
     assert!(
         gone["digest"].is_null() && gone["digest_note"].as_str().is_some_and(|why| why.contains("`swap`")),
@@ -456,21 +426,14 @@ fn a_running_answer_outlives_its_persona() {
     create(server, json!({"name": "brief", "system": "Tell a long story.", "steering": plan(0.1)}));
     let body = json!({"model": "smollm2@brief", "messages": [{"role": "user", "content": "Begin."}],
         "max_tokens": 40, "temperature": 0, "ignore_eos": true, "stream": true});
-    let alone = server.post(CHAT, &body).events();
+    let alone = server.post(CHAT, &body).streamed_text();
     let mut stream = std::io::BufReader::new(server.open(CHAT, &body));
     server.wait_until("it runs", |engine| {
         engine.stats().requests_running.load(std::sync::atomic::Ordering::Relaxed) > 0
     });
     delete(server, "brief").ok();
     let response = crate::harness::read_response(&mut stream).expect("a response comes");
-    let pieces = |events: &[String]| -> String {
-        let chunks = events.iter().filter_map(|event| serde_json::from_str::<Value>(event).ok());
-        chunks
-            .filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str().map(str::to_owned))
-            .collect()
-    };
-    assert_eq!(response.events().last().map(String::as_str), Some("[DONE]"));
-    assert_eq!(pieces(&response.events()), pieces(&alone));
+    assert_eq!(response.streamed_text(), alone);
 }
 
 #[test]
@@ -643,8 +606,7 @@ fn people() -> [Server; 2] {
     for (name, value) in [("poet", 0.01), ("bard", -0.01)] {
         let rows: Vec<Vec<f64>> =
             (0..2).map(|row| (0..576).map(|i| value * f64::from((i + row) % 5)).collect()).collect();
-        let response = server.post("/v1/soft_prompts", &json!({"name": name, "rows": rows}));
-        assert_eq!(response.status, 201, "{}", response.text());
+        server.post("/v1/soft_prompts", &json!({"name": name, "rows": rows})).created();
     }
     create(server, json!({"name": "plain"}));
     create(server, json!({"name": "of-poet", "soft_prompt": "poet"}));
@@ -699,8 +661,8 @@ fn one_soft_prompt_of_all_that_is_offered() {
                     Some(_) => 4,
                 };
                 assert_eq!(told["soft_prompt_rows"], rows, "{more}");
-                let first = texts.entry(name).or_insert_with(|| text(&answer).to_owned());
-                assert_eq!(text(&answer), first.as_str(), "{more}: one soft prompt, one answer");
+                let first = texts.entry(name).or_insert_with(|| content(&answer).to_owned());
+                assert_eq!(content(&answer), first.as_str(), "{more}: one soft prompt, one answer");
             }
             Err(both) => {
                 let (status, code, _, message) = error(&response);
@@ -727,15 +689,14 @@ fn one_soft_prompt_of_all_that_is_offered() {
     let digest = |name: &str| server.get(&format!("/v1/personas/{name}")).ok()["digest"].clone();
     let before = [digest("plain"), digest("of-poet"), digest("of-u1")];
     let rows = json!([vec![0.02; 576]]);
-    let response = server.post("/v1/soft_prompts", &json!({"name": "poet", "rows": rows, "replace": true}));
-    assert_eq!(response.status, 201, "{}", response.text());
+    server.post("/v1/soft_prompts", &json!({"name": "poet", "rows": rows, "replace": true})).created();
     users::add(&server, "u1", &["I left the sea."]);
     let after = [digest("plain"), digest("of-poet"), digest("of-u1")];
     assert_eq!(after[0], before[0]);
     assert!(after[1] != before[1] && after[2] != before[2]);
     // What is gone: a deleted user leaves every persona that named them, a named soft prompt is an error as a vector is.
-    assert_eq!(server.send("DELETE", "/v1/users/u1", &[], b"").status, 200);
-    assert_eq!(server.send("DELETE", "/v1/soft_prompts/poet", &[], b"").status, 200);
+    assert_eq!(server.delete("/v1/users/u1").status, 200);
+    assert_eq!(server.delete("/v1/soft_prompts/poet").status, 200);
     let told = ask(&server, json!({"persona": "of-u1"}), None).ok()["demeanor"].clone();
     assert!(told["soft_prompt"].is_null(), "{told}");
     assert_eq!(told["warnings"], json!([]));

@@ -19,9 +19,8 @@ fn every_curl_example_works() {
     settings.aliases.push("smollm2-135m-instruct".into());
     let server = harness::start(&settings);
     // What an aborted run may have left.
-    server.send("DELETE", "/v1/vectors/mine", &[], b"");
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("readme");
-    fs::create_dir_all(&folder).expect("the test folder is writable");
+    server.delete("/v1/vectors/mine");
+    let folder = harness::folder("readme");
     let mut outputs = Vec::new();
     for block in blocks().into_iter().filter(|block| block.contains("curl")) {
         let script = block.replace("127.0.0.1:8080", &server.address.to_string());

@@ -17,6 +17,8 @@ const RANKS: &[(&str, u32)] = &[
     ("statistics", 0),
     ("format", 0),
     ("shipped", 0),
+    ("names", 0),
+    ("sync", 0),
     ("config", 1),
     ("kernels", 1),
     ("report", 1),

@@ -1,12 +1,13 @@
 //! What shares a batch stays apart: bytes of sixteen differently steered streams equal their solo runs, whatever the
 //! chunking, threads, instruction set and cache.
 
-use crate::harness::{self, Server, Setup, TestModel, read_response};
+use crate::harness::{self, Server, Setup, TestModel, read_response, with};
 use crate::users;
 use demeanor::config::Settings;
 use demeanor::users::projector::Form;
 use serde_json::{Value, json};
 use std::io::BufReader;
+use std::net::TcpStream;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Sixteen plans, some empty. Inline directions keep extraction out of it.
@@ -54,13 +55,12 @@ fn body(i: usize, prefix: &str, plan: &Value) -> Value {
     body
 }
 
-/// The text of a stream, and how it ended.
-fn text_of(events: &[String]) -> (String, String) {
+/// Reads a stream to its end: its text, and how it ended.
+fn read(stream: TcpStream) -> (String, String) {
+    let response = read_response(&mut BufReader::new(stream)).expect("a stream");
     let (mut text, mut reason) = (String::new(), String::new());
-    assert_eq!(events.last().map(String::as_str), Some("[DONE]"));
-    for event in &events[..events.len() - 1] {
-        let chunk: Value = serde_json::from_str(event).expect("chunks are JSON");
-        assert!(chunk.get("error").is_none(), "{event}");
+    for chunk in response.chunks() {
+        assert!(chunk.get("error").is_none(), "{chunk}");
         let choice = &chunk["choices"][0];
         text.push_str(choice["delta"]["content"].as_str().unwrap_or(""));
         reason.push_str(choice["finish_reason"].as_str().unwrap_or(""));
@@ -69,10 +69,11 @@ fn text_of(events: &[String]) -> (String, String) {
 }
 
 fn solo(server: &Server, body: &Value) -> (String, String) {
-    let mut reader = BufReader::new(server.open("/v1/chat/completions", body));
-    let response = read_response(&mut reader).expect("a stream");
-    assert_eq!(response.status, 200, "{}", response.text());
-    text_of(&response.events())
+    read(server.open("/v1/chat/completions", body))
+}
+
+fn uncached(server: &Server, body: &Value) -> (String, String) {
+    solo(server, &with(body.clone(), json!({"cache_prompt": false})))
 }
 
 /// All bodies at once; also the mean number of rows of a step meanwhile.
@@ -81,16 +82,7 @@ fn together(server: &Server, bodies: &[Value]) -> (Vec<(String, String)>, f64) {
     let before = (stats.steps_total.load(Relaxed), stats.step_rows_total.load(Relaxed));
     let streams: Vec<_> = bodies.iter().map(|body| server.open("/v1/chat/completions", body)).collect();
     let texts = std::thread::scope(|scope| {
-        let readers: Vec<_> = streams
-            .into_iter()
-            .map(|stream| {
-                scope.spawn(move || {
-                    let response = read_response(&mut BufReader::new(stream)).expect("a stream");
-                    assert_eq!(response.status, 200, "{}", response.text());
-                    text_of(&response.events())
-                })
-            })
-            .collect();
+        let readers: Vec<_> = streams.into_iter().map(|stream| scope.spawn(move || read(stream))).collect();
         readers.into_iter().map(|reader| reader.join().expect("no panic")).collect()
     });
     let steps = stats.steps_total.load(Relaxed) - before.0;
@@ -164,7 +156,7 @@ fn people(server: &Server) {
     }
     let direction: Vec<f32> = (0..576).map(|j| ((j * 7919 % 1009) as f32 / 504.5) - 1.0).collect();
     let vector = json!({"name": "tide", "directions": {"14": direction}});
-    assert_eq!(server.post("/v1/vectors", &vector).status, 201);
+    server.post("/v1/vectors", &vector).created();
     let tide = json!([{"vector": "tide", "coefficient": 0.6, "unit": "raw"}]);
     for persona in [
         json!({"name": "p3", "system": "You are a harbour master and speak of the sea."}),
@@ -172,8 +164,7 @@ fn people(server: &Server) {
         json!({"name": "p11", "steering": tide, "sampling": {"temperature": 1.1}}),
         json!({"name": "p15", "system": "You are a gardener.", "steering": tide, "user": "u6"}),
     ] {
-        let response = server.post("/v1/personas", &persona);
-        assert_eq!(response.status, 201, "{}", response.text());
+        server.post("/v1/personas", &persona).created();
     }
 }
 
@@ -183,14 +174,7 @@ fn sixteen_conditions_in_one_batch_equal_their_solo_runs() {
     let server = users::started(&folder.settings(Form::Static));
     people(&server);
     let bodies = conditions();
-    let solos: Vec<_> = bodies
-        .iter()
-        .map(|body| {
-            let mut body = body.clone();
-            body["cache_prompt"] = json!(false);
-            solo(&server, &body)
-        })
-        .collect();
+    let solos: Vec<_> = bodies.iter().map(|body| uncached(&server, body)).collect();
     for round in ["cold", "warm"] {
         let (texts, rows) = together(&server, &bodies);
         println!("sixteen conditions, {round}: {rows:.1} rows per step");
@@ -215,14 +199,7 @@ fn a_shared_prefix_changes_no_byte_hit_or_miss_chunked_or_whole_on_any_machine()
     let bodies: Vec<Value> = (0..6).map(|i| body(i, &prefix, &plans[i])).collect();
     let base = Setup::new(TestModel::SmolLm2);
     let reference = harness::start(&base.settings());
-    let miss: Vec<_> = bodies
-        .iter()
-        .map(|body| {
-            let mut body = body.clone();
-            body["cache_prompt"] = json!(false);
-            solo(&reference, &body)
-        })
-        .collect();
+    let miss: Vec<_> = bodies.iter().map(|body| uncached(&reference, body)).collect();
     let (first, _) = together(&reference, &bodies);
     let (second, _) = together(&reference, &bodies);
     assert_eq!(first, miss);

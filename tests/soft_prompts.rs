@@ -1,6 +1,6 @@
 //! Named soft prompts: a PEFT adapter gives the logits that transformers + PEFT give; the routes, in and out.
 
-use crate::harness::{self, Server};
+use crate::harness::{self, demeanor, done};
 use crate::run;
 use demeanor::config::{Backend, Device};
 use demeanor::kernels::{Isa, Precision};
@@ -12,7 +12,8 @@ use demeanor::weights::{ModelFile, safetensors};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+
+const PATH: &str = "/v1/soft_prompts";
 
 /// Two f32 implementations of a model of two blocks.
 const TOLERANCE: f64 = 1e-4;
@@ -110,18 +111,6 @@ fn rows(seed: u32, n: usize, d_model: usize, norm: f32) -> Vec<Vec<f32>> {
     (0..n).map(row).collect()
 }
 
-fn upload(server: &Server, parts: &[(&str, &[u8])]) -> harness::Response {
-    let mut body = Vec::new();
-    for (name, content) in parts {
-        let head = format!("--XX\r\ncontent-disposition: form-data; name=\"{name}\"; filename=\"f\"\r\n\r\n");
-        body.extend_from_slice(head.as_bytes());
-        body.extend_from_slice(content);
-        body.extend_from_slice(b"\r\n");
-    }
-    body.extend_from_slice(b"--XX--\r\n");
-    server.send("POST", "/v1/soft_prompts", &[("content-type", "multipart/form-data; boundary=XX")], &body)
-}
-
 #[test]
 fn a_named_soft_prompt_goes_in_serves_and_comes_out() {
     let server = harness::default_server();
@@ -129,18 +118,16 @@ fn a_named_soft_prompt_goes_in_serves_and_comes_out() {
     let (d_model, median) = (info.d_model as usize, info.embedding.norm_median);
     println!("median length of an embedding: {median:.4}; {} control tokens", info.embedding.controls.len());
     let table = rows(7, 3, d_model, median);
-    let made = server.post("/v1/soft_prompts", &json!({"name": "tour", "rows": table, "replace": true}));
-    assert_eq!(made.status, 201, "{}", made.text());
-    let made = made.json();
+    let made = server.post(PATH, &json!({"name": "tour", "rows": table, "replace": true})).created();
     assert_eq!(
         (&made["rows"], &made["d_model"], &made["format"]),
         (&json!(3), &json!(d_model), &json!("json"))
     );
     assert_eq!(server.get("/v1/soft_prompts/tour").ok()["digest"], made["digest"]);
-    let list = server.get("/v1/soft_prompts").ok();
+    let list = server.get(PATH).ok();
     assert!(list["data"].as_array().expect("a list").iter().any(|one| one["name"] == "tour"), "{list}");
 
-    let taken = server.post("/v1/soft_prompts", &json!({"name": "tour", "rows": table}));
+    let taken = server.post(PATH, &json!({"name": "tour", "rows": table}));
     assert_eq!((taken.status, &taken.json()["error"]["code"]), (409, &json!("conflict")));
 
     let chat = |soft: Value| {
@@ -172,14 +159,13 @@ fn a_named_soft_prompt_goes_in_serves_and_comes_out() {
     };
     let (adapter, config) = (member(formats::ADAPTER), member(formats::CONFIG));
     assert_eq!(adapter, file.body);
-    let again =
-        upload(server, &[("name", b"tour2"), ("file", &adapter), ("config", &config), ("replace", b"true")]);
-    assert_eq!(again.status, 201, "{}", again.text());
-    assert_eq!((&again.json()["digest"], &again.json()["format"]), (&made["digest"], &json!("peft")));
+    let parts: [(&str, &[u8]); 4] =
+        [("name", b"tour2"), ("file", &adapter), ("config", &config), ("replace", b"true")];
+    let again = server.upload(PATH, &parts).created();
+    assert_eq!((&again["digest"], &again["format"]), (&made["digest"], &json!("peft")));
 
     for name in ["tour", "tour2"] {
-        let gone = server.send("DELETE", &format!("/v1/soft_prompts/{name}"), &[], b"");
-        assert_eq!(gone.ok()["deleted"], true);
+        assert_eq!(server.delete(&format!("/v1/soft_prompts/{name}")).ok()["deleted"], true);
         assert_eq!(server.get(&format!("/v1/soft_prompts/{name}")).status, 404);
     }
 }
@@ -229,7 +215,7 @@ fn bad_soft_prompts_are_refused() {
         if let Some(config) = &config {
             parts.push(("config", config));
         }
-        let refused = upload(server, &parts);
+        let refused = server.upload(PATH, &parts);
         assert_eq!((refused.status, &refused.json()["error"]["code"]), (status, &json!(code)), "{what}");
         println!("{what}: {} {code}: {}", refused.status, refused.json()["error"]["message"]);
     }
@@ -241,7 +227,7 @@ fn bad_soft_prompts_are_refused() {
         (&[("name", b"bad"), ("file", &good), ("weights", b"x")], 400, "unknown_field"),
         (&[("name", b"bad"), ("file", &good), ("replace", b"maybe")], 400, "invalid_value"),
     ] {
-        let refused = upload(server, parts);
+        let refused = server.upload(PATH, parts);
         assert_eq!(
             (refused.status, &refused.json()["error"]["code"]),
             (status, &json!(code)),
@@ -256,18 +242,12 @@ fn bad_soft_prompts_are_refused() {
         (json!({"name": "bad", "rows": [["1"]]}), 400, "invalid_value"),
         (json!({"name": "bad", "rows": [[1.0]]}), 422, "soft_prompt_does_not_fit"),
     ] {
-        let refused = server.post("/v1/soft_prompts", &body);
+        let refused = server.post(PATH, &body);
         assert_eq!((refused.status, &refused.json()["error"]["code"]), (status, &json!(code)), "{body}");
     }
     assert_eq!(server.get("/v1/soft_prompts/bad").status, 404, "nothing was kept");
     assert_eq!(server.get("/v1/soft_prompts/x/file?format=pt").status, 400);
     assert_eq!(server.get("/v1/health").status, 200);
-}
-
-fn demeanor(arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_demeanor"));
-    command.args(arguments).env_remove("DEMEANOR_SERVER").env_remove("DEMEANOR_API_KEY");
-    command.stdin(Stdio::null()).output().expect("it runs")
 }
 
 #[test]
@@ -276,17 +256,14 @@ fn the_command_line_moves_adapters() {
     let base = format!("http://{}", server.address);
     let info = server.engine.info();
     let table = rows(9, 2, info.d_model as usize, info.embedding.norm_median);
-    let made = server.post("/v1/soft_prompts", &json!({"name": "moved", "rows": table, "replace": true}));
-    let digest = made.json()["digest"].clone();
+    let made = server.post(PATH, &json!({"name": "moved", "rows": table, "replace": true})).created();
     let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("adapter");
     let out = out.display().to_string();
-    let exported = demeanor(&["embed", "export", "moved", "--out", &out, "--server", &base]);
-    assert!(exported.status.success(), "{}", String::from_utf8_lossy(&exported.stderr));
-    let arguments = ["embed", "import", &out, "--name", "moved-back", "--replace", "--server", &base];
-    let imported = demeanor(&arguments);
-    assert!(imported.status.success(), "{}", String::from_utf8_lossy(&imported.stderr));
-    let stored: Value = serde_json::from_slice(&imported.stdout).expect("JSON on stdout");
-    assert_eq!((&stored["digest"], &stored["format"]), (&digest, &json!("peft")));
+    done(&["embed", "export", "moved", "--out", &out, "--server", &base]);
+    let (imported, _) =
+        done(&["embed", "import", &out, "--name", "moved-back", "--replace", "--server", &base]);
+    let stored: Value = serde_json::from_str(&imported).expect("JSON on stdout");
+    assert_eq!((&stored["digest"], &stored["format"]), (&made["digest"], &json!("peft")));
     let config = std::fs::read_to_string(Path::new(&out).join(formats::CONFIG)).expect("written");
     assert!(config.contains("\"PROMPT_TUNING\""), "{config}");
 

@@ -1,9 +1,9 @@
 //! Users: history over HTTP, soft prompts made of it, export, and deletion that leaves nothing.
 
-use crate::harness::{self, Response, Server, Setup, TestModel, read_response};
+use crate::encoder::encoder;
+use crate::harness::{self, Server, Setup, TestModel, content, read_response, with};
 use demeanor::config::Settings;
 use demeanor::digest::Digest;
-use demeanor::encoder::Encoder;
 use demeanor::users::projector::{Form, Layer, Parts, Projector};
 use demeanor::users::{UserPrompt, Users};
 use demeanor::weights::ModelFile;
@@ -35,8 +35,7 @@ fn projector(form: Form) -> Projector {
     static DIGESTS: OnceLock<(Digest, Digest)> = OnceLock::new();
     let (weights, encoder) = *DIGESTS.get_or_init(|| {
         let model = ModelFile::open(&TestModel::SmolLm2.path()).expect("the model opens");
-        let encoder = Encoder::load(&harness::encoder_folder()).expect("the encoder loads");
-        (model.digest(), encoder.digest())
+        (model.digest(), encoder().digest())
     });
     let inputs = form.input_width(WIDTH);
     let scaled = |values: Vec<f32>, factor: f32| values.into_iter().map(|value| value * factor).collect();
@@ -133,17 +132,12 @@ pub fn started(settings: &Settings) -> Server {
 }
 
 pub fn create(server: &Server, id: &str) {
-    let response = server.post("/v1/users", &json!({"id": id}));
-    assert_eq!(response.status, 201, "{}", response.text());
+    server.post("/v1/users", &json!({"id": id})).created();
 }
 
 pub fn add(server: &Server, id: &str, texts: &[&str]) -> Value {
     let items: Vec<Value> = texts.iter().map(|text| json!({"text": text})).collect();
     server.post(&format!("/v1/users/{id}/history"), &json!({"items": items})).ok()
-}
-
-fn delete(server: &Server, path: &str) -> Response {
-    server.send("DELETE", path, &[], b"")
 }
 
 fn chat(user: Option<&str>) -> Value {
@@ -160,8 +154,7 @@ fn chat(user: Option<&str>) -> Value {
 /// Text and `demeanor` of an answer.
 fn answer(server: &Server, body: &Value) -> (String, Value) {
     let answer = server.post("/v1/chat/completions", body).ok();
-    let text = answer["choices"][0]["message"]["content"].as_str().expect("a text").to_owned();
-    (text, answer["demeanor"].clone())
+    (content(&answer).to_owned(), answer["demeanor"].clone())
 }
 
 fn rows_of(users: &Users, id: &str) -> (Vec<f32>, Digest) {
@@ -209,7 +202,7 @@ fn a_history_makes_a_soft_prompt_that_every_change_renews() {
     let page = server.get("/v1/users/ana/history?after=2").ok();
     assert_eq!((&page["data"][0]["text"], &page["has_more"]), (&json!("I hate rain."), &json!(false)));
     let item = page["data"][0]["id"].as_str().expect("an id").to_owned();
-    let removed = delete(server, &format!("/v1/users/ana/history/{item}")).ok();
+    let removed = server.delete(&format!("/v1/users/ana/history/{item}")).ok();
     assert_eq!(removed["removed"]["items"], 1);
     assert_eq!(removed["removed"]["embeddings"], 1);
     assert_ne!(rows_of(&server.context().users, "ana").0, rows);
@@ -218,10 +211,8 @@ fn a_history_makes_a_soft_prompt_that_every_change_renews() {
     assert_eq!(third, first, "made from the same items");
     assert_ne!(second, first);
 
-    let off = json!({"soft_prompt": false});
-    let mut body = chat(Some("ana"));
-    body.as_object_mut().expect("an object").extend(off.as_object().expect("an object").clone());
-    let (text, demeanor) = answer(server, &body);
+    let off = with(chat(Some("ana")), json!({"soft_prompt": false}));
+    let (text, demeanor) = answer(server, &off);
     assert_eq!((text, &demeanor["soft_prompt"]), (plain.0, &Value::Null));
 }
 
@@ -358,23 +349,7 @@ fn read_events(reader: &mut impl BufRead, mut done: impl FnMut(&str) -> bool) ->
 }
 
 fn streamed(user: &str, tokens: u32) -> Value {
-    let mut body = chat(Some(user));
-    body["stream"] = true.into();
-    body["max_tokens"] = tokens.into();
-    body["ignore_eos"] = true.into();
-    body
-}
-
-/// The text of a whole stream.
-fn text_of(response: &Response) -> String {
-    assert_eq!(response.status, 200, "{}", response.text());
-    let events = response.events();
-    assert_eq!(events.last().map(String::as_str), Some("[DONE]"));
-    let chunks = events[..events.len() - 1].iter();
-    chunks
-        .map(|event| serde_json::from_str::<Value>(event).expect("JSON"))
-        .map(|chunk| chunk["choices"][0]["delta"]["content"].as_str().unwrap_or_default().to_owned())
-        .collect()
+    with(chat(Some(user)), json!({"stream": true, "max_tokens": tokens, "ignore_eos": true}))
 }
 
 #[test]
@@ -398,7 +373,7 @@ fn a_deleted_user_leaves_nothing_and_nobody_else_notices() {
     };
     // A stream of the witness while nobody is deleted.
     let mut reader = BufReader::new(server.open("/v1/chat/completions", &streamed("witness", 150)));
-    let expected = text_of(&read_response(&mut reader).expect("a stream"));
+    let expected = read_response(&mut reader).expect("a stream").streamed_text();
     // One whole answer of the victim leaves pages in the cache.
     let prompt = "Tell me all about trains and timetables. ".repeat(20);
     let mut body = chat(Some("victim"));
@@ -412,7 +387,7 @@ fn a_deleted_user_leaves_nothing_and_nobody_else_notices() {
     let mut victim = BufReader::new(server.open("/v1/chat/completions", &streamed("victim", 3000)));
     let witness = server.open("/v1/chat/completions", &streamed("witness", 150));
     assert!(read_events(&mut victim, |event| event.contains("\"content\"")), "the victim's answer runs");
-    let receipt = delete(&server, "/v1/users/victim").ok();
+    let receipt = server.delete("/v1/users/victim").ok();
     assert_eq!(
         receipt["removed"],
         json!({
@@ -446,11 +421,11 @@ fn a_deleted_user_leaves_nothing_and_nobody_else_notices() {
     assert!(is_done);
     assert_eq!(error["code"], "user_deleted", "{error}");
 
-    let seen = text_of(&read_response(&mut BufReader::new(witness)).expect("a stream"));
+    let seen = read_response(&mut BufReader::new(witness)).expect("a stream").streamed_text();
     assert_eq!(seen, expected, "the witness's answer is the same, bit for bit");
     assert_eq!(server.get("/v1/users/victim").status, 404);
     assert_eq!(server.get("/v1/users/victim/export").status, 404);
-    assert_eq!(delete(&server, "/v1/users/victim").status, 404);
+    assert_eq!(server.delete("/v1/users/victim").status, 404);
     assert_eq!(answer(&server, &chat(Some("victim"))), {
         let (text, mut demeanor) = answer(&server, &chat(None));
         demeanor["seed"] = 5.into();
@@ -491,7 +466,7 @@ fn what_is_on_its_way_does_not_bring_a_deleted_user_back() {
                 }
             }
         });
-        delete(&server, "/v1/users/late").ok();
+        server.delete("/v1/users/late").ok();
         writer.join().expect("it ends");
         assert_eq!(server.get("/v1/users/late").status, 404);
         if let Some(owner) = held {
@@ -504,11 +479,11 @@ fn what_is_on_its_way_does_not_bring_a_deleted_user_back() {
         let export = users.export("late").expect("it is there");
         assert!(!String::from_utf8_lossy(&export).contains("late-canary"));
         let (rows, _) = rows_of(&users, "late");
-        delete(&server, "/v1/users/late").ok();
+        server.delete("/v1/users/late").ok();
         create(&server, "late");
         add(&server, "late", &["A new life."]);
         assert_eq!(rows_of(&users, "late").0, rows);
-        delete(&server, "/v1/users/late").ok();
+        server.delete("/v1/users/late").ok();
         assert_eq!(folder.files_with(b"late-canary"), Vec::<PathBuf>::new(), "round {round}");
     }
 }

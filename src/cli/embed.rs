@@ -46,47 +46,47 @@ pub struct TrainArgs {
     #[arg(long)]
     pub encoder: Option<PathBuf>,
     /// static: rows independent of the request; input-aware: history weighted by the request
-    #[arg(long, default_value = "static", value_parser = ["static", "input-aware"])]
+    #[arg(long, default_value = TrainOptions::default().form.name(), value_parser = ["static", "input-aware"])]
     pub form: String,
     /// Rows of a prompt
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = TrainOptions::default().k)]
     pub k: usize,
     /// Width of a hidden layer; default: one linear layer
     #[arg(long)]
     pub hidden: Option<usize>,
     /// Steps through the model
-    #[arg(long, default_value_t = 300)]
+    #[arg(long, default_value_t = TrainOptions::default().steps)]
     pub steps: usize,
     /// Steps of the person-free prompt that everything starts from
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = TrainOptions::default().steps_constant)]
     pub steps_constant: usize,
     /// Steps of the first-order start, for questions
-    #[arg(long, default_value_t = 400)]
+    #[arg(long, default_value_t = TrainOptions::default().steps_first_order)]
     pub steps_first_order: usize,
     /// Learning rate of the layers
-    #[arg(long, default_value_t = 3e-5)]
+    #[arg(long, default_value_t = TrainOptions::default().rate)]
     pub rate: f64,
     /// People of a step, and targets of each
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = TrainOptions::default().people_per_step)]
     pub people_per_step: usize,
-    #[arg(long, default_value_t = 12)]
+    #[arg(long, default_value_t = TrainOptions::default().targets_per_person)]
     pub targets_per_person: usize,
     /// Train on random parts of each history, so that short ones work too
     #[arg(long)]
     pub sample_history: bool,
     /// Largest norm of a row's change
-    #[arg(long, default_value_t = 2.5)]
+    #[arg(long, default_value_t = TrainOptions::default().cap)]
     pub cap: f32,
     /// Targets of each held-out person at a look
-    #[arg(long, default_value_t = 24)]
+    #[arg(long, default_value_t = TrainOptions::default().held_out_targets)]
     pub held_out_targets: usize,
     /// Looks at the held-out people (every 20 steps) without a better one after which training ends
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = TrainOptions::default().patience)]
     pub patience: usize,
     /// Take the person-free prompt of this projector over instead of training one
     #[arg(long)]
     pub start: Option<PathBuf>,
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = TrainOptions::default().seed)]
     pub seed: u64,
     /// Folder for log.jsonl, curve.svg and checkpoint.safetensors
     #[arg(long)]

@@ -7,9 +7,10 @@ use super::error::EncoderError;
 use super::{DEFAULT_ENCODER, Encoder};
 use crate::digest::Digest;
 use crate::limits::ENCODER_RETRY_SECONDS;
+use crate::sync::lock;
 use crate::weights::{Fetcher, Progress};
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Where the encoder comes from.
@@ -23,13 +24,16 @@ pub enum Source {
 
 /// How far it is.
 #[derive(Clone)]
-pub enum EncoderState {
+pub enum State {
     /// Nobody has asked for it yet.
     Absent,
     Loading,
     Ready(Arc<Encoder>),
-    /// With the reason. Asking again after a while tries again.
-    Failed(String),
+    /// Asking again a while after `at` tries again.
+    Failed {
+        reason: String,
+        at: Instant,
+    },
 }
 
 /// Shared by all who embed; cheap to clone.
@@ -44,13 +48,6 @@ struct Shared {
     changed: Condvar,
 }
 
-enum State {
-    Absent,
-    Loading,
-    Ready(Arc<Encoder>),
-    Failed { reason: String, at: Instant },
-}
-
 impl EncoderHandle {
     /// Nothing is loaded before [`EncoderHandle::start`].
     pub fn new(source: Source) -> EncoderHandle {
@@ -58,30 +55,18 @@ impl EncoderHandle {
         EncoderHandle { shared: Arc::new(shared) }
     }
 
-    /// A handle that has its encoder.
-    pub fn of(encoder: Arc<Encoder>) -> EncoderHandle {
-        let handle = EncoderHandle::new(Source::Catalogue);
-        *handle.shared.lock() = State::Ready(encoder);
-        handle
-    }
-
     /// The encoder's name, loaded or not.
     pub fn name(&self) -> &'static str {
         DEFAULT_ENCODER
     }
 
-    pub fn state(&self) -> EncoderState {
-        match &*self.shared.lock() {
-            State::Absent => EncoderState::Absent,
-            State::Loading => EncoderState::Loading,
-            State::Ready(encoder) => EncoderState::Ready(encoder.clone()),
-            State::Failed { reason, .. } => EncoderState::Failed(reason.clone()),
-        }
+    pub fn state(&self) -> State {
+        lock(&self.shared.state).clone()
     }
 
     /// Begins to load on a thread of its own, unless that has happened. Returns at once, with the state as it is then.
-    pub fn start(&self) -> EncoderState {
-        let mut state = self.shared.lock();
+    pub fn start(&self) -> State {
+        let mut state = lock(&self.shared.state);
         let due = match &*state {
             State::Absent => true,
             State::Failed { at, .. } => at.elapsed() >= Duration::from_secs(ENCODER_RETRY_SECONDS),
@@ -103,7 +88,7 @@ impl EncoderHandle {
     /// The encoder if it is there; begins to load it if it is not.
     pub fn ready(&self) -> Option<Arc<Encoder>> {
         match self.start() {
-            EncoderState::Ready(encoder) => Some(encoder),
+            State::Ready(encoder) => Some(encoder),
             _ => None,
         }
     }
@@ -112,7 +97,7 @@ impl EncoderHandle {
     pub fn wait(&self) -> Result<Arc<Encoder>, String> {
         self.start();
         let loading = |state: &mut State| matches!(state, State::Absent | State::Loading);
-        let state = self.shared.changed.wait_while(self.shared.lock(), loading);
+        let state = self.shared.changed.wait_while(lock(&self.shared.state), loading);
         match &*state.unwrap_or_else(PoisonError::into_inner) {
             State::Ready(encoder) => Ok(encoder.clone()),
             State::Failed { reason, .. } => Err(reason.clone()),
@@ -122,14 +107,10 @@ impl EncoderHandle {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn load(&self) {
         let loaded = std::panic::catch_unwind(|| find_and_load(&self.source))
             .unwrap_or_else(|_| Err("loading the encoder panicked".into()));
-        *self.lock() = match loaded {
+        *lock(&self.state) = match loaded {
             Ok(encoder) => State::Ready(Arc::new(encoder)),
             Err(reason) => {
                 tracing::warn!("the sentence encoder is not available: {reason}");
@@ -157,7 +138,7 @@ fn find_and_load(source: &Source) -> Result<Encoder, String> {
             (folder, expected)
         }
     };
-    Encoder::load_checked(&folder, DEFAULT_ENCODER, &expected).map_err(failed)
+    Encoder::load_checked(&folder, &expected).map_err(failed)
 }
 
 /// Progress of a fetch that nobody watches.
@@ -179,11 +160,11 @@ mod tests {
     #[test]
     fn a_missing_folder_is_a_state_with_its_reason() {
         let handle = EncoderHandle::new(Source::Folder("/no/such/encoder".into()));
-        assert!(matches!(handle.state(), EncoderState::Absent));
+        assert!(matches!(handle.state(), State::Absent));
         let reason = handle.wait().err().unwrap();
         assert!(reason.contains("/no/such/encoder/config.json"), "{reason}");
         // A second request within a moment does not try again.
-        assert!(matches!(handle.start(), EncoderState::Failed(_)));
+        assert!(matches!(handle.start(), State::Failed { .. }));
         assert!(handle.ready().is_none());
     }
 }

@@ -12,7 +12,7 @@ mod handle;
 mod tokens;
 
 pub use error::EncoderError;
-pub use handle::{EncoderHandle, EncoderState, Source};
+pub use handle::{EncoderHandle, Source, State as EncoderState};
 
 use crate::digest::{Digest, Digester};
 use crate::limits;
@@ -38,7 +38,6 @@ const FILES: [(&str, u64); 5] = [
 
 /// A loaded encoder. Calls from several threads take turns, text by text.
 pub struct Encoder {
-    name: String,
     digest: Digest,
     width: usize,
     tokens: Tokens,
@@ -60,15 +59,11 @@ pub struct Embedded {
 impl Encoder {
     /// Loads the encoder in `folder`, in the layout of sentence-transformers.
     pub fn load(folder: &Path) -> Result<Encoder, EncoderError> {
-        Encoder::load_checked(folder, DEFAULT_ENCODER, &[])
+        Encoder::load_checked(folder, &[])
     }
 
-    /// As [`Encoder::load`] under a name, where each file in `expected` must have its sha256.
-    pub fn load_checked(
-        folder: &Path,
-        name: &str,
-        expected: &[(String, Digest)],
-    ) -> Result<Encoder, EncoderError> {
+    /// As [`Encoder::load`], where each file in `expected` must have its sha256.
+    pub fn load_checked(folder: &Path, expected: &[(String, Digest)]) -> Result<Encoder, EncoderError> {
         let mut digester = Digester::new("demeanor.encoder/1");
         let mut contents = Vec::new();
         for (file, bytes_max) in FILES {
@@ -89,10 +84,9 @@ impl Encoder {
         let config = Config::read(config, limits, pooling)?;
         let tokens = Tokens::read(tokenizer, config.tokens_max, config.vocabulary)?;
         let bert = load_bert(weights, &config)?;
-        let (name, digest, width) = (name.to_owned(), digester.finish(), config.width);
         let thread = ThreadPoolBuilder::new().num_threads(1).thread_name(|_| "encoder".into()).build();
         let thread = thread.map_err(|error| EncoderError::Compute(error.to_string()))?;
-        Ok(Encoder { name, digest, width, tokens, bert, thread })
+        Ok(Encoder { digest: digester.finish(), width: config.width, tokens, bert, thread })
     }
 
     /// One embedding per text, `[n][width]`, each of length 1. A text counts up to its first 256 tokens. The result for
@@ -122,8 +116,8 @@ impl Encoder {
         self.digest
     }
 
-    pub fn name(&self) -> &str {
-        &self.name
+    pub fn name(&self) -> &'static str {
+        DEFAULT_ENCODER
     }
 }
 

@@ -144,7 +144,7 @@ impl Engine {
         let (sender, receiver) = mpsc::channel();
         let queue = (options.queue + options.max_batch) as u64;
         let worker_stats = stats.clone();
-        let heads = model.head_outputs().map_err(std::io::Error::other)?;
+        let heads = model.head_outputs();
         std::thread::Builder::new()
             .name("engine".into())
             .spawn(move || worker::Worker::new(model, options, worker_stats, receiver).run())?;
@@ -173,14 +173,9 @@ impl Engine {
 
     /// Ends the running and waiting sequences of `owner` with [`SequenceError::OwnerDeleted`] and clears every page of the
     /// KV cache that holds rows of theirs. Sequences of this owner that are submitted later end in the same way. Takes at
-    /// most a step; other sequences go on unchanged.
-    pub async fn forget(&self, owner: Digest) -> Forgotten {
+    /// most a step; other sequences go on unchanged. Blocks: for threads outside the async runtime.
+    pub fn forget(&self, owner: Digest) -> Forgotten {
         // Without an engine thread there are no pages either.
-        self.ask(move |worker| worker.forget(owner)).await.unwrap_or_default()
-    }
-
-    /// The same for threads outside the async runtime.
-    pub fn forget_blocking(&self, owner: Digest) -> Forgotten {
         self.ask(move |worker| worker.forget(owner)).blocking_recv().unwrap_or_default()
     }
 
@@ -191,7 +186,8 @@ impl Engine {
     }
 
     /// Pages of the KV cache that have a byte other than zero: what a scan of the memory finds. Blocks, and holds the
-    /// engine up meanwhile; for tests and audits.
+    /// engine up meanwhile.
+    #[cfg(test)]
     pub fn nonzero_pages(&self) -> usize {
         self.ask(|worker| worker.nonzero_pages()).blocking_recv().unwrap_or_default()
     }

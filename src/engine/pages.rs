@@ -110,8 +110,9 @@ impl Pages {
     }
 
     /// Keeps the first `rows` of a page that somebody holds. If another kept page has them all, this one stays its
-    /// holder's own; pages that have no others but these give way to it.
-    pub fn keep(&mut self, page: PageId, before: Digest, rows: Vec<RowKey>) {
+    /// holder's own; pages that have no others but these give way to it. A full page comes with its key.
+    pub fn keep(&mut self, page: PageId, before: Digest, rows: Vec<RowKey>, key: Option<Digest>) {
+        debug_assert_eq!(key.is_some(), rows.len() == PAGE_POSITIONS);
         let siblings = self.after.get(&before).cloned().unwrap_or_default();
         let kept_rows = |page: PageId| self.kept[page as usize].as_ref().map_or(&[][..], |kept| &kept.rows);
         if self.kept[page as usize].is_some() || siblings.iter().any(|it| kept_rows(*it).starts_with(&rows)) {
@@ -122,7 +123,6 @@ impl Pages {
         for page in outdone {
             self.drop_kept(page);
         }
-        let key = (rows.len() == PAGE_POSITIONS).then(|| keys::page_key(&before, &rows));
         if let Some(key) = key {
             self.by_key.insert(key, page);
         }
@@ -214,8 +214,8 @@ mod tests {
         let mut pages = Pages::new(2);
         let (a, b) = (pages.take(NOBODY).unwrap(), pages.take(NOBODY).unwrap());
         assert_eq!(pages.take(NOBODY), None);
-        pages.keep(a, ROOT, full(1));
-        pages.keep(b, ROOT, full(2));
+        pages.keep(a, ROOT, full(1), Some(key(1)));
+        pages.keep(b, ROOT, full(2), Some(key(2)));
         pages.release(a);
         pages.release(b);
         assert_eq!(pages.in_use(), 0);
@@ -230,7 +230,7 @@ mod tests {
     fn a_shared_page_stays_until_its_last_holder_leaves() {
         let mut pages = Pages::new(1);
         let page = pages.take(NOBODY).unwrap();
-        pages.keep(page, ROOT, full(1));
+        pages.keep(page, ROOT, full(1), Some(key(1)));
         assert_eq!(pages.hold(&key(1)), Some(page));
         pages.release(page);
         assert_eq!(pages.take(NOBODY), None);
@@ -242,9 +242,9 @@ mod tests {
     fn what_another_page_says_already_is_not_kept() {
         let mut pages = Pages::new(3);
         let [a, b, c] = [(); 3].map(|()| pages.take(NOBODY).unwrap());
-        pages.keep(a, ROOT, full(1));
-        pages.keep(b, ROOT, full(1));
-        pages.keep(c, ROOT, tokens(&[0, 1, 2]));
+        pages.keep(a, ROOT, full(1), Some(key(1)));
+        pages.keep(b, ROOT, full(1), Some(key(1)));
+        pages.keep(c, ROOT, tokens(&[0, 1, 2]), None);
         [b, c].into_iter().for_each(|page| pages.release(page));
         assert_eq!(pages.available(), 2);
         assert_eq!([(); 2].map(|()| pages.take(NOBODY).unwrap()), [c, b]);
@@ -255,15 +255,15 @@ mod tests {
     fn the_longest_beginning_is_found_and_outdone_pages_are_free() {
         let mut pages = Pages::new(3);
         let [short, other, long] = [(); 3].map(|()| pages.take(NOBODY).unwrap());
-        pages.keep(short, ROOT, tokens(&[7, 8]));
-        pages.keep(other, ROOT, tokens(&[7, 9, 9]));
+        pages.keep(short, ROOT, tokens(&[7, 8]), None);
+        pages.keep(other, ROOT, tokens(&[7, 9, 9]), None);
         pages.release(short);
         pages.release(other);
         assert_eq!(pages.hold_longest(&ROOT, &tokens(&[7, 8, 5])), Some((short, 2)));
         pages.release(short);
         assert_eq!(pages.hold_longest(&ROOT, &tokens(&[6])), None);
         assert_eq!(pages.hold_longest(&NOBODY, &tokens(&[7])), None);
-        pages.keep(long, ROOT, tokens(&[7, 8, 5, 4]));
+        pages.keep(long, ROOT, tokens(&[7, 8, 5, 4]), None);
         pages.release(long);
         assert_eq!(pages.take(NOBODY), Some(short), "`long` says it and more");
         assert_eq!(pages.hold_longest(&ROOT, &tokens(&[7, 8])), Some((long, 2)));
@@ -276,8 +276,8 @@ mod tests {
         let (mut pages, owner) = (Pages::new(4), Digest::of(b"owner"));
         let (kept, freed) = (pages.take(owner).unwrap(), pages.take(owner).unwrap());
         let other = pages.take(NOBODY).unwrap();
-        pages.keep(kept, ROOT, full(1));
-        pages.keep(other, ROOT, full(2));
+        pages.keep(kept, ROOT, full(1), Some(key(1)));
+        pages.keep(other, ROOT, full(2), Some(key(2)));
         [kept, freed, other].into_iter().for_each(|page| pages.release(page));
         assert_eq!(pages.owned(), [kept, freed]);
         assert_eq!(pages.disown(&owner), [kept, freed]);

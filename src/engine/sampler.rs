@@ -3,6 +3,7 @@
 use super::request::{Sampling, TokenLogprob};
 use crate::kernels::{self, Cpu};
 use crate::model::TokenId;
+use crate::statistics::mix;
 use std::collections::BTreeMap;
 
 /// Tokens whose probability is below e^-30 of the best one's are never drawn; together they hold less than 1e-8.
@@ -134,13 +135,6 @@ fn uniform(seed: u64, choice: u32, index: u32) -> f64 {
     let bits =
         mix(mix(seed.wrapping_add(0x9e37_79b9_7f4a_7c15)) ^ mix(counter.wrapping_add(0xd1b5_4a32_d192_ed03)));
     (bits >> 11) as f64 / (1u64 << 53) as f64
-}
-
-/// The finaliser of SplitMix64 (Steele et al. 2014).
-fn mix(mut x: u64) -> u64 {
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
 }
 
 /// Log-probability of `id` and of the `top` most probable tokens (descending, ties in ascending id).

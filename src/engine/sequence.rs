@@ -5,6 +5,7 @@ mod lanes;
 
 pub(super) use cache::release;
 
+use self::cache::InForce;
 use super::InsideGuard;
 use super::request::{
     Capture, Event, FinishReason, Generate, Priority, Reduce, Request, SequenceError, TokenLogprob, Usage,
@@ -15,7 +16,7 @@ use super::score::Score;
 use crate::digest::Digest;
 use crate::kernels::Cpu;
 use crate::limits::PAGE_POSITIONS;
-use crate::model::{Input, PageId, Phase, Row, TokenId, Wants};
+use crate::model::{Input, PageId, Phase, Row, Slot, TokenId, Wants};
 use std::time::Instant;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -30,6 +31,7 @@ pub(super) struct Sequence {
     pub pages: Vec<PageId>,
     /// Keys of the full pages so far, which the prefix cache has been offered or has given.
     keys: Vec<Digest>,
+    in_force: InForce,
     history: History,
     generated: u32,
     prefilled: bool,
@@ -71,6 +73,7 @@ impl Sequence {
             computed: 0,
             pages: Vec::new(),
             keys: Vec::new(),
+            in_force: InForce::default(),
             history: History::default(),
             generated: 0,
             prefilled: false,
@@ -196,11 +199,11 @@ impl Sequence {
         }
     }
 
-    /// The next `n` rows for a step, in parts that each have pages of their own; of a score that runs continuations, what
-    /// its lanes were granted.
-    pub fn parts(&self, n: usize) -> Vec<(&[PageId], Vec<Row>)> {
-        let row = |position: usize, input: Input| Row {
-            slot: 0,
+    /// Adds the next `n` rows to a step, in slots that each have pages of their own; of a score that runs continuations,
+    /// what its lanes were granted.
+    pub fn join<'a>(&'a self, n: usize, rows: &mut Vec<Row>, slots: &mut Vec<Slot<'a>>) {
+        let row = |slot: usize, position: usize, input: Input| Row {
+            slot: slot as u32,
             position: position as u32,
             phase: self.phase(position),
             input,
@@ -208,22 +211,33 @@ impl Sequence {
         };
         match &self.request.want {
             Want::Score(continuations) if self.score.is_running() => {
-                let parts = self.score.parts(continuations);
-                parts
-                    .map(|(pages, rows)| {
-                        let pages: &[PageId] = if pages.is_empty() { &self.pages } else { pages };
-                        (pages, rows.map(|(i, input)| row(self.prompt_rows() + i, input)).collect())
-                    })
-                    .collect()
+                for (pages, inputs) in self.score.parts(continuations) {
+                    let place = |(i, input)| row(slots.len(), self.prompt_rows() + i, input);
+                    rows.extend(inputs.map(place));
+                    slots.push(self.slot(if pages.is_empty() { &self.pages } else { pages }));
+                }
             }
             _ => {
                 let input = |position: usize| match self.token_index(position) {
                     Some(index) => Input::Token(self.tokens[index]),
                     None => Input::Soft(position as u32 - self.request.soft_at),
                 };
-                let rows = self.computed..self.computed + n;
-                vec![(&self.pages, rows.map(|position| row(position, input(position))).collect())]
+                let positions = self.computed..self.computed + n;
+                rows.extend(positions.map(|position| row(slots.len(), position, input(position))));
+                slots.push(self.slot(&self.pages));
             }
+        }
+    }
+
+    fn slot<'a>(&'a self, pages: &'a [PageId]) -> Slot<'a> {
+        Slot {
+            pages,
+            edits: &self.request.edits,
+            soft: &self.request.soft,
+            capture: match &self.request.want {
+                Want::Capture(capture) => Some(&capture.spec),
+                _ => None,
+            },
         }
     }
 

@@ -6,31 +6,38 @@ use crate::model::tiny::{self, D_MODEL, N_BLOCKS, Random, VOCAB_SIZE};
 use crate::model::{BlockEdits, CaptureSpec, Change, Edit, Edits, RowRule, SoftRows, TokenId};
 use std::sync::atomic::Ordering::Relaxed;
 
+impl EngineInfo {
+    /// Of a model of [`tiny`].
+    pub(crate) fn of_tiny(model: &Model, max_batch: usize) -> EngineInfo {
+        EngineInfo {
+            architecture: model.config().architecture.clone(),
+            n_blocks: N_BLOCKS as u32,
+            d_model: D_MODEL as u32,
+            n_heads: tiny::N_HEADS as u32,
+            d_head: tiny::D_HEAD as u32,
+            vocab_size: VOCAB_SIZE as u32,
+            embedding: Arc::default(),
+            context: 2048,
+            trained_context: 4096,
+            parameters: model.parameters(),
+            file_bytes: 0,
+            weights_digest: Digest::default(),
+            arithmetic: "cpu".into(),
+            quantisation: "F32".into(),
+            isa: "any".into(),
+            threads: 1,
+            max_batch,
+        }
+    }
+}
+
 fn engine(pages: usize) -> Engine {
     engine_with(pages, EngineOptions { max_batch: 16, queue: 64, step_budget_ms: 20.0 })
 }
 
 fn engine_with(pages: usize, options: EngineOptions) -> Engine {
     let model = tiny::load("llama", Precision::Int8, pages);
-    let info = EngineInfo {
-        architecture: "llama".into(),
-        n_blocks: N_BLOCKS as u32,
-        d_model: D_MODEL as u32,
-        n_heads: tiny::N_HEADS as u32,
-        d_head: tiny::D_HEAD as u32,
-        vocab_size: VOCAB_SIZE as u32,
-        embedding: Arc::default(),
-        context: 2048,
-        trained_context: 4096,
-        parameters: model.parameters(),
-        file_bytes: 0,
-        weights_digest: Digest::default(),
-        arithmetic: "cpu-int8".into(),
-        quantisation: "F32".into(),
-        isa: "any".into(),
-        threads: 1,
-        max_batch: options.max_batch,
-    };
+    let info = EngineInfo::of_tiny(&model, options.max_batch);
     Engine::start(model, info, options).expect("a thread starts")
 }
 
@@ -255,7 +262,7 @@ fn forgetting_ends_and_wipes_one_owner_and_touches_nobody_else() {
     while !matches!(running.next_blocking(), Some(Event::Token { .. })) {}
     let waiting: Vec<_> = (0..20).map(|i| engine.submit(ask("a", 50 + i, 50)).expect("accepted")).collect();
     assert!(engine.owner_pages(owner("a")) >= 3);
-    let forgotten = engine.forget_blocking(owner("a"));
+    let forgotten = engine.forget(owner("a"));
     assert!(forgotten.sequences > 1 && forgotten.pages >= 3, "{forgotten:?}");
     assert_eq!(engine.owner_pages(owner("a")), 0);
     for events in waiting.into_iter().chain([running]) {
@@ -267,8 +274,8 @@ fn forgetting_ends_and_wipes_one_owner_and_touches_nobody_else() {
     assert_eq!(finish(late).map(|_| ()), Err(SequenceError::OwnerDeleted));
     assert_eq!(engine.owner_pages(owner("a")), 0);
     assert_eq!(run(&engine, request(tokens(1, 100), generate(5, false))).1.cached_tokens, 99);
-    assert_eq!(engine.forget_blocking(owner("nobody")), Forgotten::default());
-    assert_eq!(engine.forget_blocking(Digest::default()), Forgotten::default());
+    assert_eq!(engine.forget(owner("nobody")), Forgotten::default());
+    assert_eq!(engine.forget(Digest::default()), Forgotten::default());
 }
 
 /// Two owners with the same rows have pages of their own.
@@ -304,7 +311,7 @@ fn no_byte_of_a_forgotten_owner_is_left() {
     let choices = (0..6).map(|i| tokens(i, 70)).collect();
     run(&engine, Request { want: Want::Score(choices), ..score });
     assert!(engine.nonzero_pages() >= 12);
-    engine.forget_blocking(owner("a"));
+    engine.forget(owner("a"));
     assert_eq!(engine.nonzero_pages(), 0);
 }
 

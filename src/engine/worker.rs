@@ -6,7 +6,7 @@ use super::sequence::{self, Sequence};
 use super::{EngineOptions, EngineStats, Incoming};
 use crate::digest::Digest;
 use crate::limits::{FORGOTTEN_OWNERS_MAX, PAGE_POSITIONS, SCORE_LANES_MAX};
-use crate::model::{Model, ModelError, PageId, Row, Rows, Slot, StepOutput};
+use crate::model::{Model, ModelError, Row, Rows, Slot, StepOutput};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -146,6 +146,7 @@ impl Worker {
     }
 
     /// See [`super::Engine::nonzero_pages`].
+    #[cfg(test)]
     pub fn nonzero_pages(&self) -> usize {
         (0..self.pages.total() as u32).filter(|page| !self.model.page_is_zero(*page)).count()
     }
@@ -211,12 +212,7 @@ impl Worker {
         }
         let (mut rows, mut slots): (Vec<Row>, Vec<Slot>) = (Vec::new(), Vec::new());
         for share in &shares {
-            let sequence = &self.running[share.sequence];
-            for (pages, part) in sequence.parts(share.rows) {
-                let slot = slots.len() as u32;
-                rows.extend(part.into_iter().map(|row| Row { slot, ..row }));
-                slots.push(slot_of(sequence, pages));
-            }
+            self.running[share.sequence].join(share.rows, &mut rows, &mut slots);
         }
         let started = Instant::now();
         self.model.step(&Rows { rows: &rows, slots: &slots }, &mut self.output)?;
@@ -250,7 +246,7 @@ impl Worker {
                 logits_left = logits_left.max(PREFILL_ROWS_MIN);
             }
             for (sequence, state) in self.running.iter().enumerate() {
-                if state.priority() != priority || state.decoding() || state.ready_rows() == 0 {
+                if state.priority() != priority || state.decoding() {
                     continue;
                 }
                 let many = state.gives_many_logits();
@@ -450,17 +446,5 @@ impl Worker {
         self.pages.owned().into_iter().for_each(|page| self.model.reset_page(page));
         self.pages = Pages::new(self.model.pages());
         self.output = StepOutput::default();
-    }
-}
-
-fn slot_of<'a>(sequence: &'a Sequence, pages: &'a [PageId]) -> Slot<'a> {
-    Slot {
-        pages,
-        edits: &sequence.request.edits,
-        soft: &sequence.request.soft,
-        capture: match &sequence.request.want {
-            super::Want::Capture(capture) => Some(&capture.spec),
-            _ => None,
-        },
     }
 }

@@ -79,19 +79,27 @@ pub(super) fn dot_lanes<S: Simd>(s: S, a: &[f32], b: &[f32]) -> f32 {
         sum = unsafe { s.fma(s.load(a.as_ptr().add(i)), s.load(b.as_ptr().add(i)), sum) };
     }
     if whole < a.len() {
-        let (a, b) = (padded(&a[whole..]), padded(&b[whole..]));
-        // SAFETY: both hold 16 values.
-        sum = unsafe { s.fma(s.load(a.as_ptr()), s.load(b.as_ptr()), sum) };
+        sum = s.fma(lanes(s, &a[whole..]), lanes(s, &b[whole..]), sum);
     }
     s.sum(sum)
 }
 
-/// Fewer than 16 values, then zeros.
+/// Up to 16 values, then zeros.
 #[inline(always)]
-pub(super) fn padded(values: &[f32]) -> [f32; LANES] {
-    let mut out = [0.0; LANES];
-    out[..values.len()].copy_from_slice(values);
-    out
+pub(super) fn lanes<S: Simd>(s: S, values: &[f32]) -> S::F {
+    let mut padded = [0.0; LANES];
+    padded[..values.len()].copy_from_slice(values);
+    // SAFETY: an array of 16 values.
+    unsafe { s.load(padded.as_ptr()) }
+}
+
+/// The first lanes, up to 16.
+#[inline(always)]
+pub(super) fn put<S: Simd>(s: S, value: S::F, out: &mut [f32]) {
+    let mut values = [0.0; LANES];
+    // SAFETY: an array of 16 values.
+    unsafe { s.store(values.as_mut_ptr(), value) }
+    out.copy_from_slice(&values[..out.len()]);
 }
 
 /// out = silu(gate) * up. All three have one length.
@@ -149,23 +157,17 @@ impl Kernel for Apply<'_> {
     fn run<S: Simd>(self, s: S) {
         for (i, out) in self.out.chunks_mut(LANES).enumerate() {
             let range = i * LANES..i * LANES + out.len();
-            let gate = padded(self.gate.map_or(&*out, |gate| &gate[range.clone()]));
-            // SAFETY: arrays of 16 values.
-            let x = unsafe { s.load(gate.as_ptr()) };
+            let x = lanes(s, self.gate.map_or(&*out, |gate| &gate[range.clone()]));
             let y = match self.activation {
                 Activation::Silu => silu(s, x),
                 Activation::GeluTanh => gelu_tanh(s, x),
                 Activation::Softcap(cap) => s.mul(tanh(s, s.div(x, s.splat(cap))), s.splat(cap)),
             };
             let y = match self.up {
-                // SAFETY: an array of 16 values.
-                Some(up) => s.mul(y, unsafe { s.load(padded(&up[range]).as_ptr()) }),
+                Some(up) => s.mul(y, lanes(s, &up[range])),
                 None => y,
             };
-            let mut values = [0.0; LANES];
-            // SAFETY: an array of 16 values.
-            unsafe { s.store(values.as_mut_ptr(), y) }
-            out.copy_from_slice(&values[..out.len()]);
+            put(s, y, out);
         }
     }
 }
@@ -193,10 +195,14 @@ pub fn scale(x: &mut [f32], s: f32) {
     x.iter_mut().for_each(|x| *x *= s);
 }
 
-/// h += s * unit, each in two roundings. Both have one length.
+/// h += s * unit, each in two roundings. Both have one length. A loop and always inlined: so it has the instruction set of
+/// the kernel that calls it.
+#[inline(always)]
 pub fn axpy(h: &mut [f32], s: f32, unit: &[f32]) {
     assert_eq!(h.len(), unit.len());
-    h.iter_mut().zip(unit).for_each(|(h, unit)| *h += s * unit);
+    for (h, unit) in h.iter_mut().zip(unit) {
+        *h += s * unit;
+    }
 }
 
 #[cfg(test)]

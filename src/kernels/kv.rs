@@ -84,6 +84,7 @@ impl KvLayer {
     }
 
     /// Whether all bytes of a page are zero.
+    #[cfg(test)]
     pub fn page_is_zero(&self, page: u32) -> bool {
         let (from, len) = (page as usize * self.page_bytes(), self.page_bytes());
         [&self.keys, &self.values]

@@ -1,10 +1,11 @@
 //! A fixed set of threads that share the tasks of one kernel call.
 
+use crate::sync::{lock, wait};
 use std::any::Any;
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -185,7 +186,7 @@ impl Shared {
             if self.stop.load(Ordering::SeqCst) {
                 break None;
             }
-            guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
+            guard = wait(&self.wake, guard);
         };
         self.sleepers.fetch_sub(1, Ordering::SeqCst);
         state
@@ -208,10 +209,6 @@ impl Shared {
             lock(&self.panic).get_or_insert(payload);
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn try_lock(mutex: &Mutex<()>) -> Option<MutexGuard<'_, ()>> {

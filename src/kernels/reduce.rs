@@ -1,7 +1,7 @@
 //! One number from many: dot products, log-sum-exp, argmax, checks.
 
 use super::Cpu;
-use super::elementwise::{dot_lanes, padded};
+use super::elementwise::{dot_lanes, lanes};
 use super::isa::Kernel;
 use super::math::exp;
 use super::simd::{LANES, Simd};
@@ -34,11 +34,9 @@ pub fn max_and_log_sum_exp(cpu: &Cpu, logits: &[f32]) -> (f32, f32) {
             let mut total = 0.0;
             for part in logits.chunks(PART) {
                 let mut sum = s.zero();
-                for lanes in part.chunks(LANES) {
-                    // SAFETY: an array of 16 values.
-                    let x = unsafe { s.load(padded(lanes).as_ptr()) };
-                    let weight = exp(s, s.sub(x, s.splat(largest)));
-                    sum = s.add(sum, s.select(s.lanes(0, lanes.len() as isize), weight, s.zero()));
+                for values in part.chunks(LANES) {
+                    let weight = exp(s, s.sub(lanes(s, values), s.splat(largest)));
+                    sum = s.add(sum, s.select(s.lanes(0, values.len() as isize), weight, s.zero()));
                 }
                 total += f64::from(s.sum(sum));
             }

@@ -1,7 +1,7 @@
 //! What training runs between products: gradients of norms and gates, attention over whole short sequences and back.
 
 use super::Cpu;
-use super::elementwise::{dot_lanes, for_row_ranges, padded};
+use super::elementwise::{axpy, dot_lanes, for_row_ranges, lanes, put};
 use super::isa::Kernel;
 use super::math::exp;
 use super::pool::Disjoint;
@@ -159,22 +159,6 @@ impl Gate {
     }
 }
 
-/// Up to 16 values, then zeros.
-#[inline(always)]
-fn lanes<S: Simd>(s: S, values: &[f32]) -> S::F {
-    // SAFETY: an array of 16 values.
-    unsafe { s.load(padded(values).as_ptr()) }
-}
-
-/// The first lanes.
-#[inline(always)]
-fn put<S: Simd>(s: S, value: S::F, out: &mut [f32]) {
-    let mut values = [0.0; LANES];
-    // SAFETY: an array of 16 values.
-    unsafe { s.store(values.as_mut_ptr(), value) }
-    out.copy_from_slice(&values[..out.len()]);
-}
-
 /// Causal attention inside each sequence of `t` rows: `q` is `[b * t, n_heads * d_head]`, `k` and `v` are
 /// `[b * t, n_kv_heads * d_head]`; `out` is as `q`.
 pub fn causal_attention(cpu: &Cpu, shape: &CausalShape, q: &[f32], k: &[f32], v: &[f32], out: &mut [f32]) {
@@ -284,14 +268,6 @@ impl<'a> Head<'a> {
     }
 }
 
-/// y += a x.
-#[inline(always)]
-fn add_scaled(y: &mut [f32], a: f32, x: &[f32]) {
-    for (y, x) in y.iter_mut().zip(x) {
-        *y += a * x;
-    }
-}
-
 struct Forward<'a, 'b> {
     head: Head<'a>,
     out: &'b Disjoint<'b, f32>,
@@ -313,7 +289,7 @@ impl Kernel for Forward<'_, '_> {
                 let out = unsafe { self.out.part(at, d) };
                 out.fill(0.0);
                 for (weight, j) in weights.iter().zip(head.from(i)..) {
-                    add_scaled(out, *weight, &head.v[head.key(j)..][..d]);
+                    axpy(out, *weight, &head.v[head.key(j)..][..d]);
                 }
             }
         }
@@ -356,9 +332,9 @@ impl Kernel for Backward<'_, '_> {
                     let slope = head.shape.scale * weight * (slope - mean);
                     // SAFETY: tasks have key heads or sequences of their own.
                     let (dk, dv) = unsafe { (self.dk.part(key, d), self.dv.part(key, d)) };
-                    add_scaled(dq, slope, &head.k[key..][..d]);
-                    add_scaled(dk, slope, q);
-                    add_scaled(dv, *weight, grad);
+                    axpy(dq, slope, &head.k[key..][..d]);
+                    axpy(dk, slope, q);
+                    axpy(dv, *weight, grad);
                 }
             }
         }

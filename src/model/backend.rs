@@ -69,6 +69,7 @@ impl Model {
     }
 
     /// Whether nothing stands in a page.
+    #[cfg(test)]
     pub fn page_is_zero(&self, page: PageId) -> bool {
         match self {
             Model::Cpu(model) => model.page_is_zero(page),
@@ -84,22 +85,19 @@ impl Model {
         }
     }
 
-    /// For directions of single heads. Fails where a device does.
-    pub fn head_outputs(&self) -> Result<HeadOutputs, ModelError> {
+    /// For directions of single heads.
+    pub fn head_outputs(&self) -> HeadOutputs {
         match self {
-            Model::Cpu(model) => Ok(model.head_outputs()),
+            Model::Cpu(model) => model.head_outputs(),
             Model::Candle(model) => model.head_outputs(),
         }
     }
 
-    /// The row with which a token enters the first block, `[d_model]`. Fails where a device does.
-    pub(super) fn token_row(&self, id: TokenId, out: &mut [f32]) -> Result<(), ModelError> {
+    /// The rows with which some tokens enter the first block, `[ids.len(), d_model]`. Fails where a device does.
+    pub(super) fn token_rows(&self, ids: &[TokenId]) -> Result<Vec<f32>, ModelError> {
         match self {
-            Model::Cpu(model) => {
-                model.token_row(id, out);
-                Ok(())
-            }
-            Model::Candle(model) => model.token_row(id, out),
+            Model::Cpu(model) => Ok(model.token_rows(ids)),
+            Model::Candle(model) => model.token_rows(ids),
         }
     }
 

@@ -98,6 +98,7 @@ impl CpuModel {
     }
 
     /// Whether nothing stands in a page.
+    #[cfg(test)]
     pub fn page_is_zero(&self, page: PageId) -> bool {
         self.kv.iter().all(|layer| layer.page_is_zero(page))
     }
@@ -107,9 +108,14 @@ impl CpuModel {
         self.kv.iter_mut().for_each(|layer| layer.copy_page(from, to, positions));
     }
 
-    /// The row with which a token enters the first block, `[d_model]`.
-    pub(super) fn token_row(&self, id: TokenId, out: &mut [f32]) {
-        token_row(&self.weights, &self.config, id, out);
+    /// The rows with which some tokens enter the first block, `[ids.len(), d_model]`.
+    pub(super) fn token_rows(&self, ids: &[TokenId]) -> Vec<f32> {
+        let d = self.config.d_model;
+        let mut rows = vec![0.0; ids.len() * d];
+        for (id, row) in ids.iter().zip(rows.chunks_exact_mut(d)) {
+            token_row(&self.weights, &self.config, *id, row);
+        }
+        rows
     }
 
     /// Number of weights.

@@ -157,6 +157,16 @@ impl Edits {
         }
         if any { digester.finish() } else { Digest::default() }
     }
+
+    /// The first response row after `i` that may have other edits in force than `i` has; `u32::MAX` if none may.
+    pub fn same_until(&self, i: u32) -> u32 {
+        let edits = self.blocks.iter().flat_map(|block| block.attn.iter().chain(&block.resid));
+        let borders = edits.filter_map(|edit| match edit.rows {
+            RowRule::First(n) | RowRule::After(n) => Some(n),
+            RowRule::All | RowRule::Prompt | RowRule::Response => None,
+        });
+        borders.filter(|n| *n > i).min().unwrap_or(u32::MAX)
+    }
 }
 
 #[cfg(test)]
@@ -192,6 +202,32 @@ mod tests {
         assert!(RowRule::After(2).applies(Phase::Response(2)));
         assert!(!RowRule::After(2).applies(Phase::Response(1)));
         assert!(!RowRule::Response.applies(Phase::Prompt));
+    }
+
+    #[test]
+    fn edits_are_the_same_until_a_rule_begins_or_ends() {
+        use RowRule::*;
+        let cases: [(&[RowRule], &[u32]); 8] = [
+            (&[], &[]),
+            (&[All, Prompt, Response], &[]),
+            (&[First(0), After(0)], &[]),
+            (&[First(1)], &[1]),
+            (&[After(5)], &[5]),
+            (&[All, First(3), After(7)], &[3, 7]),
+            (&[After(4), First(4), First(9), Response], &[4, 9]),
+            (&[First(2), First(2), After(11), Prompt], &[2, 11]),
+        ];
+        for (rules, borders) in cases {
+            let edit = |(index, rule): (usize, &RowRule)| add(index as f32 + 1.0, *rule);
+            let edits = edits(rules.iter().enumerate().map(edit).collect());
+            for i in 0..20 {
+                let until = edits.same_until(i);
+                assert_eq!(until, borders.iter().copied().find(|n| *n > i).unwrap_or(u32::MAX));
+                let digest = |i: u32| edits.digest_in_force(Phase::Response(i));
+                assert!((i..until.min(20)).all(|other| digest(other) == digest(i)), "{rules:?} from row {i}");
+                assert!(until == u32::MAX || digest(until) != digest(i), "{rules:?} from row {i}");
+            }
+        }
     }
 
     #[test]

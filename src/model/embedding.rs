@@ -35,24 +35,22 @@ impl Model {
         &self,
         controls: impl Iterator<Item = TokenId>,
     ) -> Result<EmbeddingFacts, ModelError> {
-        let mut row = vec![0.0; self.config().d_model];
-        let stride = self.config().vocab_size.div_ceil(EMBEDDING_NORMS_MAX).max(1);
-        let mut norms = Vec::new();
-        for id in (0..self.config().vocab_size).step_by(stride) {
-            self.token_row(id as TokenId, &mut row)?;
-            norms.push(norm(&row));
-        }
+        let (d, vocab_size) = (self.config().d_model, self.config().vocab_size);
+        let stride = vocab_size.div_ceil(EMBEDDING_NORMS_MAX).max(1);
+        let spaced: Vec<TokenId> = (0..vocab_size as TokenId).step_by(stride).collect();
+        let controls: Vec<TokenId> = controls.take(CONTROL_ROWS_MAX).collect();
+        let rows = self.token_rows(&[&spaced[..], &controls].concat())?;
+        let (of_spaced, of_controls) = rows.split_at(spaced.len() * d);
+        let mut norms: Vec<f32> = of_spaced.chunks_exact(d).map(norm).collect();
         norms.sort_by(f32::total_cmp);
-        let mut found = Vec::new();
-        for id in controls.take(CONTROL_ROWS_MAX) {
-            self.token_row(id, &mut row)?;
-            let length = norm(&row);
-            if length > 0.0 {
-                found.push(ControlRow { id, direction: row.iter().map(|value| value / length).collect() });
-            }
-        }
         let norm_median = norms.get(norms.len() / 2).copied().unwrap_or(0.0);
-        Ok(EmbeddingFacts { norm_median, controls: found })
+        let control = |(id, row): (TokenId, &[f32])| {
+            let length = norm(row);
+            let direction = || row.iter().map(|value| value / length).collect();
+            (length > 0.0).then(|| ControlRow { id, direction: direction() })
+        };
+        let controls = controls.into_iter().zip(of_controls.chunks_exact(d)).filter_map(control).collect();
+        Ok(EmbeddingFacts { norm_median, controls })
     }
 }
 
@@ -60,7 +58,7 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(x, y)| x * y).sum()
 }
 
-fn norm(row: &[f32]) -> f32 {
+pub(super) fn norm(row: &[f32]) -> f32 {
     dot(row, row).sqrt()
 }
 
@@ -75,8 +73,7 @@ mod tests {
         for family in ["llama", "gemma3"] {
             let model = tiny::load(family, Precision::Int8, 1);
             let facts = model.embedding_facts([3, 7].into_iter()).unwrap();
-            let mut row = vec![0.0; model.config().d_model];
-            model.token_row(7, &mut row).unwrap();
+            let mut row = model.token_rows(&[7]).unwrap();
             assert!(facts.norm_median > 0.0 && facts.norm_median.is_finite());
             assert_eq!(facts.controls.iter().map(|control| control.id).collect::<Vec<_>>(), [3, 7]);
             row.iter_mut().for_each(|value| *value *= 2.5);

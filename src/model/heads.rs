@@ -1,6 +1,7 @@
 //! Directions of one head's output as directions at `attn[l]`: the output projection is linear, so adding `delta` to
 //! `head[l][h]` is adding `W_o[:, h] . delta` to what attention adds to the stream.
 
+use super::candle::FrozenLinear;
 use super::{ModelConfig, ModelError};
 use crate::kernels::PackedMatrix;
 use std::sync::Arc;
@@ -8,23 +9,23 @@ use std::sync::Arc;
 /// The output projection of one block, `[d_model, n_heads * d_head]`, as its backend holds it.
 pub(super) enum Projection {
     Packed(Arc<PackedMatrix>),
-    /// Row-major, with the width of a row.
-    Dense(Vec<f32>, usize),
+    Dense(FrozenLinear),
 }
 
 impl Projection {
-    /// `(rows, width)`
-    fn shape(&self) -> (usize, usize) {
+    /// Columns `from..from + len` of every row, `[d_model, len]`. Fails where a device does.
+    fn columns(&self, from: usize, len: usize) -> Result<Vec<f32>, ModelError> {
         match self {
-            Projection::Packed(matrix) => (matrix.n(), matrix.k()),
-            Projection::Dense(values, width) => (values.len() / width, *width),
-        }
-    }
-
-    fn row(&self, index: usize, out: &mut [f32]) {
-        match self {
-            Projection::Packed(matrix) => matrix.dequantize_row(index, out),
-            Projection::Dense(values, width) => out.copy_from_slice(&values[index * width..][..*width]),
+            Projection::Packed(matrix) => {
+                let mut row = vec![0.0; matrix.k()];
+                let mut columns = Vec::with_capacity(matrix.n() * len);
+                for index in 0..matrix.n() {
+                    matrix.dequantize_row(index, &mut row);
+                    columns.extend_from_slice(&row[from..][..len]);
+                }
+                Ok(columns)
+            }
+            Projection::Dense(matrix) => matrix.columns(from, len),
         }
     }
 }
@@ -54,7 +55,7 @@ impl HeadOutputs {
     /// one sum in ascending order, in f64.
     ///
     /// Errors: no such head, another width, and a family that norms attention's output before it joins the stream (gemma):
-    /// there the change depends on the row, and no one direction is equal to it.
+    /// there the change depends on the row, and no one direction is equal to it. Fails where a device does, too.
     pub fn direction(&self, l: u32, h: u32, delta: &[f32]) -> Result<Vec<f32>, ModelError> {
         let projection = self.projections.get(l as usize).filter(|_| (h as usize) < self.n_heads);
         let Some(projection) = projection else {
@@ -67,15 +68,11 @@ impl HeadOutputs {
         if self.post_norms {
             return Err(ModelError::HeadBehindNorm);
         }
-        let (rows, width) = projection.shape();
-        let mut row = vec![0.0; width];
-        let from = h as usize * self.d_head;
-        let product = |index: usize| {
-            projection.row(index, &mut row);
-            let terms = row[from..][..delta.len()].iter().zip(delta);
-            terms.map(|(w, x)| f64::from(*w) * f64::from(*x)).sum::<f64>() as f32
+        let columns = projection.columns(h as usize * self.d_head, self.d_head)?;
+        let product = |row: &[f32]| {
+            row.iter().zip(delta).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum::<f64>() as f32
         };
-        Ok((0..rows).map(product).collect())
+        Ok(columns.chunks_exact(self.d_head).map(product).collect())
     }
 }
 
@@ -132,7 +129,7 @@ mod tests {
         assert_eq!(plain.len(), D_MODEL + N_HEADS * D_HEAD);
         let (plain, outputs) = plain.split_at(D_MODEL);
         for (h, output) in outputs.chunks_exact(D_HEAD).enumerate() {
-            let direction = model.head_outputs().unwrap().direction(1, h as u32, output).unwrap();
+            let direction = model.head_outputs().direction(1, h as u32, output).unwrap();
             let taken = added(1, direction.iter().map(|value| -value).collect());
             let taken = last(run(&mut model, &taken, &resid));
             let mut unread = projection.clone();
@@ -147,12 +144,12 @@ mod tests {
 
     #[test]
     fn refusals() {
-        let heads = tiny::load("llama", Precision::F32, 2).head_outputs().unwrap();
+        let heads = tiny::load("llama", Precision::F32, 2).head_outputs();
         let message = |l, h, n| heads.direction(l, h, &vec![0.0; n]).unwrap_err().to_string();
         assert_eq!(message(2, 0, 16), "head 0 of block 2 does not exist; the model has 2 blocks of 4 heads");
         assert_eq!(message(0, 4, 16), "head 4 of block 0 does not exist; the model has 2 blocks of 4 heads");
         assert_eq!(message(0, 0, 17), "17 values for a head of width 16");
-        let gemma = tiny::load("gemma3", Precision::F32, 2).head_outputs().unwrap();
+        let gemma = tiny::load("gemma3", Precision::F32, 2).head_outputs();
         let error = gemma.direction(0, 0, &[0.0; 16]).unwrap_err();
         assert!(matches!(error, ModelError::HeadBehindNorm), "{error}");
     }

@@ -3,6 +3,7 @@
 use super::config::RotaryConfig;
 
 /// Frequencies of one rotary configuration and the angles of the step at hand.
+#[derive(Clone)]
 pub(super) struct Rope {
     /// `[d_head / 2]`, in radians per position.
     frequencies: Vec<f32>,

@@ -2,6 +2,7 @@
 //! the last block feels it.
 
 use super::edits::{BlockEdits, Change, Edit, Edits, Phase, RowRule};
+use super::embedding::norm;
 use super::rows::{CaptureSpec, Input, Row, Rows, Slot, SoftRows, StepOutput, Wants};
 use super::{Model, ModelError};
 use std::sync::Arc;
@@ -71,8 +72,4 @@ fn run(model: &mut Model, edits: &[Edits], spec: &CaptureSpec) -> Result<Vec<Vec
 
 fn difference(a: &[f32], b: &[f32]) -> Vec<f32> {
     a.iter().zip(b).map(|(a, b)| a - b).collect()
-}
-
-fn norm(values: &[f32]) -> f32 {
-    values.iter().map(|value| value * value).sum::<f32>().sqrt()
 }

@@ -5,9 +5,10 @@ use super::spec::{Persona, PersonaSpec, check_name};
 use crate::digest::Digest;
 use crate::steering::nearest_names;
 use crate::store::{PersonaRow, Store, StoreError, Tenant};
+use crate::sync::lock;
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
 /// Handle to the stored personas; cheap to clone. Functions that write or read old versions block on the disk.
 #[derive(Clone)]
@@ -201,9 +202,4 @@ impl From<StoreError> for PersonaError {
             other => PersonaError::Store(other.to_string()),
         }
     }
-}
-
-/// No critical section here can leave half a change behind, so a poisoned lock is as good as any.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }

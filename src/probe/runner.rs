@@ -23,8 +23,11 @@ pub struct ArmScores {
 /// Arms that were asked already, by what they are and which items. Those of users are never kept.
 #[derive(Clone, Default)]
 pub struct Asked {
-    kept: Arc<Mutex<BTreeMap<(Digest, Digest), Arc<ArmScores>>>>,
+    kept: Arc<Mutex<Kept>>,
 }
+
+/// By arm and suite.
+type Kept = BTreeMap<(Digest, Digest), Arc<ArmScores>>;
 
 impl Asked {
     fn get(&self, key: &(Digest, Digest)) -> Option<Arc<ArmScores>> {

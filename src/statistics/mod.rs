@@ -135,6 +135,13 @@ fn ln_gamma(x: f64) -> f64 {
     (x - 0.5) * x.ln() - x + 0.5 * (2.0 * std::f64::consts::PI).ln() + series + shift
 }
 
+/// The finaliser of SplitMix64 (Steele, Lea and Flood 2014): a number whose bits all depend on all of `z`'s.
+pub fn mix(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
 /// A reproducible stream of draws: SplitMix64 (Steele, Lea and Flood 2014). Not for secrets.
 #[derive(Clone, Debug)]
 pub struct Draws(u64);
@@ -151,10 +158,7 @@ impl Draws {
 
     pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        mix(self.0)
     }
 
     /// An index below `n` (n > 0); the bias is below n / 2^64.

@@ -5,7 +5,7 @@ use super::error::SteeringError;
 use super::extraction::FORM;
 use super::formats::{self, Assumed, Format, Imported};
 use super::info::VectorInfo;
-use super::maker::{Keep, Key, Made, Maker, Measures, Pending, State, Task, lock};
+use super::maker::{Keep, Key, Made, Maker, Measures, Pending, State, Task};
 use super::measure::Meter;
 use super::names::{is_valid_name, nearest};
 use super::norms::neutral_text;
@@ -20,6 +20,7 @@ use crate::jobs::Jobs;
 use crate::limits;
 use crate::model::{HeadOutputs, ModelError};
 use crate::store::Store;
+use crate::sync::lock;
 use crate::text::Text;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -230,7 +231,10 @@ impl Library {
                     param,
                     "a direction of a head (this model norms the output of attention)",
                 ),
-                error => SteeringError::unfit(param, error.to_string()),
+                error @ (ModelError::NoSuchHead { .. } | ModelError::HeadWidth { .. }) => {
+                    SteeringError::unfit(param, error.to_string())
+                }
+                error => SteeringError::Internal(error.to_string()),
             })?;
             let sum = directions.entry(block).or_insert_with(|| vec![0.0; direction.len()]);
             sum.iter_mut().zip(direction).for_each(|(sum, value)| *sum += value);

@@ -9,11 +9,12 @@ use super::norms;
 use super::traits::Contrast;
 use super::vector::{Calibration, Vector};
 use crate::jobs::{JobInfo, Jobs, TrackedJob};
+use crate::sync::lock;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
@@ -251,9 +252,4 @@ fn run(
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
         Err(SteeringError::Internal("a defect in the extraction; see the log".to_owned()))
     })
-}
-
-/// The data under a lock is a map or a number that is valid after every statement: a panic elsewhere does not spoil it.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

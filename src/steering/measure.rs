@@ -6,7 +6,7 @@ use crate::digest::Digest;
 use crate::engine::{
     Capture, Engine, Event, Events, Generate, Priority, Reduce, Request, Sampling, SubmitError, Want,
 };
-use crate::model::{CaptureSpec, Edits, SoftRows, TokenId};
+use crate::model::{Edits, SoftRows, TokenId};
 use crate::text::{ChatOptions, Message, Role, Specials, Text};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -109,9 +109,8 @@ impl Meter {
         reduce: Reduce,
         mut take: impl FnMut(usize, Vec<Vec<f32>>) -> Result<(), SteeringError>,
     ) -> Result<(), SteeringError> {
-        let spec = CaptureSpec { resid: blocks.to_vec(), ..CaptureSpec::default() };
         let requests = sequences.into_iter().map(|(prompt, from)| {
-            request(prompt, Arc::default(), Want::Capture(Capture { spec: spec.clone(), from, reduce }))
+            request(prompt, Arc::default(), Want::Capture(Capture::after_blocks(blocks, from, reduce)))
         });
         self.run(requests, |index, outcome| take(index, outcome.captured))
     }

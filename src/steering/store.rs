@@ -53,16 +53,16 @@ impl Vectors {
 
     /// Names of the stored vectors, sorted.
     pub fn names(&self) -> Result<Vec<String>, SteeringError> {
-        let rows = self.store.vectors(&self.tenant, &self.weights)?;
-        Ok(rows.into_iter().map(|row| row.name).filter(|name| is_valid_name(name)).collect())
+        let names = self.store.vector_names(&self.tenant, &self.weights)?;
+        Ok(names.into_iter().filter(|name| is_valid_name(name)).collect())
     }
 
     /// Reads a vector; `None` where there is none of this name.
     pub fn load(&self, name: &str) -> Result<Option<Vector>, SteeringError> {
-        let Some(row) = self.store.vector(&self.tenant, &self.weights, checked(name)?)? else {
+        let Some(blob) = self.store.vector(&self.tenant, &self.weights, checked(name)?)? else {
             return Ok(None);
         };
-        let bytes = self.store.vector_content(&row).map_err(|error| match error {
+        let bytes = self.store.vector_content(&blob).map_err(|error| match error {
             StoreError::Corrupt { .. } => {
                 SteeringError::BadFile { format: "stored", rule: error.to_string(), offset: None }
             }

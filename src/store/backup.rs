@@ -76,7 +76,7 @@ fn copy(data_dir: &Path, part: &Path) -> Result<Checked, StoreError> {
     write
         .execute_batch("CREATE TABLE backup_blobs (sha256 TEXT PRIMARY KEY, content BLOB NOT NULL) STRICT")?;
     for name in blob_names(&write)? {
-        write.execute("INSERT INTO backup_blobs VALUES (?1, ?2)", (&name, content(&blobs, &name)?))?;
+        write.execute("INSERT INTO backup_blobs VALUES (?1, ?2)", (&name, blobs.named(&name)?))?;
     }
     write.commit()?;
     check_integrity(&target, &part.display().to_string(), true)?;
@@ -102,12 +102,6 @@ fn blob_names(connection: &Connection) -> Result<Vec<String>, StoreError> {
     rows::list(connection, "SELECT DISTINCT blob FROM vectors ORDER BY blob", [], |row| row.get(0))
 }
 
-fn content(blobs: &Blobs, name: &str) -> Result<Vec<u8>, StoreError> {
-    blobs
-        .get(&rows::digest(name)?)?
-        .ok_or_else(|| StoreError::corrupt(format!("blob {name}"), "its file is missing"))
-}
-
 /// Reads everything: the database's structure, references between rows, every blob a row names.
 pub fn check(data_dir: &Path) -> Result<Checked, StoreError> {
     let connection = open(data_dir)?;
@@ -120,7 +114,7 @@ pub fn check(data_dir: &Path) -> Result<Checked, StoreError> {
         return Err(StoreError::corrupt(file, detail));
     }
     for name in blob_names(&connection)? {
-        content(&blobs, &name)?;
+        blobs.named(&name)?;
     }
     count(&connection)
 }

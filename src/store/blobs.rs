@@ -1,15 +1,17 @@
 //! Large content as files named by their sha256: seen whole or not at all, checked on every read.
 
 use super::error::StoreError;
+use super::rows;
 use crate::digest::Digest;
 use crate::limits;
+use crate::sync::lock;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// `DATA/blobs/ab/<sha256>`. Cheap to clone.
 #[derive(Clone)]
@@ -35,11 +37,6 @@ impl Drop for PinnedBlob {
             _ => drop(pins.remove(&self.digest)),
         }
     }
-}
-
-/// A map of counts is valid after every statement.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Blobs {
@@ -96,18 +93,19 @@ impl Blobs {
         Ok(Some(content))
     }
 
+    /// The content that a row of the database names.
+    pub fn named(&self, name: &str) -> Result<Vec<u8>, StoreError> {
+        self.get(&rows::digest(name)?)?
+            .ok_or_else(|| StoreError::corrupt(format!("blob {name}"), "its file is missing"))
+    }
+
     /// Unlinks a blob that no row names any more, unless somebody is about to name it.
     pub fn remove(&self, digest: &Digest) -> Result<bool, StoreError> {
         let pins = lock(&self.pins);
         if pins.contains_key(digest) {
             return Ok(false);
         }
-        let path = self.path(digest);
-        match fs::remove_file(&path) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(StoreError::io("remove", &path, &error)),
-        }
+        remove_file(&self.path(digest))
     }
 
     pub fn is_pinned(&self, digest: &Digest) -> bool {
@@ -189,6 +187,15 @@ pub fn make_folder(folder: &Path) -> Result<(), StoreError> {
         .mode(0o700)
         .create(folder)
         .map_err(|error| StoreError::io("make", folder, &error))
+}
+
+/// Removes a file; whether it was there.
+pub fn remove_file(path: &Path) -> Result<bool, StoreError> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(StoreError::io("remove", path, &error)),
+    }
 }
 
 /// Makes a file readable by its owner only.

@@ -1,11 +1,13 @@
 //! How every connection is opened: pragmas set and read back, the file known to be ours.
 
+use super::blobs::protect;
 use super::error::StoreError;
+use super::rows;
 use crate::limits;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use std::fs::OpenOptions;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// "demr": marks the file as ours.
@@ -30,11 +32,9 @@ const SETTINGS: [(&str, &str, &str); 8] = [
 pub fn writing(path: &Path) -> Result<Connection, StoreError> {
     check_library()?;
     let created = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
-    let file = created.map_err(|error| StoreError::io("create", path, &error))?;
+    created.map_err(|error| StoreError::io("create", path, &error))?;
     // The log and its index take the mode of the database.
-    file.set_permissions(std::fs::Permissions::from_mode(0o600))
-        .map_err(|error| StoreError::io("protect", path, &error))?;
-    drop(file);
+    protect(path)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     check_ours(&connection, path)?;
@@ -42,7 +42,7 @@ pub fn writing(path: &Path) -> Result<Connection, StoreError> {
     expect("journal_mode", &mode, "wal")?;
     configure(&connection)?;
     for (name, value) in [("wal_autocheckpoint", 1000), ("journal_size_limit", limits::STORE_LOG_BYTES_MAX)] {
-        let found: i64 = connection.query_row(&format!("PRAGMA {name}={value}"), [], |row| row.get(0))?;
+        let found = rows::number(&connection, &format!("PRAGMA {name}={value}"), [])?;
         expect(name, &found.to_string(), &value.to_string())?;
     }
     Ok(connection)
@@ -71,9 +71,8 @@ fn check_library() -> Result<(), StoreError> {
 /// An empty file is a new store; another program's database is left alone.
 fn check_ours(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     let not_ours = |_| StoreError::NotOurs { file: path.display().to_string() };
-    let id: i64 = connection.query_row("PRAGMA application_id", [], |row| row.get(0)).map_err(not_ours)?;
-    let tables: i64 =
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(not_ours)?;
+    let id = rows::number(connection, "PRAGMA application_id", []).map_err(not_ours)?;
+    let tables = rows::number(connection, "SELECT count(*) FROM sqlite_schema", []).map_err(not_ours)?;
     if id == APPLICATION_ID || (id == 0 && tables == 0) {
         return Ok(());
     }
@@ -86,10 +85,10 @@ fn configure(connection: &Connection) -> Result<(), StoreError> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;
     for (name, value, expected) in SETTINGS {
         connection.execute_batch(&format!("PRAGMA {name}={value}"))?;
-        let found: i64 = connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0))?;
+        let found = rows::number(connection, &format!("PRAGMA {name}"), [])?;
         expect(name, &found.to_string(), expected)?;
     }
-    let mapped: i64 = connection.query_row("PRAGMA mmap_size=0", [], |row| row.get(0))?;
+    let mapped = rows::number(connection, "PRAGMA mmap_size=0", [])?;
     expect("mmap_size", &mapped.to_string(), "0")
 }
 
@@ -105,8 +104,7 @@ fn expect(name: &str, found: &str, expected: &str) -> Result<(), StoreError> {
 /// SQLite's own look at the whole file; `thorough` compares indexes with tables too.
 pub fn check_integrity(connection: &Connection, file: &str, thorough: bool) -> Result<(), StoreError> {
     let pragma = if thorough { "PRAGMA integrity_check(10)" } else { "PRAGMA quick_check(10)" };
-    let mut statement = connection.prepare(pragma)?;
-    let lines: Vec<String> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let lines: Vec<String> = rows::list(connection, pragma, [], |row| row.get(0))?;
     if lines == ["ok"] {
         return Ok(());
     }

@@ -38,8 +38,6 @@ pub struct Added {
     /// Items of the user now.
     pub total: u64,
     pub version: i64,
-    /// Number of each given item, in their order; of a duplicate the number of the item that was there.
-    pub ids: Vec<i64>,
 }
 
 /// An item that lacks its embedding.
@@ -84,29 +82,9 @@ fn insert_embedding(
 }
 
 impl Store {
-    /// Adds items to a user's history, all or none; `None` where there is no such user.
+    /// Adds items to a user's history, all or none; `None` where there is no such user. `embeddings`, one of each item
+    /// under the digest of its encoder, are written in the same transaction.
     pub fn add_history(
-        &self,
-        tenant: &Tenant,
-        user: &str,
-        items: Vec<HistoryRow>,
-    ) -> Result<Option<Added>, StoreError> {
-        self.add_items(tenant, user, items, None)
-    }
-
-    /// As [`Store::add_history`], with the embedding of each item in the same transaction.
-    pub fn add_history_embedded(
-        &self,
-        tenant: &Tenant,
-        user: &str,
-        items: Vec<HistoryRow>,
-        encoder_digest: &str,
-        embeddings: Vec<Vec<u8>>,
-    ) -> Result<Option<Added>, StoreError> {
-        self.add_items(tenant, user, items, Some((encoder_digest.to_owned(), embeddings)))
-    }
-
-    fn add_items(
         &self,
         tenant: &Tenant,
         user: &str,
@@ -122,13 +100,11 @@ impl Store {
                 return Ok(None);
             };
             let mut added = 0;
-            let mut ids = Vec::with_capacity(items.len());
             let mut insert = connection.prepare(
                 "INSERT INTO history (tenant, owner, id, time, kind, session, source, weight, dwell_s, sealed,
                  text_hmac, created) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
                  ON CONFLICT (tenant, owner, text_hmac) DO NOTHING",
             )?;
-            let same = "SELECT id FROM history WHERE tenant = ?1 AND owner = ?2 AND text_hmac = ?3";
             for (index, (item, content)) in items.iter().zip(&contents).enumerate() {
                 let created = now();
                 let count = insert.execute(rusqlite::params![
@@ -146,12 +122,10 @@ impl Store {
                     created,
                 ])?;
                 if count == 0 {
-                    ids.push(rows::number(connection, same, (tenant, &owner, &item.text_hmac))?);
                     continue;
                 }
                 last += 1;
                 added += 1;
-                ids.push(last);
                 if let Some((encoder, embeddings)) = &embeddings
                     && let Some(data) = embeddings.get(index)
                 {
@@ -168,7 +142,7 @@ impl Store {
                 return Err(StoreError::TooMany { what: "items of one user's history", given, max });
             }
             let duplicates = items.len() as u64 - added as u64;
-            Ok(Some(Added { added: added as u64, duplicates, total: given, version, ids }))
+            Ok(Some(Added { added: added as u64, duplicates, total: given, version }))
         })
     }
 

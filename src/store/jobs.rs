@@ -12,8 +12,6 @@ pub struct JobRow {
     /// Given by the store, ascending.
     pub id: i64,
     pub kind: String,
-    /// The owner or name that it works for: it goes when its user is deleted.
-    pub subject: Option<String>,
     /// `queued`, `running`, `done`, `failed`, `cancelled` or `interrupted`.
     pub state: String,
     pub done: i64,
@@ -23,17 +21,15 @@ pub struct JobRow {
     pub error: Option<String>,
     /// Unix seconds; given by the store.
     pub created: i64,
-    pub changed: i64,
 }
 
-const COLUMNS: &str = "id, kind, subject, state, done, total, message, result, error, created, changed";
+const COLUMNS: &str = "id, kind, state, done, total, message, result, error, created";
 const UNFINISHED: &str = "('queued', 'running')";
 
 fn read(row: &Row<'_>) -> rusqlite::Result<JobRow> {
     Ok(JobRow {
         id: row.get("id")?,
         kind: row.get("kind")?,
-        subject: row.get("subject")?,
         state: row.get("state")?,
         done: row.get("done")?,
         total: row.get("total")?,
@@ -41,12 +37,12 @@ fn read(row: &Row<'_>) -> rusqlite::Result<JobRow> {
         result: rows::optional_json(row, "result")?,
         error: row.get("error")?,
         created: row.get("created")?,
-        changed: row.get("changed")?,
     })
 }
 
 impl Store {
-    /// Writes a queued job and returns it with its number. Of the finished ones the newest are kept.
+    /// Writes a queued job and returns it with its number. It goes with its `subject` (`user:ID`) when that user is
+    /// deleted. Of the finished ones the newest are kept.
     pub fn create_job(
         &self,
         tenant: &Tenant,

@@ -1,37 +1,30 @@
 //! Brings a database to this build's schema: numbered steps, one transaction each, a checked copy before the first.
 
+use super::blobs::{protect, remove_file};
 use super::connection::{APPLICATION_ID, check_integrity, reading};
 use super::error::StoreError;
+use super::rows;
 use rusqlite::Connection;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Step N makes schema N out of schema N-1. A step that was released never changes.
 pub const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_people.sql")];
 
-/// What [`migrate`] found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Migrated {
-    New,
-    Current,
-    From(i64),
-}
-
 /// Schema of a database; one from the future is refused.
 pub fn schema(connection: &Connection, path: &Path, known: i64) -> Result<i64, StoreError> {
-    let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let found = rows::number(connection, "PRAGMA user_version", [])?;
     if !(0..=known).contains(&found) {
         return Err(StoreError::Newer { file: path.display().to_string(), found, known });
     }
     Ok(found)
 }
 
-/// Runs the steps that the database lacks.
-pub fn migrate(connection: &Connection, path: &Path, steps: &[&str]) -> Result<Migrated, StoreError> {
+/// Runs the steps that the database lacks; whether there were any.
+pub fn migrate(connection: &Connection, path: &Path, steps: &[&str]) -> Result<bool, StoreError> {
     let known = steps.len() as i64;
     let found = schema(connection, path, known)?;
     if found == known {
-        return Ok(Migrated::Current);
+        return Ok(false);
     }
     if found > 0 {
         copy_before(connection, path, known)?;
@@ -47,7 +40,7 @@ pub fn migrate(connection: &Connection, path: &Path, steps: &[&str]) -> Result<M
             return Err(error.into());
         }
     }
-    Ok(if found == 0 { Migrated::New } else { Migrated::From(found) })
+    Ok(true)
 }
 
 /// `state.db.pre-N` beside the database.
@@ -62,23 +55,16 @@ fn copy_before(connection: &Connection, path: &Path, known: i64) -> Result<(), S
     let copy = copy_path(path, known);
     let name = copy.display().to_string();
     // A copy of an attempt that was killed may be half written.
-    if copy.exists() {
-        fs::remove_file(&copy).map_err(|error| StoreError::io("replace", &copy, &error))?;
-    }
+    remove_file(&copy)?;
     connection.execute("VACUUM INTO ?1", [&name])?;
-    super::blobs::protect(&copy)?;
+    protect(&copy)?;
     check_integrity(&reading(&copy)?, &name, false)
 }
 
 /// Removes the copies of earlier migrations: the store came up well, and they hold what was deleted since.
 pub fn remove_copies(path: &Path) -> Result<(), StoreError> {
     for number in 1..=MIGRATIONS.len() as i64 + 1 {
-        let copy = copy_path(path, number);
-        match fs::remove_file(&copy) {
-            Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(StoreError::io("remove", &copy, &error)),
-        }
+        remove_file(&copy_path(path, number))?;
     }
     Ok(())
 }

@@ -33,19 +33,18 @@ pub use personas::PersonaRow;
 pub use prompt_items::PromptItemRow;
 pub use reports::ReportRow;
 pub use soft_prompts::SoftPromptRow;
-pub use users::{Deleted, UserRow};
-pub use vectors::VectorRow;
+pub use users::{Deleted, UserRow, owner as user_owner};
 
 use crate::digest::Digest;
+use crate::sync::lock;
 use blobs::{Blobs, Found};
 use lock::FolderLock;
-use migrate::{MIGRATIONS, Migrated};
+use migrate::MIGRATIONS;
 use readers::Readers;
 use rusqlite::Connection;
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 use writer::{After, Writer};
 
@@ -101,7 +100,7 @@ impl Store {
             sweep(&connection, &blobs)?;
         }
         let mark = OpenMark::set(data_dir)?;
-        if migrated == Migrated::Current {
+        if !migrated {
             migrate::remove_copies(&path)?;
         }
         let readers = Readers::open(&path)?;
@@ -113,7 +112,7 @@ impl Store {
 
     /// Tells others who find the folder locked where this process can be asked.
     pub fn announce(&self, url: &str) {
-        self.shared.lock.lock().unwrap_or_else(PoisonError::into_inner).announce(url);
+        lock(&self.shared.lock).announce(url);
     }
 
     /// Ends in order while clones are still about: writes that wait are done, later ones are refused.
@@ -199,12 +198,11 @@ fn sweep(connection: &Connection, blobs: &Blobs) -> Result<(), StoreError> {
     for found in blobs.files()? {
         match found {
             Found::Part(path) => {
-                fs::remove_file(&path).map_err(|error| StoreError::io("remove", &path, &error))?
+                blobs::remove_file(&path)?;
             }
             Found::Blob(digest) => {
                 let named = "SELECT count(*) FROM blobs WHERE sha256 = ?1";
-                let count: i64 = connection.query_row(named, [digest.to_string()], |row| row.get(0))?;
-                if count == 0 {
+                if rows::number(connection, named, [digest.to_string()])? == 0 {
                     blobs.remove(&digest)?;
                 }
             }
@@ -225,11 +223,8 @@ impl OpenMark {
     }
 
     fn remove(&self) {
-        match fs::remove_file(&self.0) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                tracing::warn!(%error, "the next start will check the store: its mark could not be removed");
-            }
-            _ => {}
+        if let Err(error) = blobs::remove_file(&self.0) {
+            tracing::warn!(%error, "the next start will check the store: its mark could not be removed");
         }
     }
 }

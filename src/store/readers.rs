@@ -3,9 +3,10 @@
 use super::connection::reading;
 use super::error::StoreError;
 use crate::limits;
+use crate::sync::{lock, wait};
 use rusqlite::Connection;
 use std::path::Path;
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex};
 
 pub struct Readers {
     idle: Mutex<Vec<Connection>>,
@@ -29,12 +30,11 @@ impl Readers {
     }
 
     fn take(&self) -> Connection {
-        // A list of connections is valid after every statement.
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = lock(&self.idle);
         loop {
             match idle.pop() {
                 Some(connection) => return connection,
-                None => idle = self.returned.wait(idle).unwrap_or_else(PoisonError::into_inner),
+                None => idle = wait(&self.returned, idle),
             }
         }
     }
@@ -49,7 +49,7 @@ struct Borrowed<'a> {
 impl Drop for Borrowed<'_> {
     fn drop(&mut self) {
         if let Some(connection) = self.connection.take() {
-            self.readers.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            lock(&self.readers.idle).push(connection);
             self.readers.returned.notify_one();
         }
     }

@@ -4,7 +4,7 @@ use super::DATABASE;
 use super::error::StoreError;
 use crate::digest::Digest;
 use rusqlite::types::Type;
-use rusqlite::{Connection, Params, Row};
+use rusqlite::{Connection, OptionalExtension, Params, Row};
 use serde_json::Value;
 
 /// All rows of a query.
@@ -24,9 +24,9 @@ pub fn first<T>(
     connection: &Connection,
     sql: &str,
     parameters: impl Params,
-    read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
 ) -> Result<Option<T>, StoreError> {
-    Ok(list(connection, sql, parameters, read)?.into_iter().next())
+    Ok(connection.query_row(sql, parameters, read).optional()?)
 }
 
 /// One number, as `count(*)` gives it.

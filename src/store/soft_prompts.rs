@@ -36,6 +36,14 @@ fn read(row: &Row<'_>) -> rusqlite::Result<SoftPromptRow> {
     })
 }
 
+/// A range of the key: tenant, prefix, [`beyond`] the prefix, weights.
+const BEGINS_WITH: &str = "tenant = ?1 AND owner >= ?2 AND owner < ?3 AND weights = ?4";
+
+/// Comes after every owner that begins with `prefix`: no owner holds the last code point there is.
+fn beyond(prefix: &str) -> String {
+    format!("{prefix}{}", char::MAX)
+}
+
 impl Store {
     /// Writes an owner's soft prompt for one model in place of the one before, and returns its version.
     pub fn put_soft_prompt(&self, tenant: &Tenant, prompt: SoftPromptRow) -> Result<i64, StoreError> {
@@ -67,23 +75,35 @@ impl Store {
         self.read(|connection| rows::first(connection, &sql, (tenant.0, owner, weights_digest), read))
     }
 
-    /// The soft prompts of one owner (for each model), or of all whose owner begins with `prefix`: `name:`, `user:`.
-    /// Sorted by owner, then model.
-    pub fn soft_prompts(&self, tenant: &Tenant, prefix: &str) -> Result<Vec<SoftPromptRow>, StoreError> {
-        let sql = format!(
-            "SELECT {COLUMNS} FROM soft_prompts WHERE tenant = ?1 AND substr(owner, 1, length(?2)) = ?2
-             ORDER BY owner, weights"
-        );
-        self.read(|connection| rows::list(connection, &sql, (tenant.0, prefix), read))
+    /// An owner's soft prompts on every model, sorted by model.
+    pub fn soft_prompts_of(&self, tenant: &Tenant, owner: &str) -> Result<Vec<SoftPromptRow>, StoreError> {
+        let sql =
+            format!("SELECT {COLUMNS} FROM soft_prompts WHERE tenant = ?1 AND owner = ?2 ORDER BY weights");
+        self.read(|connection| rows::list(connection, &sql, (tenant.0, owner), read))
     }
 
-    /// Removes the soft prompts of an owner on every model; how many.
-    pub fn delete_soft_prompts(&self, tenant: &Tenant, owner: &str) -> Result<usize, StoreError> {
-        let (tenant, owner) = (tenant.0, owner.to_owned());
-        self.erase(move |connection| {
-            let delete = "DELETE FROM soft_prompts WHERE tenant = ?1 AND owner = ?2";
-            Ok(connection.execute(delete, (tenant, &owner))?)
-        })
+    /// The soft prompts on one model of all whose owner begins with `prefix`: `name:`, `user:`. Sorted by owner.
+    pub fn soft_prompts(
+        &self,
+        tenant: &Tenant,
+        prefix: &str,
+        weights_digest: &str,
+    ) -> Result<Vec<SoftPromptRow>, StoreError> {
+        let sql = format!("SELECT {COLUMNS} FROM soft_prompts WHERE {BEGINS_WITH} ORDER BY owner");
+        let parameters = (tenant.0, prefix, beyond(prefix), weights_digest);
+        self.read(|connection| rows::list(connection, &sql, parameters, read))
+    }
+
+    /// How many [`Store::soft_prompts`] would give.
+    pub fn soft_prompt_count(
+        &self,
+        tenant: &Tenant,
+        prefix: &str,
+        weights_digest: &str,
+    ) -> Result<u64, StoreError> {
+        let sql = format!("SELECT count(*) FROM soft_prompts WHERE {BEGINS_WITH}");
+        let parameters = (tenant.0, prefix, beyond(prefix), weights_digest);
+        self.read(|connection| Ok(rows::number(connection, &sql, parameters)? as u64))
     }
 
     /// Removes the soft prompt of an owner on one model; whether there was one.

@@ -92,18 +92,26 @@ fn personas_keep_every_version() {
 fn histories_count_and_know_what_is_there() {
     let folder = Folder::new("history");
     let store = Store::open(&folder.0).unwrap();
-    assert_eq!(store.add_history(&local(), "u1", vec![item("a")]).unwrap(), None);
+    assert_eq!(store.add_history(&local(), "u1", vec![item("a")], None).unwrap(), None);
     assert!(store.create_user(&local(), "u1").unwrap());
     assert!(!store.create_user(&local(), "u1").unwrap());
     store.create_user(&local(), "u2").unwrap();
-    let added = store.add_history(&local(), "u1", vec![item("a"), item("b"), item("a")]).unwrap().unwrap();
-    assert_eq!(added, Added { added: 2, duplicates: 1, total: 2, version: 1, ids: vec![1, 2, 1] });
-    let again = store.add_history(&local(), "u1", vec![item("b")]).unwrap().unwrap();
+    let added =
+        store.add_history(&local(), "u1", vec![item("a"), item("b"), item("a")], None).unwrap().unwrap();
+    assert_eq!(added, Added { added: 2, duplicates: 1, total: 2, version: 1 });
+    let kept = || -> Vec<(i64, Value)> {
+        let rows = store.history(&local(), "u1", 0, 10).unwrap();
+        rows.into_iter().map(|row| (row.id, row.content)).collect()
+    };
+    assert_eq!(kept(), [(1, json!({"text": "a"})), (2, json!({"text": "b"}))], "the second `a` is the first");
+    let again = store.add_history(&local(), "u1", vec![item("b")], None).unwrap().unwrap();
     assert_eq!((again.added, again.version), (0, 1), "nothing new, no new version");
     assert!(store.delete_history_item(&local(), "u1", 2).unwrap());
     assert!(!store.delete_history_item(&local(), "u1", 2).unwrap());
-    let added = store.add_history(&local(), "u1", vec![item("c")]).unwrap().unwrap();
-    assert_eq!((added.ids, added.total, added.version), (vec![3], 2, 3), "numbers are not given again");
+    let added = store.add_history(&local(), "u1", vec![item("c")], None).unwrap().unwrap();
+    assert_eq!((added.added, added.total, added.version), (1, 2, 3));
+    let now = [(1, json!({"text": "a"})), (3, json!({"text": "c"}))];
+    assert_eq!(kept(), now, "numbers are not given again");
     let page = store.history(&local(), "u1", 1, 10).unwrap();
     assert_eq!((page.len(), page[0].id, &page[0].content), (1, 3, &json!({"text": "c"})));
     assert_eq!(store.history(&local(), "u2", 0, 10).unwrap(), []);
@@ -116,7 +124,12 @@ fn histories_count_and_know_what_is_there() {
     let embeddings = vec![(1, vec![0, 0, 128, 63]), (2, vec![0; 4])];
     assert_eq!(store.put_embeddings(&local(), "u1", "e", embeddings).unwrap(), 1, "item 2 is gone");
     store
-        .add_history_embedded(&local(), "u1", vec![item("c"), item("d")], "e", vec![vec![9; 4], vec![7; 4]])
+        .add_history(
+            &local(),
+            "u1",
+            vec![item("c"), item("d")],
+            Some(("e".into(), vec![vec![9; 4], vec![7; 4]])),
+        )
         .unwrap();
     let found = store.embeddings(&local(), "u1", "e").unwrap();
     assert_eq!(found, [(1, vec![0, 0, 128, 63]), (4, vec![7; 4])]);
@@ -151,7 +164,7 @@ fn a_deleted_user_is_nowhere() {
     for user in ["u1", "u2"] {
         store.create_user(&local(), user).unwrap();
         let text = if user == "u1" { canary.to_owned() } else { "stays".to_owned() };
-        store.add_history(&local(), user, vec![item(&text)]).unwrap();
+        store.add_history(&local(), user, vec![item(&text)], None).unwrap();
     }
     store.put_embeddings(&local(), "u1", "e", vec![(1, vector.clone())]).unwrap();
     store.put_soft_prompt(&local(), prompt("user:u1", 1, vector.clone())).unwrap();
@@ -187,12 +200,21 @@ fn soft_prompts_belong_to_an_owner_and_a_model() {
     assert_eq!((poet.version, poet.data), (2, vec![3; 4]));
     assert_eq!(store.soft_prompt(&local(), "name:poet", "other").unwrap(), None);
     let owners = |prefix| -> Vec<String> {
-        store.soft_prompts(&local(), prefix).unwrap().into_iter().map(|row| row.owner).collect()
+        let found = store.soft_prompts(&local(), prefix, &weights).unwrap();
+        assert_eq!(store.soft_prompt_count(&local(), prefix, &weights).unwrap(), found.len() as u64);
+        assert_eq!(store.soft_prompts(&local(), prefix, "other").unwrap(), []);
+        found.into_iter().map(|row| row.owner).collect()
     };
+    let of = |owner| -> Vec<(String, i64)> {
+        let found = store.soft_prompts_of(&local(), owner).unwrap();
+        found.into_iter().map(|row| (row.owner, row.version)).collect()
+    };
+    assert_eq!((of("user:u1"), of("user:u")), (vec![("user:u1".to_owned(), 7)], vec![]));
     assert_eq!(owners("name:"), ["name:poet"]);
     assert_eq!(owners(""), ["name:poet", "user:u1"]);
     assert!(store.delete_soft_prompt(&local(), "name:poet", &weights).unwrap());
-    assert_eq!(store.delete_soft_prompts(&local(), "name:poet").unwrap(), 0);
+    assert!(!store.delete_soft_prompt(&local(), "name:poet", &weights).unwrap());
+    assert_eq!(of("name:poet"), []);
     assert_eq!(owners(""), ["user:u1"]);
 }
 
@@ -210,13 +232,13 @@ fn vectors_hold_their_blobs() {
     put("b", b"one").unwrap();
     put("a", b"two").unwrap();
     assert_eq!(blob_files(&folder.0), 2, "`b` still has the first");
-    let row = store.vector(&local(), "w", "a").unwrap().unwrap();
-    assert_eq!(store.vector_content(&row).unwrap(), b"two");
+    let blob = store.vector(&local(), "w", "a").unwrap().unwrap();
+    assert_eq!(store.vector_content(&blob).unwrap(), b"two");
     assert!(store.delete_vector(&local(), "w", "b").unwrap());
     assert!(!store.delete_vector(&local(), "w", "b").unwrap());
     assert_eq!(blob_files(&folder.0), 1);
-    assert_eq!(store.vectors(&local(), "w").unwrap().len(), 1);
-    assert_eq!(store.vectors(&local(), "v").unwrap(), []);
+    assert_eq!(store.vector_names(&local(), "w").unwrap(), ["a"]);
+    assert_eq!(store.vector_names(&local(), "v").unwrap(), [""; 0]);
 
     let pinned = store.put_blob(b"three").unwrap();
     let again = store.put_blob(b"three").unwrap();
@@ -230,9 +252,9 @@ fn vectors_hold_their_blobs() {
 
     let two = Digest::of(b"two").to_string();
     fs::write(folder.0.join("blobs").join(&two[..2]).join(&two), b"tow").unwrap();
-    assert!(matches!(store.vector_content(&row), Err(StoreError::Corrupt { .. })), "the hash is checked");
+    assert!(matches!(store.vector_content(&blob), Err(StoreError::Corrupt { .. })), "the hash is checked");
     put("a", b"two").unwrap();
-    assert_eq!(store.vector_content(&row).unwrap(), b"two", "written again it is mended");
+    assert_eq!(store.vector_content(&blob).unwrap(), b"two", "written again it is mended");
 }
 
 #[test]
@@ -356,8 +378,9 @@ fn migrations_keep_a_copy_and_are_whole_or_nothing() {
     let before = connection::reading(&copy).unwrap();
     assert_eq!(migrate::schema(&before, &copy, 3).unwrap(), 1, "the copy is of before");
     let mended = [one, two, "CREATE TABLE third (x INTEGER) STRICT;"];
-    assert_eq!(migrate::migrate(&connection, &path, &mended).unwrap(), Migrated::From(2));
-    assert_eq!(migrate::migrate(&connection, &path, &mended).unwrap(), Migrated::Current);
+    assert!(migrate::migrate(&connection, &path, &mended).unwrap());
+    assert_eq!(version(), 3);
+    assert!(!migrate::migrate(&connection, &path, &mended).unwrap(), "nothing is left to do");
 }
 
 #[test]
@@ -378,7 +401,7 @@ fn backups_come_back() {
     store.put_persona(&local(), persona("ada", json!({"system": "x"}))).unwrap();
     store.put_vector(&local(), "w", "a", &json!({"n": 1}), b"numbers").unwrap();
     store.create_user(&local(), "u1").unwrap();
-    store.add_history(&local(), "u1", vec![item("a")]).unwrap();
+    store.add_history(&local(), "u1", vec![item("a")], None).unwrap();
     let file = folder.0.join("copy.db");
     // While the store is open.
     let written = backup(&data, &file).unwrap();
@@ -392,8 +415,8 @@ fn backups_come_back() {
     fs::create_dir(&restored).unwrap();
     fs::copy(&file, restored.join(DATABASE)).unwrap();
     let store = Store::open(&restored).unwrap();
-    let row = store.vector(&local(), "w", "a").unwrap().unwrap();
-    assert_eq!(store.vector_content(&row).unwrap(), b"numbers");
+    let blob = store.vector(&local(), "w", "a").unwrap().unwrap();
+    assert_eq!(store.vector_content(&blob).unwrap(), b"numbers");
     assert_eq!(store.persona(&local(), "ada").unwrap().unwrap().spec, json!({"system": "x"}));
     assert_eq!(check(&restored).unwrap(), written);
 
@@ -420,11 +443,11 @@ fn a_full_disk_refuses_and_the_store_goes_on() {
     };
     pages(1);
     let long = "x".repeat(200_000);
-    let error = store.add_history(&local(), "u1", vec![item(&long)]).unwrap_err();
+    let error = store.add_history(&local(), "u1", vec![item(&long)], None).unwrap_err();
     assert!(matches!(error, StoreError::Full { .. }), "{error}");
     assert_eq!(store.user(&local(), "u1").unwrap().unwrap().items, 0, "reads go on");
     pages(1_000_000);
-    store.add_history(&local(), "u1", vec![item(&long)]).unwrap();
+    store.add_history(&local(), "u1", vec![item(&long)], None).unwrap();
     assert_eq!(store.history(&local(), "u1", 0, 9).unwrap().len(), 1);
 }
 
@@ -462,7 +485,7 @@ fn a_failing_write_does_not_spoil_its_neighbours() {
                             Ok(result.map(drop)?)
                         })
                         .is_ok(),
-                    _ => store.add_history(&local(), "u", vec![item(&format!("{n}{long}"))]).is_ok(),
+                    _ => store.add_history(&local(), "u", vec![item(&format!("{n}{long}"))], None).is_ok(),
                 })
             })
             .collect();
@@ -480,7 +503,7 @@ fn bounds_refuse_and_leave_nothing() {
     store.create_user(&local(), "u").unwrap();
     let fill = format!("UPDATE users SET items = {}", crate::limits::STORE_HISTORY_ITEMS_MAX);
     store.write(move |connection| Ok(connection.execute_batch(&fill)?)).unwrap();
-    let error = store.add_history(&local(), "u", vec![item("one too many")]).unwrap_err();
+    let error = store.add_history(&local(), "u", vec![item("one too many")], None).unwrap_err();
     assert!(matches!(error, StoreError::TooMany { .. }) && error.to_string().contains("50000"), "{error}");
     assert_eq!(store.history(&local(), "u", 0, 9).unwrap(), []);
     let huge = vec![0; crate::limits::BLOB_BYTES_MAX as usize + 1];

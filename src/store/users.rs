@@ -32,7 +32,7 @@ pub struct Deleted {
 }
 
 /// `owner` of a user's rows.
-pub(super) fn owner(id: &str) -> String {
+pub fn owner(id: &str) -> String {
     format!("user:{id}")
 }
 

@@ -2,29 +2,10 @@
 
 use super::error::StoreError;
 use super::{Store, Tenant, now, rows};
-use crate::digest::Digest;
-use rusqlite::Row;
 use serde_json::Value;
 
-/// A stored vector without its numbers.
-#[derive(Clone, Debug, PartialEq)]
-pub struct VectorRow {
-    pub name: String,
-    pub spec: Value,
-    /// The blob that holds the numbers, 64 hex digits.
-    pub blob: String,
-    /// Unix seconds.
-    pub created: i64,
-}
-
-fn read(row: &Row<'_>) -> rusqlite::Result<VectorRow> {
-    Ok(VectorRow {
-        name: row.get("name")?,
-        spec: rows::json(row, "spec")?,
-        blob: row.get("blob")?,
-        created: row.get("created")?,
-    })
-}
+/// The blob that a name's numbers are in.
+const BLOB: &str = "SELECT blob FROM vectors WHERE tenant = ?1 AND weights = ?2 AND name = ?3";
 
 impl Store {
     /// Writes a vector in place of the one of this name.
@@ -41,8 +22,8 @@ impl Store {
             (tenant.0, weights_digest.to_owned(), name.to_owned(), spec.to_string());
         let hash = blob.digest.to_string();
         let replaced = self.write(move |connection| {
-            let old = "SELECT blob FROM vectors WHERE tenant = ?1 AND weights = ?2 AND name = ?3";
-            let old = rows::first(connection, old, (tenant, &weights, &name), |row| row.get::<_, String>(0))?;
+            let old =
+                rows::first(connection, BLOB, (tenant, &weights, &name), |row| row.get::<_, String>(0))?;
             let put = "INSERT INTO vectors (tenant, weights, name, spec, blob, created)
                 VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (tenant, weights, name) DO UPDATE SET
                 spec = excluded.spec, blob = excluded.blob, created = excluded.created";
@@ -56,29 +37,26 @@ impl Store {
         Ok(())
     }
 
+    /// The blob that holds a vector's numbers, 64 hex digits.
     pub fn vector(
         &self,
         tenant: &Tenant,
         weights_digest: &str,
         name: &str,
-    ) -> Result<Option<VectorRow>, StoreError> {
-        let sql = "SELECT name, spec, blob, created FROM vectors
-            WHERE tenant = ?1 AND weights = ?2 AND name = ?3";
-        self.read(|connection| rows::first(connection, sql, (tenant.0, weights_digest, name), read))
+    ) -> Result<Option<String>, StoreError> {
+        let parameters = (tenant.0, weights_digest, name);
+        self.read(|connection| rows::first(connection, BLOB, parameters, |row| row.get(0)))
     }
 
-    /// The numbers of a vector.
-    pub fn vector_content(&self, row: &VectorRow) -> Result<Vec<u8>, StoreError> {
-        let digest: Digest = rows::digest(&row.blob)?;
-        self.blob(&digest)?
-            .ok_or_else(|| StoreError::corrupt(format!("blob {}", row.blob), "its file is missing"))
+    /// The numbers of a vector, by its blob.
+    pub fn vector_content(&self, blob: &str) -> Result<Vec<u8>, StoreError> {
+        self.shared.blobs.named(blob)
     }
 
-    /// The vectors of a model, sorted by name.
-    pub fn vectors(&self, tenant: &Tenant, weights_digest: &str) -> Result<Vec<VectorRow>, StoreError> {
-        let sql = "SELECT name, spec, blob, created FROM vectors
-            WHERE tenant = ?1 AND weights = ?2 ORDER BY name";
-        self.read(|connection| rows::list(connection, sql, (tenant.0, weights_digest), read))
+    /// Names of the vectors of a model, sorted.
+    pub fn vector_names(&self, tenant: &Tenant, weights_digest: &str) -> Result<Vec<String>, StoreError> {
+        let sql = "SELECT name FROM vectors WHERE tenant = ?1 AND weights = ?2 ORDER BY name";
+        self.read(|connection| rows::list(connection, sql, (tenant.0, weights_digest), |row| row.get(0)))
     }
 
     /// Whether there was one.

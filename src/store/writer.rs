@@ -1,11 +1,13 @@
 //! The one thread that writes: all waiting writes go into one transaction and are answered after its commit.
 
 use super::error::StoreError;
+use super::rows;
 use crate::limits;
+use crate::sync::lock;
 use rusqlite::Connection;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 /// Handle to the thread; dropping it ends the thread after the writes that wait.
@@ -105,11 +107,6 @@ impl Drop for Writer {
     }
 }
 
-/// What is under these locks is valid after every statement.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn serve(connection: &Connection, receiver: &Receiver<Box<dyn Write>>) {
     let mut broken: Option<StoreError> = None;
     while let Ok(first) = receiver.recv() {
@@ -193,8 +190,7 @@ fn undo(connection: &Connection) {
 
 /// Readers that hold an old state are waited for, each reads for milliseconds.
 fn truncate(connection: &Connection) -> Result<(), StoreError> {
-    let busy: i64 = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
-    if busy == 0 {
+    if rows::number(connection, "PRAGMA wal_checkpoint(TRUNCATE)", [])? == 0 {
         return Ok(());
     }
     Err(StoreError::Failed {

@@ -32,7 +32,7 @@ const DAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "
 /// The specifiers that templates use; any other is kept as it is.
 fn strftime(format: &str, seconds: u64) -> String {
     let (days, second) = (seconds / 86_400, seconds % 86_400);
-    let (year, month, day) = civil(days);
+    let (year, month, day) = civil(days as i64);
     let name = MONTHS[month as usize - 1];
     let weekday = DAYS[(days % 7) as usize];
     let mut out = String::new();
@@ -63,9 +63,9 @@ fn strftime(format: &str, seconds: u64) -> String {
     out
 }
 
-/// Year, month and day of a day counted from 1970-01-01. Years are counted from March, so that the leap day is last;
-/// 400 of them are 146,097 days.
-fn civil(days: u64) -> (u64, u64, u64) {
+/// Year, month and day of a day counted from 1970-01-01, from the year 1 on. Years are counted from March, so that the
+/// leap day is last; 400 of them are 146,097 days.
+pub fn civil(days: i64) -> (i64, i64, i64) {
     let shifted = days + 719_468;
     let (era, of_era) = (shifted / 146_097, shifted % 146_097);
     let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
@@ -73,7 +73,7 @@ fn civil(days: u64) -> (u64, u64, u64) {
     let march_month = (5 * of_year + 2) / 153;
     let day = of_year - (153 * march_month + 2) / 5 + 1;
     let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
-    (era * 400 + year + u64::from(month <= 2), month, day)
+    (era * 400 + year + i64::from(month <= 2), month, day)
 }
 
 /// Without `{% generation %}` and `{% endgeneration %}`, which only mark text for training: an `if` in their place

@@ -26,6 +26,7 @@ mod value;
 
 pub use chat::{ChatOptions, Encoded, Message, Rendered, Role, Text};
 pub use error::TextError;
+pub use functions::civil;
 pub use source::{TokenizerSource, kind};
 pub use stop::{StopStrings, Stopped};
 pub use stream::StreamDecoder;

@@ -3,6 +3,7 @@
 use super::history::{NewItem, embedding_text};
 use super::identity::UserId;
 use super::service::Inner;
+use super::serving::bytes;
 use crate::encoder::{Encoder, EncoderHandle};
 use crate::limits;
 use crate::store::{PendingItem, StoreError};
@@ -151,9 +152,4 @@ impl Inner {
 fn text_of(item: &PendingItem) -> String {
     let text = |name: &str| item.content.get(name).and_then(Value::as_str);
     embedding_text(text("input"), text("text").unwrap_or_default())
-}
-
-/// f32 values in little-endian order.
-fn bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }

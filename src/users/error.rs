@@ -28,9 +28,9 @@ pub enum UsersError {
     /// A tensor or projector that does not fit the loaded model: says both sides.
     #[error("{0}")]
     DoesNotFit(String),
-    /// A projector or soft prompt file that breaks a rule of its format.
-    #[error("{what}: {rule}")]
-    BadFile { what: String, rule: String },
+    /// A projector's file that breaks a rule of its format.
+    #[error("projector: {rule}")]
+    BadFile { rule: String },
     /// A soft prompt's file that breaks a rule, or rows that do not fit the loaded model.
     #[error("soft prompt: {rule}")]
     SoftPromptFile { rule: String },

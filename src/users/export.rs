@@ -6,11 +6,11 @@ use super::service::{Inner, item, timestamp};
 use super::serving::floats;
 use crate::limits;
 use crate::store::{SoftPromptRow, UserRow};
+use crate::sync::lock;
 use crate::weights::safetensors;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::io::{Cursor, Write};
-use std::sync::PoisonError;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
@@ -22,11 +22,9 @@ const ABOUT: &str = "user.json: who this is and what the other files are. histor
 /// `user.json`, `history.jsonl`, `embeddings.safetensors`, `soft_prompt.safetensors`. Equal content gives equal bytes.
 pub(super) fn archive(inner: &Inner, id: &UserId, user: &UserRow) -> Result<Vec<u8>, UsersError> {
     // Each holds a whole history in memory.
-    let _one_at_a_time = inner.exports.lock().unwrap_or_else(PoisonError::into_inner);
+    let _one_at_a_time = lock(&inner.exports);
     let (history, items) = history(inner, id)?;
-    let prompts: Vec<SoftPromptRow> = (inner.store.soft_prompts(&inner.tenant, &id.owner())?.into_iter())
-        .filter(|prompt| prompt.owner == id.owner())
-        .collect();
+    let prompts = inner.store.soft_prompts_of(&inner.tenant, &id.owner())?;
     let encoders = inner.store.encoders_of(&inner.tenant, id.as_str())?;
     let about = json!({
         "schema": "demeanor.user/1",

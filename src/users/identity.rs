@@ -2,6 +2,7 @@
 
 use super::error::UsersError;
 use crate::digest::{Digest, Digester};
+use crate::store::user_owner;
 use std::fmt;
 
 /// Longest id: a UUID, a sha256 in hex, an e-mail address or a login of an identity provider fit.
@@ -34,7 +35,7 @@ impl UserId {
 
     /// How rows of the store name this owner.
     pub fn owner(&self) -> String {
-        format!("user:{}", self.0)
+        user_owner(&self.0)
     }
 
     /// How the engine knows this owner in one life (`super::lives`): what was resolved for a deleted user cannot pass for

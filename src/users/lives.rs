@@ -1,8 +1,9 @@
 //! Lives of users: tells a user from one of the same name that was deleted before, for as long as this process runs.
 
 use super::identity::UserId;
+use crate::sync::lock;
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 /// A user's life is 0 when the process found the user in its store, and a new number whenever the user is made or
 /// something of the history is erased. What was derived in one life is never stored or served in another. Holds living
@@ -17,30 +18,26 @@ struct State {
 }
 
 impl Lives {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub fn begin(&self, id: &UserId) {
-        let mut state = self.lock();
+        let mut state = lock(&self.0);
         state.last += 1;
         let life = state.last;
         state.of.insert(id.clone(), life);
     }
 
     pub fn end(&self, id: &UserId) {
-        let mut state = self.lock();
+        let mut state = lock(&self.0);
         state.last += 1;
         state.of.remove(id);
     }
 
     pub fn of(&self, id: &UserId) -> u64 {
-        self.lock().of.get(id).copied().unwrap_or(0)
+        lock(&self.0).of.get(id).copied().unwrap_or(0)
     }
 
     /// A moment; see [`Lives::began_after`].
     pub fn now(&self) -> u64 {
-        self.lock().last
+        lock(&self.0).last
     }
 
     /// Whether what was read of the user at `moment` may be of an earlier life.

@@ -4,8 +4,9 @@ use super::identity::UserId;
 use crate::digest::Digest;
 use crate::limits;
 use crate::model::SoftRows;
+use crate::sync::lock;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// What a request of a user needs.
 #[derive(Clone)]
@@ -65,12 +66,8 @@ struct State {
 }
 
 impl Memory {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub fn get(&self, id: &UserId) -> Option<Kept> {
-        let mut state = self.lock();
+        let mut state = lock(&self.0);
         state.clock += 1;
         let now = state.clock;
         let (used, kept) = state.kept.get_mut(id)?;
@@ -81,7 +78,7 @@ impl Memory {
     }
 
     pub fn put(&self, id: &UserId, kept: Kept) {
-        let mut state = self.lock();
+        let mut state = lock(&self.0);
         state.remove(id);
         state.clock += 1;
         let now = state.clock;
@@ -95,7 +92,7 @@ impl Memory {
     }
 
     pub fn remove(&self, id: &UserId) {
-        self.lock().remove(id);
+        lock(&self.0).remove(id);
     }
 }
 

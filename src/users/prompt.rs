@@ -14,7 +14,6 @@ pub enum UserPrompt {
         rows: SoftRows,
         /// `u1@3`: user and version of the history that the rows were made from.
         label: String,
-        version: u32,
         /// False: the rows are the projector's constant prompt, no user effect is expected.
         effect: bool,
         /// Whose rows these are, for the engine: what must go when the user is deleted.

@@ -19,9 +19,10 @@ use crate::encoder::EncoderHandle;
 use crate::engine::Engine;
 use crate::limits;
 use crate::store::{HistoryRow, Store, StoreError, Tenant, UserRow};
+use crate::sync::lock;
 use serde_json::{Value, json};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Turns are shared by users whose ids hash alike: few enough to be cheap, enough that people rarely wait for others.
@@ -210,13 +211,7 @@ impl Users {
             let max = limits::HISTORY_BYTES_MAX;
             return Err(UsersError::Full { id: id.to_string(), given, max, unit: "bytes of text" });
         }
-        let added = match embeddings {
-            Some((encoder, embeddings)) => {
-                inner.store.add_history_embedded(&inner.tenant, id.as_str(), rows, &encoder, embeddings)
-            }
-            None => inner.store.add_history(&inner.tenant, id.as_str(), rows),
-        };
-        let added = match added {
+        let added = match inner.store.add_history(&inner.tenant, id.as_str(), rows, embeddings) {
             Ok(Some(added)) => added,
             Ok(None) => return Err(UsersError::Unknown { id: id.to_string() }),
             Err(StoreError::TooMany { given, max, .. }) => {
@@ -319,8 +314,7 @@ impl Inner {
         let mut hasher = DefaultHasher::new();
         id.hash(&mut hasher);
         let turn = &self.turns[hasher.finish() as usize % TURNS];
-        // It guards no data of its own.
-        turn.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(turn)
     }
 
     pub fn find(&self, id: &str) -> Result<(UserId, UserRow), UsersError> {
@@ -334,7 +328,7 @@ impl Inner {
     /// Ends what runs with the user's soft prompt so far and clears it from memory and KV cache. The life must end next.
     fn forget(&self, id: &UserId) -> crate::engine::Forgotten {
         self.memory.remove(id);
-        self.engine.forget_blocking(id.owner_digest(self.lives.of(id)))
+        self.engine.forget(id.owner_digest(self.lives.of(id)))
     }
 }
 

@@ -154,14 +154,14 @@ impl Inner {
             version: user.version,
             rows: rows.len() as i64,
             d_model: i64::from(self.engine.info().d_model),
-            data: rows.values().iter().flat_map(|value| value.to_le_bytes()).collect(),
+            data: bytes(rows.values()),
             spec,
         }
     }
 
     fn why_not_embedded(&self, projector: &Projector, missing: u64, items: i64) -> String {
         let why = match self.encoder.start() {
-            EncoderState::Failed(reason) => format!(": {reason}"),
+            EncoderState::Failed { reason, .. } => format!(": {reason}"),
             EncoderState::Ready(encoder) if encoder.digest() != projector.encoder() => format!(
                 ": the projector reads embeddings of encoder {} ({}), loaded is {} ({})",
                 projector.encoder().short(12),
@@ -183,13 +183,7 @@ impl Inner {
                 Err(why) => return UserPrompt::NotReady(why),
             },
         };
-        UserPrompt::Ready {
-            rows,
-            label: format!("{id}@{}", kept.version),
-            version: u32::try_from(kept.version).unwrap_or(u32::MAX),
-            effect,
-            owner: kept.owner,
-        }
+        UserPrompt::Ready { rows, label: format!("{id}@{}", kept.version), effect, owner: kept.owner }
     }
 
     /// Rows that depend on the request; without a query the ones of nobody in particular.
@@ -217,7 +211,9 @@ impl Inner {
                 embedded.into_iter().next().ok_or_else(|| "the encoder gave nothing".to_owned())
             }
             EncoderState::Ready(_) => Err("the loaded encoder is not the one of the projector".into()),
-            EncoderState::Failed(reason) => Err(format!("the sentence encoder is not available: {reason}")),
+            EncoderState::Failed { reason, .. } => {
+                Err(format!("the sentence encoder is not available: {reason}"))
+            }
             EncoderState::Absent | EncoderState::Loading => {
                 Err("the sentence encoder is still loading".into())
             }
@@ -275,7 +271,12 @@ fn soft_rows(prompt: UserRows, projector: &Projector) -> Result<SoftRows, UsersE
         .ok_or_else(|| UsersError::Internal("the projector gave rows that are not finite".into()))
 }
 
-/// f32 values in little-endian order.
+/// f32 values in little-endian order, as the store keeps them.
+pub(super) fn bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+/// What [`bytes`] wrote.
 pub(super) fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes.chunks_exact(4).map(|word| f32::from_le_bytes([word[0], word[1], word[2], word[3]])).collect()
 }

@@ -7,15 +7,17 @@ use super::error::UsersError;
 use super::export::Archive;
 use super::formats::{self, Format, Imported, Peft, RowTable};
 use super::prompt::NamedPrompt;
-use super::serving::floats;
+use super::serving::{bytes, floats};
 use super::time::Timestamp;
 use crate::digest::Digest;
 use crate::engine::EngineInfo;
 use crate::limits::{CONTROL_COSINE_MAX, SOFT_PROMPTS_MAX, SOFT_ROW_NORM_MAX, SOFT_ROW_NORM_MIN};
 use crate::model::{EmbeddingFacts, SoftRows};
+use crate::names::is_valid_name;
 use crate::store::{SoftPromptRow, Store, Tenant};
+use crate::sync::lock;
 use serde_json::{Value, json};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// The named soft prompts of the loaded model; cheap to clone. All functions block on the disk.
 #[derive(Clone)]
@@ -65,7 +67,9 @@ impl SoftPrompts {
     pub fn put(&self, name: &str, imported: Imported, replace: bool) -> Result<SoftPromptInfo, UsersError> {
         check_name(name)?;
         self.model.check(&imported.table)?;
-        let rows = soft_rows(&imported.table)?;
+        let table = &imported.table;
+        let rows = SoftRows::new(table.values().to_vec(), table.rows(), table.d_model())
+            .ok_or_else(|| UsersError::Internal("rows that were checked are not finite".into()))?;
         let spec = json!({
             "format": imported.format,
             "base_model": imported.base_model,
@@ -76,16 +80,16 @@ impl SoftPrompts {
             owner: owner(name),
             weights_digest: self.weights(),
             version: 0,
-            rows: imported.table.rows() as i64,
-            d_model: imported.table.d_model() as i64,
-            data: imported.table.values().iter().flat_map(|value| value.to_le_bytes()).collect(),
+            rows: table.rows() as i64,
+            d_model: table.d_model() as i64,
+            data: bytes(table.values()),
             spec,
         };
-        let _one = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one = lock(&self.writing);
         match self.row(name)? {
             Some(_) if !replace => return Err(UsersError::SoftPromptExists { name: name.to_owned() }),
             Some(_) => {}
-            None if self.rows()?.len() >= SOFT_PROMPTS_MAX => {
+            None if self.count()? >= SOFT_PROMPTS_MAX as u64 => {
                 return Err(UsersError::TooManySoftPrompts { max: SOFT_PROMPTS_MAX });
             }
             None => {}
@@ -98,7 +102,7 @@ impl SoftPrompts {
     pub fn get(&self, name: &str) -> Result<Option<NamedPrompt>, UsersError> {
         let Some(row) = self.row(name)? else { return Ok(None) };
         let label = format!("{name}@{}", row.version);
-        Ok(Some(NamedPrompt { rows: soft_rows(&table(&row)?)?, label }))
+        Ok(Some(NamedPrompt { rows: soft_rows(&row)?, label }))
     }
 
     pub fn show(&self, name: &str) -> Result<SoftPromptInfo, UsersError> {
@@ -107,7 +111,8 @@ impl SoftPrompts {
 
     /// All of the loaded model, by name.
     pub fn list(&self) -> Result<Vec<SoftPromptInfo>, UsersError> {
-        self.rows()?.iter().map(info).collect()
+        let rows = self.store.soft_prompts(&self.tenant, NAMES, &self.weights())?;
+        rows.iter().map(info).collect()
     }
 
     /// Whatever is served with the rows ends as usual; no new request gets them.
@@ -134,7 +139,9 @@ impl SoftPrompts {
 
     /// The two files of a PEFT adapter.
     pub fn files(&self, name: &str, base_model: &str) -> Result<AdapterFiles, UsersError> {
-        let table = table(&self.existing(name)?)?;
+        let row = self.existing(name)?;
+        let table = RowTable::new(floats(&row.data), row.rows as usize, row.d_model as usize)
+            .map_err(|_| damaged(&row))?;
         let config = Peft::write(&table, base_model)?;
         Ok(AdapterFiles { config, adapter: formats::write_safetensors(&table) })
     }
@@ -151,11 +158,8 @@ impl SoftPrompts {
         }
     }
 
-    fn rows(&self) -> Result<Vec<SoftPromptRow>, UsersError> {
-        let mut rows = self.store.soft_prompts(&self.tenant, "name:")?;
-        let weights = self.weights();
-        rows.retain(|row| row.weights_digest == weights);
-        Ok(rows)
+    fn count(&self) -> Result<u64, UsersError> {
+        Ok(self.store.soft_prompt_count(&self.tenant, NAMES, &self.weights())?)
     }
 
     fn weights(&self) -> String {
@@ -194,16 +198,15 @@ impl ModelFacts {
     }
 }
 
+/// How an owner in the store begins that is a name and no user.
+const NAMES: &str = "name:";
+
 fn owner(name: &str) -> String {
-    format!("name:{name}")
+    format!("{NAMES}{name}")
 }
 
-/// `[a-z0-9][a-z0-9._-]{0,63}`, as vectors and personas have it.
 fn check_name(name: &str) -> Result<(), UsersError> {
-    let starts = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let allowed = |byte: u8| starts(byte) || b"._-".contains(&byte);
-    let good = name.len() <= 64 && name.bytes().next().is_some_and(starts) && name.bytes().all(allowed);
-    match good {
+    match is_valid_name(name) {
         true => Ok(()),
         false => Err(UsersError::item("name", "names match [a-z0-9][a-z0-9._-]{0,63}")),
     }
@@ -213,25 +216,23 @@ fn unknown(name: &str) -> UsersError {
     UsersError::UnknownSoftPrompt { name: name.chars().take(80).collect() }
 }
 
-fn soft_rows(table: &RowTable) -> Result<SoftRows, UsersError> {
-    SoftRows::new(table.values().to_vec(), table.rows(), table.d_model())
-        .ok_or_else(|| UsersError::Internal("rows that were checked are not finite".into()))
+fn soft_rows(row: &SoftPromptRow) -> Result<SoftRows, UsersError> {
+    SoftRows::new(floats(&row.data), row.rows as usize, row.d_model as usize).ok_or_else(|| damaged(row))
 }
 
-fn table(row: &SoftPromptRow) -> Result<RowTable, UsersError> {
-    let damaged = |_| UsersError::Internal(format!("the rows of `{}` in the store are damaged", row.owner));
-    RowTable::new(floats(&row.data), row.rows as usize, row.d_model as usize).map_err(damaged)
+fn damaged(row: &SoftPromptRow) -> UsersError {
+    UsersError::Internal(format!("the rows of `{}` in the store are damaged", row.owner))
 }
 
 fn info(row: &SoftPromptRow) -> Result<SoftPromptInfo, UsersError> {
     let text = |key: &str| row.spec.get(key).and_then(Value::as_str);
     let created = row.spec.get("created").and_then(Value::as_i64).and_then(Timestamp::from_unix);
     Ok(SoftPromptInfo {
-        name: row.owner.strip_prefix("name:").unwrap_or(&row.owner).to_owned(),
+        name: row.owner.strip_prefix(NAMES).unwrap_or(&row.owner).to_owned(),
         version: u32::try_from(row.version).unwrap_or(0),
         rows: row.rows as usize,
         d_model: row.d_model as usize,
-        digest: soft_rows(&table(row)?)?.digest(),
+        digest: soft_rows(row)?.digest(),
         format: text("format").unwrap_or("unknown").to_owned(),
         base_model: text("base_model").map(str::to_owned),
         created: created.unwrap_or(Timestamp::EPOCH),

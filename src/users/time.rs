@@ -1,5 +1,6 @@
 //! Points in time as people write them: RFC 3339 to whole Unix seconds, and back.
 
+use crate::text::civil;
 use std::fmt;
 
 /// Whole seconds since 1970-01-01T00:00:00Z; years 1 to 9999, without leap seconds.
@@ -110,22 +111,9 @@ fn days_since_epoch(year: i64, month: i64, day: i64) -> i64 {
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (days, seconds) = (self.day(), self.0.rem_euclid(DAY_SECONDS));
-        // 146,097 days in 400 years; the estimate is never too small by more than one and never too large by more.
-        let mut year = (days + 719_162) * 400 / 146_097 + 1;
-        while days_before_year(year) > days {
-            year -= 1;
-        }
-        while days_before_year(year + 1) <= days {
-            year += 1;
-        }
-        let mut rest = days - days_before_year(year);
-        let mut month = 1;
-        while rest >= days_of_month(year, month) {
-            rest -= days_of_month(year, month);
-            month += 1;
-        }
+        let (year, month, day) = civil(days);
         let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-        write!(f, "{year:04}-{month:02}-{:02}T{hour:02}:{minute:02}:{second:02}Z", rest + 1)
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
     }
 }
 

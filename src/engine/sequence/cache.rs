@@ -6,11 +6,33 @@ use crate::engine::keys::{self, RowInput, RowKey};
 use crate::engine::pages::Pages;
 use crate::engine::request::{Usage, Want};
 use crate::limits::PAGE_POSITIONS;
-use crate::model::{PageId, Phase};
+use crate::model::{Edits, PageId, Phase};
 use std::ops::Range;
 
 /// Rows that are worth the copy of a page: the copy costs about as much as computing one or two.
 const COPIED_ROWS_MIN: usize = 4;
+
+/// Digests of a request's edits in force, each computed once for all rows that it holds for.
+#[derive(Default)]
+pub(super) struct InForce {
+    prompt: Option<Digest>,
+    /// Of some response rows.
+    response: (Range<u32>, Digest),
+}
+
+impl InForce {
+    fn digest(&mut self, edits: &Edits, phase: Phase) -> Digest {
+        let Phase::Response(i) = phase else {
+            return *self.prompt.get_or_insert_with(|| edits.digest_in_force(phase));
+        };
+        let (rows, digest) = &mut self.response;
+        if !rows.contains(&i) {
+            *rows = i..edits.same_until(i);
+            *digest = edits.digest_in_force(phase);
+        }
+        *digest
+    }
+}
 
 impl Sequence {
     /// Whether the prefix cache may serve rows of this request: not when each prompt row must give something.
@@ -41,17 +63,15 @@ impl Sequence {
     }
 
     /// Keys of known rows (rule 8: tokens, soft rows, the edits in force on each row).
-    fn row_keys(&self, rows: Range<usize>) -> Vec<RowKey> {
-        let edits = &self.request.edits;
-        let prompt_edits = edits.digest_in_force(Phase::Prompt);
+    fn row_keys(&mut self, rows: Range<usize>) -> Vec<RowKey> {
         let key = |position: usize| RowKey {
             input: match self.token_index(position) {
                 Some(token) => RowInput::Token(self.tokens[token]),
                 None => RowInput::Soft(self.request.soft.digest(), position as u32 - self.request.soft_at),
             },
-            edits: match self.phase(position) {
-                Phase::Prompt => prompt_edits,
-                phase => edits.digest_in_force(phase),
+            edits: {
+                let phase = self.phase(position);
+                self.in_force.digest(&self.request.edits, phase)
             },
             owner: self.owner_of_row(position),
         };
@@ -62,17 +82,20 @@ impl Sequence {
     /// that a kept page begins with, which `copy(from, to, rows)` copies. At least one row is left to compute.
     pub fn adopt(&mut self, cache: &mut Pages, mut copy: impl FnMut(PageId, PageId, usize)) {
         let most = self.known_rows() - 1;
-        while (self.keys.len() + 1) * PAGE_POSITIONS <= most {
+        let (before, rows) = loop {
             let from = self.keys.len() * PAGE_POSITIONS;
-            let rows = self.row_keys(from..from + PAGE_POSITIONS);
-            let key = keys::page_key(&self.key_before(self.keys.len()), &rows);
-            let Some(page) = cache.hold(&key) else { break };
+            let rows = self.row_keys(from..most.min(from + PAGE_POSITIONS));
+            let before = self.key_before(self.keys.len());
+            if rows.len() < PAGE_POSITIONS {
+                break (before, rows);
+            }
+            let key = keys::page_key(&before, &rows);
+            let Some(page) = cache.hold(&key) else { break (before, rows) };
             self.pages.push(page);
             self.keys.push(key);
-        }
+        };
         self.computed = self.pages.len() * PAGE_POSITIONS;
-        let rows = self.row_keys(self.computed..most.min(self.computed + PAGE_POSITIONS));
-        if let Some((page, same)) = cache.hold_longest(&self.key_before(self.keys.len()), &rows) {
+        if let Some((page, same)) = cache.hold_longest(&before, &rows) {
             if same >= COPIED_ROWS_MIN
                 && let Some(own) = cache.take(self.owner_of_page(self.pages.len()))
             {
@@ -94,8 +117,9 @@ impl Sequence {
             let index = self.keys.len();
             let rows = self.row_keys(index * PAGE_POSITIONS..(index + 1) * PAGE_POSITIONS);
             let before = self.key_before(index);
-            self.keys.push(keys::page_key(&before, &rows));
-            cache.keep(self.pages[index], before, rows);
+            let key = keys::page_key(&before, &rows);
+            cache.keep(self.pages[index], before, rows, Some(key));
+            self.keys.push(key);
         }
     }
 
@@ -105,7 +129,7 @@ impl Sequence {
         let from = index * PAGE_POSITIONS;
         if !self.failed && from < self.keeps_rows_until() {
             let rows = self.row_keys(from..self.keeps_rows_until());
-            cache.keep(self.pages[index], self.key_before(index), rows);
+            cache.keep(self.pages[index], self.key_before(index), rows, None);
         }
         release(self.forget_pages(), cache);
         self.usage()

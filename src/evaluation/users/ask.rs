@@ -3,8 +3,9 @@
 use super::predict::{Panel, Scores};
 use super::{EvaluationError, Materials, Respondent};
 use crate::digest::Digest;
-use crate::engine::{Event, Events, Priority, Request, Want};
-use crate::model::{Edits, SoftRows};
+use crate::engine::{Event, Events, Priority, Request, Sampling, Want};
+use crate::model::SoftRows;
+use crate::persona;
 use crate::text::Specials;
 use crate::users::people::{Question, Split, Targets};
 use crate::users::{Projector, UserRows};
@@ -188,18 +189,10 @@ impl Asker<'_> {
                 soft.ok_or_else(|| EvaluationError::Projector("its rows do not fit the loaded model".into()))?
             }
         };
-        let begins = text.begin_token().is_some_and(|begin| prompt.first() == Some(&begin));
-        Ok(Request {
-            soft_at: u32::from(begins && !soft.is_empty()),
-            prompt,
-            soft,
-            edits: Arc::<Edits>::default(),
-            want: Want::Score(vec![choice(0)?, choice(1)?]),
-            priority: Priority::Job,
-            owner: Digest::default(),
-            cache_salt: Digest::default(),
-            use_cache,
-        })
+        let plain = persona::Condition::new(Arc::default(), Sampling::default());
+        let condition = persona::Condition { soft, bos: text.begin_token(), use_cache, ..plain };
+        let request = condition.request(prompt, Want::Score(vec![choice(0)?, choice(1)?]));
+        Ok(Request { priority: Priority::Job, ..request })
     }
 
     /// Log-odds of one person's requests: the first alone, so that the others find in the cache what they share with it.

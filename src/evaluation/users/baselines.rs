@@ -52,8 +52,8 @@ pub fn own_group(panel: &Panel<'_>) -> Option<Row> {
 /// Population mean plus ridge regression from the weights of all history items to the answers' deviations, learnt on the
 /// training people; its strength is chosen on the stop people.
 pub fn ridge(panel: &Panel<'_>) -> Row {
-    let items: Vec<&str> = history_means(panel).keys().copied().collect();
     let means = history_means(panel);
+    let items: Vec<&str> = means.keys().copied().collect();
     let features = |person: &Respondent<'_>| -> Vec<f64> {
         let mut row = vec![0.0; items.len()];
         for item in person.history() {

@@ -16,7 +16,6 @@ mod figures;
 mod page;
 mod predict;
 
-use crate::encoder::EncoderError;
 use crate::engine::{Engine, SequenceError, SubmitError};
 use crate::text::{Text, TextError};
 use crate::users::people::{HistoryItem, People, Person, Question, Split, Targets};
@@ -27,7 +26,6 @@ use figures::{Difference, Figures};
 use predict::{Panel, Row, Scores};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Why the evaluation ended without a result.
@@ -42,8 +40,6 @@ pub enum EvaluationError {
     /// Boxed: it is far larger than the others.
     #[error(transparent)]
     Embeddings(Box<TrainError>),
-    #[error(transparent)]
-    Encoder(#[from] EncoderError),
     #[error("the engine refused a prompt: {0}")]
     Submit(#[from] SubmitError),
     #[error("the engine gave up a prompt: {0}")]
@@ -102,9 +98,7 @@ impl Report {
     pub fn write(&self, folder: &Path) -> Result<(), EvaluationError> {
         let put = |name: &str, bytes: &[u8]| {
             let path = folder.join(name);
-            let written = std::fs::create_dir_all(folder)
-                .and_then(|()| std::fs::File::create(&path))
-                .and_then(|mut file| file.write_all(bytes));
+            let written = std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&path, bytes));
             written.map_err(|source| EvaluationError::Write { path, source })
         };
         let answers: String = self.answers.iter().map(|answer| format!("{answer}\n")).collect();

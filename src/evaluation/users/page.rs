@@ -74,7 +74,7 @@ fn owned(head: &[&str]) -> Vec<String> {
 }
 
 /// `.607 [.590, .624]`, or a dash.
-pub fn with_interval(value: f64, interval: Interval) -> String {
+fn with_interval(value: f64, interval: Interval) -> String {
     match value.is_finite() {
         true => format!("{value:.3} [{:.3}, {:.3}]", interval.low, interval.high),
         false => "-".into(),

@@ -1,12 +1,15 @@
 //! The forward pass over whole sequences that training differentiates with respect to its input rows.
 
 use super::linear::FrozenLinear;
+use super::ops::Ops;
 use super::weights::{Angles, DenseWeights};
 use super::{ModelError, failed};
+use crate::kernels::{Cpu, Isa};
 use crate::model::config::ModelConfig;
 use crate::model::rows::TokenId;
 use crate::weights::ModelFile;
 use candle_core::{DType, Device, Tensor};
+use std::sync::Arc;
 
 /// A decoder with dense, frozen weights. Memory: four bytes a weight (SmolLM2-135M: 540 MB), and during a backward pass
 /// the intermediate rows of every block: a row of SmolLM2 takes a megabyte.
@@ -23,7 +26,8 @@ impl DenseModel {
     /// The same in another float type; f64 for checks by finite differences.
     pub fn load_as(file: &ModelFile, device: &Device, dtype: DType) -> Result<DenseModel, ModelError> {
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-        Ok(DenseModel { weights: DenseWeights::load(file, device, dtype, threads)? })
+        let ops = Ops::new(device, dtype, || Arc::new(Cpu::new(Isa::detect(), threads)));
+        Ok(DenseModel { weights: DenseWeights::load(file, device, dtype, ops)? })
     }
 
     pub fn config(&self) -> &ModelConfig {
@@ -40,12 +44,8 @@ impl DenseModel {
 
     /// Input rows of tokens, `[n, d_model]`, scaled as the family does. Soft rows stand beside them as they are.
     pub fn embed(&self, ids: &[TokenId]) -> Result<Tensor, ModelError> {
-        let index = self.index(ids)?;
-        let rows = self.weights.embedding.index_select(&index, 0).map_err(failed("token embeddings"))?;
-        match self.config().embedding_scale {
-            1.0 => Ok(rows),
-            scale => (rows * f64::from(scale)).map_err(failed("token embeddings")),
-        }
+        self.check_ids(ids)?;
+        self.weights.token_rows(ids).map_err(failed("token embeddings"))
     }
 
     /// Rows after the final norm, `[b, t, d_model]`, of `b` sequences of input rows `[b, t, d_model]`. Sequences shorter
@@ -63,13 +63,15 @@ impl DenseModel {
         match ids {
             None => self.weights.head.apply(hidden).map_err(doing),
             Some(ids) => {
-                let chosen = self.weights.head.weight().index_select(&self.index(ids)?, 0).map_err(&doing)?;
+                self.check_ids(ids)?;
+                let index = Tensor::from_slice(ids, ids.len(), self.device()).map_err(&doing)?;
+                let chosen = self.weights.head.weight().index_select(&index, 0).map_err(&doing)?;
                 FrozenLinear::new(chosen).apply(hidden).map_err(doing)
             }
         }
     }
 
-    fn index(&self, ids: &[TokenId]) -> Result<Tensor, ModelError> {
+    fn check_ids(&self, ids: &[TokenId]) -> Result<(), ModelError> {
         let vocab_size = self.config().vocab_size;
         if ids.is_empty() || ids.iter().any(|id| *id as usize >= vocab_size) {
             let given = match ids.iter().find(|id| **id as usize >= vocab_size) {
@@ -79,7 +81,7 @@ impl DenseModel {
             let allowed = format!("0 to {}, at least one", vocab_size - 1);
             return Err(ModelError::Input { name: "token ids", given, allowed });
         }
-        Tensor::from_slice(ids, ids.len(), self.device()).map_err(failed("token ids on the device"))
+        Ok(())
     }
 
     /// `b` and `t` of the input rows.

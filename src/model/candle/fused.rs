@@ -24,7 +24,8 @@ fn with_floats<R>(tensor: &Tensor, work: impl FnOnce(&[f32]) -> R) -> Result<R> 
     }
 }
 
-fn values(tensor: &Tensor) -> Result<Vec<f32>> {
+/// All values, row-major.
+pub fn values(tensor: &Tensor) -> Result<Vec<f32>> {
     with_floats(tensor, <[f32]>::to_vec)
 }
 

@@ -3,6 +3,7 @@
 //! The gradient of candle's own product covers the weights too: three times the work, and as much memory again as the
 //! model, for weights that nobody trains.
 
+use super::{ModelError, failed};
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CudaStorage, CustomOp1, Layout, Result, Shape, Storage, Tensor};
 
@@ -20,6 +21,12 @@ impl FrozenLinear {
 
     pub fn weight(&self) -> &Tensor {
         &self.weight
+    }
+
+    /// Columns `from..from + len` of every row, on the host: `[n, len]`.
+    pub fn columns(&self, from: usize, len: usize) -> std::result::Result<Vec<f32>, ModelError> {
+        let columns = self.weight.narrow(1, from, len).and_then(|columns| columns.flatten_all()?.to_vec1());
+        columns.map_err(failed("reading columns of a projection"))
     }
 
     /// `[rows, k]` to `[rows, n]`.

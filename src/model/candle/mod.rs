@@ -22,6 +22,7 @@ mod weights;
 
 pub use dense::DenseModel;
 pub use gradients::gradients;
+pub(super) use linear::FrozenLinear;
 pub use step::CandleModel;
 
 use super::ModelError;

@@ -1,8 +1,8 @@
 //! What lies between two products, in the form that fits the device and the float type.
 
-use super::fused::{self, GatePair, Norm};
-use crate::kernels::{Cpu, Gate, Isa};
-use crate::model::config::{Gating, ModelConfig};
+use super::fused::{GatePair, Norm};
+use crate::kernels::{Cpu, Gate};
+use crate::model::config::Gating;
 use candle_core::{D, DType, Device, Result, Tensor};
 use std::sync::Arc;
 
@@ -16,10 +16,10 @@ pub enum Ops {
 }
 
 impl Ops {
-    /// The fastest form; `threads` is for the CPU's.
-    pub fn new(device: &Device, dtype: DType, threads: usize) -> Ops {
+    /// The fastest form; `cpu` is where the fused one runs.
+    pub fn new(device: &Device, dtype: DType, cpu: impl FnOnce() -> Arc<Cpu>) -> Ops {
         match (device, dtype) {
-            (Device::Cpu, DType::F32) => Ops::Fused(Arc::new(Cpu::new(Isa::detect(), threads))),
+            (Device::Cpu, DType::F32) => Ops::Fused(cpu()),
             _ => Ops::Plain,
         }
     }
@@ -57,45 +57,5 @@ impl Ops {
                 both.contiguous()?.apply_op1(GatePair { cpu: cpu.clone(), kind })
             }
         }
-    }
-}
-
-/// The fused attention of one block over sequences of `t` rows; see [`fused::Attention`].
-pub struct FusedAttention<'a> {
-    pub cpu: &'a Arc<Cpu>,
-    pub config: &'a ModelConfig,
-    pub t: usize,
-    pub window: Option<u32>,
-    pub norms: Option<(&'a Tensor, &'a Tensor)>,
-    /// `[b * t, 1, d_head / 2]` each.
-    pub cos: &'a Tensor,
-    pub sin: &'a Tensor,
-}
-
-impl FusedAttention<'_> {
-    /// Projected rows `[b * t, (n_heads + 2 n_kv_heads) * d_head]` to `[b * t, n_heads * d_head]`.
-    pub fn apply(&self, projected: &Tensor) -> Result<Tensor> {
-        let config = self.config;
-        let floats = |tensor: &Tensor| tensor.flatten_all()?.to_vec1::<f32>();
-        let norms = match self.norms {
-            Some((q, k)) => Some((floats(q)?, floats(k)?)),
-            None => None,
-        };
-        let shape = crate::kernels::CausalShape {
-            t: self.t,
-            n_heads: config.n_heads,
-            n_kv_heads: config.n_kv_heads,
-            d_head: config.d_head,
-            scale: config.attention_scale,
-            window: self.window,
-        };
-        projected.contiguous()?.apply_op1(fused::Attention {
-            cpu: self.cpu.clone(),
-            shape,
-            norms,
-            epsilon: config.norm_epsilon,
-            cos: floats(self.cos)?,
-            sin: floats(self.sin)?,
-        })
     }
 }

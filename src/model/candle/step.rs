@@ -1,6 +1,7 @@
 //! The second backend of the engine: rows of a step on candle tensors, with a paged KV cache on the same device.
 
 use super::attention::{attention, mask};
+use super::ops::Ops;
 use super::weights::{Angles, DenseBlock, DenseWeights};
 use super::{ModelError, failed};
 use crate::config;
@@ -15,16 +16,19 @@ use crate::model::heads::{HeadOutputs, Projection};
 use crate::model::rows::{Input, PageId, Rows, StepOutput, TokenId};
 use crate::weights::ModelFile;
 use candle_core::{DType, Device, Tensor};
+use std::sync::Arc;
 
 /// Dense weights with their KV pages.
 pub struct CandleModel {
     weights: DenseWeights,
     device: Device,
-    /// For work on the host: edits, the sampler.
-    cpu: Cpu,
+    /// For work on the host: edits, the sampler, and what lies between products where the device is the CPU.
+    cpu: Arc<Cpu>,
     /// One per block.
     kv: Vec<KvTensors>,
     pages: usize,
+    /// The distinct windows of the blocks, in order of appearance.
+    windows: Vec<Option<u32>>,
     /// What went wrong between two steps; the next one says so.
     failure: Option<candle_core::Error>,
 }
@@ -45,7 +49,7 @@ struct SlotPlan {
     keys: usize,
     /// Runs of rows that stand in one piece in the cache: first row, first place, rows.
     runs: Vec<(usize, usize, usize)>,
-    /// `[rows, keys]`, one for each distinct window of the blocks, in the order of [`windows`].
+    /// `[rows, keys]`, one for each distinct window of the blocks, in the order of [`CandleModel::windows`].
     masks: Vec<Tensor>,
 }
 
@@ -58,7 +62,9 @@ impl CandleModel {
                 Device::new_cuda(index).map_err(failed("opening the CUDA device"))?
             }
         };
-        let weights = DenseWeights::load(file, &device, DType::F32, options.threads)?;
+        let cpu = Arc::new(Cpu::new(options.isa, options.threads));
+        let ops = Ops::new(&device, DType::F32, || cpu.clone());
+        let weights = DenseWeights::load(file, &device, DType::F32, ops)?;
         let config = &weights.config;
         let pages = options.pages.max(2);
         let zeros = || Tensor::zeros((pages * PAGE_POSITIONS, config.d_keys()), DType::F32, &device);
@@ -66,8 +72,8 @@ impl CandleModel {
             .map(|_| Ok(KvTensors { keys: zeros()?, values: zeros()? }))
             .collect::<candle_core::Result<_>>()
             .map_err(failed("memory for keys and values"))?;
-        let cpu = Cpu::new(options.isa, options.threads);
-        Ok(CandleModel { weights, device, cpu, kv, pages, failure: None })
+        let windows = windows(config);
+        Ok(CandleModel { weights, device, cpu, kv, pages, windows, failure: None })
     }
 
     pub fn config(&self) -> &ModelConfig {
@@ -87,6 +93,7 @@ impl CandleModel {
     }
 
     /// Whether nothing stands in a page; no where the device cannot say.
+    #[cfg(test)]
     pub fn page_is_zero(&self, page: PageId) -> bool {
         let is_zero = |cache: &Tensor| -> candle_core::Result<bool> {
             let values = host(&cache.narrow(0, page as usize * PAGE_POSITIONS, PAGE_POSITIONS)?)?;
@@ -119,25 +126,16 @@ impl CandleModel {
         }
     }
 
-    /// For directions of single heads: the projections on the host.
-    pub(in crate::model) fn head_outputs(&self) -> Result<HeadOutputs, ModelError> {
-        let width = self.config().d_queries();
-        let projection = |block: &DenseBlock| {
-            let values = host(block.attn_output_weight()).map_err(failed("reading an output projection"))?;
-            Ok(Projection::Dense(values, width))
-        };
-        let projections: Result<Vec<Projection>, ModelError> =
-            self.weights.blocks.iter().map(projection).collect();
-        Ok(HeadOutputs::new(self.config(), projections?))
+    /// For directions of single heads.
+    pub(in crate::model) fn head_outputs(&self) -> HeadOutputs {
+        let projection = |block: &DenseBlock| Projection::Dense(block.attn_output.clone());
+        HeadOutputs::new(self.config(), self.weights.blocks.iter().map(projection).collect())
     }
 
-    /// The row with which a token enters the first block, `[d_model]`.
-    pub(in crate::model) fn token_row(&self, id: TokenId, out: &mut [f32]) -> Result<(), ModelError> {
-        let row = self.weights.embedding.narrow(0, id as usize, 1).and_then(|row| host(&row));
-        let row = row.map_err(failed("reading a row of the embedding table"))?;
-        out.copy_from_slice(&row);
-        out.iter_mut().for_each(|value| *value *= self.config().embedding_scale);
-        Ok(())
+    /// The rows with which some tokens enter the first block, `[ids.len(), d_model]`.
+    pub(in crate::model) fn token_rows(&self, ids: &[TokenId]) -> Result<Vec<f32>, ModelError> {
+        let rows = self.weights.token_rows(ids).and_then(|rows| host(&rows));
+        rows.map_err(failed("reading rows of the embedding table"))
     }
 
     /// Number of weights.
@@ -164,15 +162,14 @@ impl CandleModel {
     /// Logits of the rows that want them, `[n, vocab_size]`.
     fn forward(&self, rows: &Rows, captures: &mut Captures) -> candle_core::Result<Vec<f32>> {
         let config = self.config();
-        let windows = windows(config);
-        let plans = self.plans(rows, &windows)?;
+        let plans = self.plans(rows)?;
         let order: Vec<u32> = plans.iter().flat_map(|plan| plan.rows.iter().copied()).collect();
         let positions: Vec<u32> = rows.rows.iter().map(|row| row.position).collect();
         let angles = self.weights.angles(&positions)?;
         let capturing = rows.rows.iter().any(|row| row.wants.capture);
         let mut stream = self.embed(rows)?;
         for (l, block) in config.blocks.iter().enumerate() {
-            let window = windows.iter().position(|window| *window == block.window).unwrap_or(0);
+            let window = self.windows.iter().position(|window| *window == block.window).unwrap_or(0);
             let mixed = self.attention(l, &stream, &angles[block.rotary], &plans, window)?;
             let mixed = in_order(&mixed, &order, &self.device)?;
             if capturing {
@@ -192,16 +189,14 @@ impl CandleModel {
 
     /// Token embeddings (scaled where the family does) and soft rows (as they are), `[rows, d_model]`.
     fn embed(&self, rows: &Rows) -> candle_core::Result<Tensor> {
-        let config = self.config();
-        let (n, d) = (rows.rows.len(), config.d_model);
+        let (n, d) = (rows.rows.len(), self.config().d_model);
         let ids: Vec<TokenId> = (rows.rows.iter())
             .map(|row| match row.input {
                 Input::Token(id) => id,
                 Input::Soft(_) => 0,
             })
             .collect();
-        let index = Tensor::from_vec(ids, n, &self.device)?;
-        let tokens = (self.weights.embedding.index_select(&index, 0)? * f64::from(config.embedding_scale))?;
+        let tokens = self.weights.token_rows(&ids)?;
         if rows.rows.iter().all(|row| matches!(row.input, Input::Token(_))) {
             return Ok(tokens);
         }
@@ -300,7 +295,7 @@ impl CandleModel {
         host(&self.weights.head.apply(&normed)?)
     }
 
-    fn plans(&self, rows: &Rows, windows: &[Option<u32>]) -> candle_core::Result<Vec<SlotPlan>> {
+    fn plans(&self, rows: &Rows) -> candle_core::Result<Vec<SlotPlan>> {
         (rows.slots.iter().enumerate())
             .map(|(slot, shared)| {
                 let own: Vec<u32> = (0..)
@@ -311,17 +306,11 @@ impl CandleModel {
                 (own, shared)
             })
             .filter(|(own, _)| !own.is_empty())
-            .map(|(own, shared)| self.plan(rows, own, shared.pages, windows))
+            .map(|(own, shared)| self.plan(rows, own, shared.pages))
             .collect()
     }
 
-    fn plan(
-        &self,
-        rows: &Rows,
-        own: Vec<u32>,
-        pages: &[PageId],
-        windows: &[Option<u32>],
-    ) -> candle_core::Result<SlotPlan> {
+    fn plan(&self, rows: &Rows, own: Vec<u32>, pages: &[PageId]) -> candle_core::Result<SlotPlan> {
         let positions: Vec<u32> = own.iter().map(|row| rows.rows[*row as usize].position).collect();
         let keys = positions.iter().map(|position| *position as usize + 1).max().unwrap_or(0);
         let mut runs: Vec<(usize, usize, usize)> = Vec::new();
@@ -333,7 +322,7 @@ impl CandleModel {
                 _ => runs.push((i, place, 1)),
             }
         }
-        let masks = windows.iter().map(|window| mask(&positions, keys, *window, &self.device));
+        let masks = self.windows.iter().map(|window| mask(&positions, keys, *window, &self.device));
         let masks = masks.collect::<candle_core::Result<_>>()?;
         let pages = Tensor::new(&pages[..keys.div_ceil(PAGE_POSITIONS)], &self.device)?;
         Ok(SlotPlan { rows: own, pages, keys, runs, masks })

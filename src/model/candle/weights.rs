@@ -1,15 +1,18 @@
 //! Weights as candle tensors, and what a block does to rows with them: projections, rotary, norms, MLP.
 
 use super::attention::{attention, mask};
+use super::fused;
 use super::linear::FrozenLinear;
-use super::ops::{FusedAttention, Ops};
+use super::ops::Ops;
 use super::{ModelError, failed};
-use crate::kernels::Precision;
+use crate::kernels::{CausalShape, Cpu, Precision};
 use crate::model::config::{BlockConfig, ModelConfig, RotaryPairs};
 use crate::model::load::Tensors;
 use crate::model::rope::Rope;
+use crate::model::rows::TokenId;
 use crate::weights::ModelFile;
 use candle_core::{D, DType, Device, Result, Tensor};
+use std::sync::Arc;
 
 /// A whole decoder in one float type on one device.
 pub struct DenseWeights {
@@ -22,6 +25,8 @@ pub struct DenseWeights {
     pub head: FrozenLinear,
     /// `[vocab_size, d_model]`; shares the head's memory where the model ties them.
     pub embedding: Tensor,
+    /// One per [`ModelConfig::rotaries`].
+    ropes: Vec<Rope>,
 }
 
 /// Weights of one block. Query and key rows are in half-split order whatever the file has, see [`Loader::rotated`].
@@ -32,7 +37,8 @@ pub struct DenseBlock {
     /// `[d_head]` each, where [`ModelConfig::qk_norms`].
     q_norm: Option<Tensor>,
     k_norm: Option<Tensor>,
-    attn_output: FrozenLinear,
+    /// `[d_model, d_queries]`
+    pub attn_output: FrozenLinear,
     post_attn_norm: Option<Tensor>,
     ffn_norm: Tensor,
     /// Gate and up, one after the other: `[2 * d_ff, d_model]`.
@@ -59,12 +65,11 @@ pub struct Heads {
 }
 
 impl DenseWeights {
-    /// `threads` are for what lies between products, on the CPU.
     pub fn load(
         file: &ModelFile,
         device: &Device,
         dtype: DType,
-        threads: usize,
+        ops: Ops,
     ) -> std::result::Result<DenseWeights, ModelError> {
         let mut tensors = Tensors::new(file, Precision::F32);
         let config = tensors.config()?;
@@ -77,8 +82,19 @@ impl DenseWeights {
         let embedding = loader.tensor("token_embd.weight", &[vocab_size, d])?;
         let head = if tied { embedding.clone() } else { loader.tensor("output.weight", &[vocab_size, d])? };
         loader.tensors.refuse_left_over()?;
-        let ops = Ops::new(device, dtype, threads);
-        Ok(DenseWeights { config, ops, blocks, output_norm, head: FrozenLinear::new(head), embedding })
+        let ropes = config.rotaries.iter().map(|rotary| Rope::new(rotary, config.d_head)).collect();
+        let head = FrozenLinear::new(head);
+        Ok(DenseWeights { config, ops, blocks, output_norm, head, embedding, ropes })
+    }
+
+    /// Input rows of tokens, `[ids.len(), d_model]`, scaled as the family does.
+    pub fn token_rows(&self, ids: &[TokenId]) -> Result<Tensor> {
+        let index = Tensor::from_slice(ids, ids.len(), self.embedding.device())?;
+        let rows = self.embedding.index_select(&index, 0)?;
+        match self.config.embedding_scale {
+            1.0 => Ok(rows),
+            scale => rows * f64::from(scale),
+        }
     }
 
     /// Number of weights in products and tables.
@@ -95,11 +111,10 @@ impl DenseWeights {
         let (device, dtype) = (self.embedding.device(), self.embedding.dtype());
         let tensor =
             |values: &[f32]| Tensor::from_slice(values, (positions.len(), 1, half), device)?.to_dtype(dtype);
-        self.config
-            .rotaries
+        self.ropes
             .iter()
-            .map(|rotary| {
-                let mut rope = Rope::new(rotary, self.config.d_head);
+            .map(|rope| {
+                let mut rope = rope.clone();
                 rope.set_positions(positions.iter().copied());
                 Ok(Angles { cos: tensor(&rope.cos)?, sin: tensor(&rope.sin)? })
             })
@@ -155,10 +170,8 @@ impl DenseBlock {
         let config = &model.config;
         let projected = self.project(model, stream)?;
         if let Ops::Fused(cpu) = &model.ops {
-            let norms = self.q_norm.as_ref().zip(self.k_norm.as_ref());
-            let (cos, sin) = (&angles.cos, &angles.sin);
-            return FusedAttention { cpu, config, t, window: block.window, norms, cos, sin }
-                .apply(&projected);
+            let attention = self.fused_attention(cpu, config, block, angles, t)?;
+            return projected.contiguous()?.apply_op1(attention);
         }
         let rows = self.heads_of(model, &projected, angles)?;
         let sequences = |rows: &Tensor, heads: usize| rows.reshape((b, t, heads, config.d_head));
@@ -170,9 +183,28 @@ impl DenseBlock {
             .reshape((b * t, config.d_queries()))
     }
 
-    /// The output projection, `[d_model, d_queries]`.
-    pub fn attn_output_weight(&self) -> &Tensor {
-        self.attn_output.weight()
+    fn fused_attention(
+        &self,
+        cpu: &Arc<Cpu>,
+        config: &ModelConfig,
+        block: BlockConfig,
+        angles: &Angles,
+        t: usize,
+    ) -> Result<fused::Attention> {
+        let norms = match (&self.q_norm, &self.k_norm) {
+            (Some(q_norm), Some(k_norm)) => Some((fused::values(q_norm)?, fused::values(k_norm)?)),
+            _ => None,
+        };
+        let shape = CausalShape {
+            t,
+            n_heads: config.n_heads,
+            n_kv_heads: config.n_kv_heads,
+            d_head: config.d_head,
+            scale: config.attention_scale,
+            window: block.window,
+        };
+        let (cos, sin) = (fused::values(&angles.cos)?, fused::values(&angles.sin)?);
+        Ok(fused::Attention { cpu: cpu.clone(), shape, norms, epsilon: config.norm_epsilon, cos, sin })
     }
 
     /// What attention adds to the stream: `mixed` is `[rows, d_queries]`.

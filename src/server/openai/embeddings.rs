@@ -103,7 +103,7 @@ fn ready(handle: &EncoderHandle) -> Result<Arc<Encoder>, ApiError> {
         EncoderState::Absent | EncoderState::Loading => {
             refuse(format!("the sentence encoder `{}` is being loaded", handle.name()), 5)
         }
-        EncoderState::Failed(_) => {
+        EncoderState::Failed { .. } => {
             let message = format!(
                 "the sentence encoder `{0}` is not available; the server's log says why; hint: `demeanor pull {0}`",
                 handle.name()

@@ -253,5 +253,5 @@ fn shown(text: &str) -> String {
 }
 
 fn bad(rule: String) -> UsersError {
-    UsersError::BadFile { what: "projector".to_owned(), rule }
+    UsersError::BadFile { rule }
 }

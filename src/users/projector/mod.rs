@@ -115,11 +115,6 @@ impl Projector {
         self.parts.d_model
     }
 
-    /// Width of an embedding.
-    pub fn embedding_width(&self) -> usize {
-        self.parts.e
-    }
-
     pub fn parts(&self) -> &Parts {
         &self.parts
     }
@@ -134,7 +129,7 @@ impl Projector {
     /// no effect.
     pub fn static_prompt(&self, items: &[WeightedEmbedding<'_>]) -> UserRows {
         match self.parts.form {
-            Form::Static => self.rows(items, |items| self.parts.pool_static(items)),
+            Form::Static => self.rows(items, |pooled| pooled),
             Form::InputAware => self.constant(),
         }
     }
@@ -145,24 +140,25 @@ impl Projector {
         match self.parts.form {
             Form::Static => self.static_prompt(items),
             Form::InputAware if query.len() != self.parts.e => self.constant(),
-            Form::InputAware => self.rows(items, |items| self.parts.pool_attended(items, query)),
+            Form::InputAware => self.rows(items, |_| self.parts.pool_attended(items, query)),
         }
     }
 
-    fn rows(
-        &self,
-        items: &[WeightedEmbedding<'_>],
-        pool: impl Fn(&[WeightedEmbedding<'_>]) -> Vec<f32>,
-    ) -> UserRows {
+    /// `input` makes the layers' input, given the history as a static projector pools it.
+    fn rows(&self, items: &[WeightedEmbedding<'_>], input: impl FnOnce(Vec<f32>) -> Vec<f32>) -> UserRows {
         let parts = &*self.parts;
         if items.iter().any(|item| item.embedding.len() != parts.e || !item.weight.is_finite()) {
             return self.constant();
         }
         let n = evidence(items);
-        if n < parts.n_min || parts.is_odd(items, n) {
+        if n < parts.n_min {
             return self.constant();
         }
-        let change = parts.change(&pool(items), n);
+        let pooled = parts.pool_static(items);
+        if parts.is_odd(&pooled, n) {
+            return self.constant();
+        }
+        let change = parts.change(&input(pooled), n);
         let values: Vec<f32> =
             parts.constant.iter().zip(&change).map(|(base, change)| base + change).collect();
         if values.iter().any(|value| !value.is_finite()) {
@@ -228,10 +224,10 @@ impl Parts {
         values
     }
 
-    /// Whether a history lies far from all that the projector was trained on. With few items a pooled vector is far from
-    /// the mean by chance alone, so the typical distance is that between people plus that of n items.
-    fn is_odd(&self, items: &[WeightedEmbedding<'_>], n: f32) -> bool {
-        let pooled = self.pool_static(items);
+    /// Whether a history, pooled as the static form does, lies far from all that the projector was trained on. With few
+    /// items a pooled vector is far from the mean by chance alone, so the typical distance is that between people plus
+    /// that of n items.
+    fn is_odd(&self, pooled: &[f32], n: f32) -> bool {
         let squares: f32 =
             pooled.iter().zip(&self.static_mean).fold(0.0, |sum, (value, mean)| sum + (value - mean).powi(2));
         let typical = self.variance_between + self.variance_within / n;

@@ -6,7 +6,7 @@ use super::state::State;
 use crate::digest::Digest;
 use crate::limits;
 use crate::weights::safetensors::{self, Bounds, Safetensors};
-use candle_core::{DType, Tensor, Var};
+use candle_core::{DType, Tensor};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -103,21 +103,16 @@ impl Checkpoint {
             return Ok(Some(fresh));
         }
         let mut position = found.position;
-        let restore = |name: &str, like: &Tensor| -> Result<Tensor, TrainError> {
-            let values = found.floats.get(name).ok_or_else(|| self.bad(format!("`{name}` is missing")))?;
-            Tensor::from_slice(values, like.shape(), like.device())
-                .and_then(|tensor| tensor.to_dtype(like.dtype()))
-                .map_err(failed("checkpoint"))
-        };
         for slot in &mut optimiser.slots {
             for (i, moment) in slot.moments.iter_mut().enumerate() {
-                *moment = restore(&format!("moment{i}.{}", slot.name), slot.var.as_tensor())?;
+                *moment = self.tensor(&found.floats, &format!("moment{i}.{}", slot.name), &slot.var)?;
             }
         }
         optimiser.steps = position.step;
         let named = state.named();
         if found.floats.keys().any(|name| name.starts_with("best.")) {
-            let best = named.iter().map(|(name, var)| restore(&format!("best.{name}"), var.as_tensor()));
+            let best =
+                named.iter().map(|(name, var)| self.tensor(&found.floats, &format!("best.{name}"), var));
             position.best = Some(best.collect::<Result<_, _>>()?);
         }
         Ok(Some(position))
@@ -127,10 +122,22 @@ impl Checkpoint {
     pub fn restore(&self, state: &State) -> Result<(), TrainError> {
         let Some(found) = &self.found else { return Ok(()) };
         for (name, var) in state.named() {
-            let values = found.floats.get(&name).ok_or_else(|| self.bad(format!("`{name}` is missing")))?;
-            set(&var, values).map_err(failed("checkpoint"))?;
+            var.set(&self.tensor(&found.floats, &name, &var)?).map_err(failed("checkpoint"))?;
         }
         Ok(())
+    }
+
+    /// What was found under `name`, as a tensor like `like`.
+    fn tensor(
+        &self,
+        floats: &BTreeMap<String, Vec<f32>>,
+        name: &str,
+        like: &Tensor,
+    ) -> Result<Tensor, TrainError> {
+        let values = floats.get(name).ok_or_else(|| self.bad(format!("`{name}` is missing")))?;
+        Tensor::from_slice(values, like.shape(), like.device())
+            .and_then(|tensor| tensor.to_dtype(like.dtype()))
+            .map_err(failed("checkpoint"))
     }
 
     fn bad(&self, message: String) -> TrainError {
@@ -138,10 +145,7 @@ impl Checkpoint {
     }
 
     pub fn write(&self, position: &Position, state: &State, optimiser: &AdamW) -> Result<(), TrainError> {
-        let mut tensors: Vec<(String, Tensor)> = Vec::new();
-        for (name, var) in state.named() {
-            tensors.push((name, var.as_tensor().clone()));
-        }
+        let mut tensors = tensors_of(state);
         for slot in &optimiser.slots {
             for (i, moment) in slot.moments.iter().enumerate() {
                 tensors.push((format!("moment{i}.{}", slot.name), moment.clone()));
@@ -157,9 +161,7 @@ impl Checkpoint {
 
     /// Says that a stage is over; its best state is the state.
     pub fn end(&self, stage: usize, state: &State) -> Result<(), TrainError> {
-        let tensors: Vec<(String, Tensor)> =
-            state.named().into_iter().map(|(name, var)| (name, var.as_tensor().clone())).collect();
-        self.save(&Position { stage, ..Position::default() }, true, &tensors)
+        self.save(&Position { stage, ..Position::default() }, true, &tensors_of(state))
     }
 
     fn save(&self, position: &Position, ended: bool, tensors: &[(String, Tensor)]) -> Result<(), TrainError> {
@@ -189,6 +191,7 @@ impl Checkpoint {
     }
 }
 
-fn set(var: &Var, values: &[f32]) -> candle_core::Result<()> {
-    var.set(&Tensor::from_slice(values, var.shape(), var.device())?.to_dtype(var.dtype())?)
+/// What is trained, by name.
+fn tensors_of(state: &State) -> Vec<(String, Tensor)> {
+    state.named().into_iter().map(|(name, var)| (name, var.as_tensor().clone())).collect()
 }

@@ -168,7 +168,8 @@ pub fn train(
         patience: options.patience,
     }
     .run(&state, &mut progress, &mut checkpoint)?;
-    let first_order = asks && options.steps_first_order > 0;
+    // A run that goes on behind the first-order start needs nothing of it.
+    let first_order = asks && options.steps_first_order > 0 && !checkpoint.is_at(THROUGH_MODEL_INDEX);
     let at = match asks {
         true => questions.linearised(&state, first_order)?,
         false => Linearised::none(),
@@ -186,17 +187,19 @@ pub fn train(
             patience: options.patience,
         }
         .run(&state, &mut progress, &mut checkpoint)?;
-        if !checkpoint.is_at(THROUGH_MODEL_INDEX) {
-            shorten(&state, &questions, &at, &mut progress)?;
-        }
+        shorten(&state, &questions, &at, &mut progress)?;
     }
+    let constant_held_out = match asks {
+        true => f64::NAN,
+        false => replies.constant_held_out(&state, &prepared.stop)?,
+    };
     let loss = |step| match asks {
         true => questions.loss(&state, &at, step),
         false => replies.loss(&state, step),
     };
     let held_out = || match asks {
         true => questions.held_out(&state, &at, false),
-        false => replies.held_out(&state, &prepared.stop),
+        false => replies.held_out(&state, &prepared.stop, constant_held_out),
     };
     Stage {
         name: THROUGH_MODEL,
@@ -211,7 +214,8 @@ pub fn train(
     }
     .run(&state, &mut progress, &mut checkpoint)?;
     if !prepared.test.is_empty() {
-        progress.held_out(UNSEEN, options.steps, &replies.held_out(&state, &prepared.test)?)?;
+        let constant = replies.constant_held_out(&state, &prepared.test)?;
+        progress.held_out(UNSEEN, options.steps, &replies.held_out(&state, &prepared.test, constant)?)?;
     }
     progress.finish()?;
     let parts = state.network.parts(&recipe(options)).map_err(error::failed("trained tensors"))?;

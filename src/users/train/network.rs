@@ -23,8 +23,6 @@ pub struct Network {
     pub constant: Var,
     /// `layers.i.weight` `[out, in]` and `layers.i.bias` `[out]`, then `query` `[e, e]` where the form has one.
     pub vars: Vec<(String, Var)>,
-    layers: usize,
-    dtype: DType,
 }
 
 impl Network {
@@ -70,31 +68,27 @@ impl Network {
         if parts.form == Form::InputAware {
             vars.push(("query".to_owned(), var(&parts.query, (parts.e, parts.e))?));
         }
-        let layers = parts.layers.len();
-        Ok(Network { constant: Var::from_tensor(constant)?, vars, layers, dtype, parts })
+        Ok(Network { constant: Var::from_tensor(constant)?, vars, parts })
     }
 
     fn device(&self) -> &Device {
         self.constant.device()
     }
 
+    fn dtype(&self) -> DType {
+        self.constant.dtype()
+    }
+
     /// Weight and bias of the last layer.
     pub fn last_layer(&self) -> Result<[&Var; 2]> {
-        let last = self.layers.saturating_sub(1);
-        let var = |name: &str| {
-            let name = format!("layers.{last}.{name}");
-            let found = self.vars.iter().find(|(known, _)| *known == name);
-            found.map(|(_, var)| var).ok_or_else(|| candle_core::Error::Msg(format!("no tensor {name}")))
-        };
-        Ok([var("weight")?, var("bias")?])
+        let last = self.parts.layers.len().saturating_sub(1);
+        Ok([self.var(&format!("layers.{last}.weight"))?, self.var(&format!("layers.{last}.bias"))?])
     }
 
     /// A trained tensor by name.
-    fn var(&self, name: &str) -> Result<&Tensor> {
+    fn var(&self, name: &str) -> Result<&Var> {
         let found = self.vars.iter().find(|(known, _)| known == name);
-        found
-            .map(|(_, var)| var.as_tensor())
-            .ok_or_else(|| candle_core::Error::Msg(format!("no tensor {name}")))
+        found.map(|(_, var)| var).ok_or_else(|| candle_core::Error::Msg(format!("no tensor {name}")))
     }
 
     /// Centred and scaled inputs of the layers, `[b, inputs]`, and n / (n + n0) of each, `[b, 1]`.
@@ -113,26 +107,26 @@ impl Network {
         let pooled = Tensor::stack(&rows, 0)?;
         let centre = self.row(&self.parts.centre)?;
         let features = (pooled.broadcast_sub(&centre)? * f64::from(self.parts.scale))?;
-        let trust = Tensor::from_slice(&trust, (trust.len(), 1), self.device())?.to_dtype(self.dtype)?;
+        let trust = Tensor::from_slice(&trust, (trust.len(), 1), self.device())?.to_dtype(self.dtype())?;
         Ok((features, trust))
     }
 
     fn row(&self, values: &[f32]) -> Result<Tensor> {
-        Tensor::from_slice(values, values.len(), self.device())?.to_dtype(self.dtype)
+        Tensor::from_slice(values, values.len(), self.device())?.to_dtype(self.dtype())
     }
 
     /// (sum of a w e, sum of a w), `[e + 1]`, differentiable in `query`.
     fn attended(&self, sample: &Sample<'_>) -> Result<Tensor> {
         let (n, e) = (sample.kept.len(), self.parts.e);
         if n == 0 {
-            return Tensor::zeros(e + 1, self.dtype, self.device());
+            return Tensor::zeros(e + 1, self.dtype(), self.device());
         }
         let flat: Vec<f32> =
             sample.kept.iter().flat_map(|&i| sample.history.embeddings[i].iter().copied()).collect();
-        let embeddings = Tensor::from_vec(flat, (n, e), self.device())?.to_dtype(self.dtype)?;
+        let embeddings = Tensor::from_vec(flat, (n, e), self.device())?.to_dtype(self.dtype())?;
         let weights: Vec<f32> = sample.kept.iter().map(|&i| sample.history.weights[i]).collect();
         let weights = self.row(&weights)?;
-        let query = Tensor::from_slice(sample.query, (e, 1), self.device())?.to_dtype(self.dtype)?;
+        let query = Tensor::from_slice(sample.query, (e, 1), self.device())?.to_dtype(self.dtype())?;
         let towards = self.var("query")?.matmul(&query)?;
         let scores = (embeddings.matmul(&towards)?.squeeze(1)? / f64::from(self.parts.temperature))?;
         let powers = scores.broadcast_sub(&scores.max(0)?.detach())?.exp()?;
@@ -145,7 +139,7 @@ impl Network {
     /// Changes of rows, `[b, k, d_model]`.
     pub fn changes(&self, features: &Tensor, trust: &Tensor) -> Result<Tensor> {
         let mut values = features.clone();
-        for i in 0..self.layers {
+        for i in 0..self.parts.layers.len() {
             if i > 0 {
                 values = values.gelu()?;
             }

@@ -150,9 +150,18 @@ impl Prepared {
         measure(&mut parts, &train, &questions, materials.embeddings)?;
         Ok(Prepared { train, stop, test, questions, parts })
     }
-}
 
-impl Prepared {
+    /// Training people of a step and targets of each.
+    pub fn draw(&self, options: &TrainOptions, draws: &mut Draws) -> Vec<(&PreparedPerson, &Target)> {
+        let mut drawn = Vec::new();
+        for person in draws.sample(self.train.len(), options.people_per_step) {
+            let person = &self.train[person];
+            let targets = draws.sample(person.targets.len(), options.targets_per_person);
+            drawn.extend(targets.into_iter().map(|target| (person, &person.targets[target])));
+        }
+        drawn
+    }
+
     /// Tokens of all prompts, for a start in places that the model knows.
     pub fn prompt_tokens(&self) -> Vec<TokenId> {
         let questions = self.questions.iter().map(|question| &question.sequence);
@@ -293,6 +302,16 @@ impl History {
         (0..self.weights.len()).filter(kept).collect()
     }
 
+    /// The items that stand before a target: all but its own one, `item`. `draws` also takes a random part of them where
+    /// that is asked.
+    pub fn kept(&self, item: Option<&str>, options: &TrainOptions, draws: Option<&mut Draws>) -> Vec<usize> {
+        let kept = self.without(item);
+        match draws {
+            Some(draws) if options.sample_history => part_of(kept, options.n_min, draws),
+            _ => kept,
+        }
+    }
+
     pub fn items(&self, kept: &[usize]) -> Vec<WeightedEmbedding<'_>> {
         kept.iter()
             .map(|&i| WeightedEmbedding { embedding: &self.embeddings[i], weight: self.weights[i] })
@@ -301,7 +320,7 @@ impl History {
 }
 
 /// Indices of the items that a draw keeps: at least `n_min` where there are so many, in order.
-pub fn part_of(kept: Vec<usize>, n_min: f32, draws: &mut Draws) -> Vec<usize> {
+fn part_of(kept: Vec<usize>, n_min: f32, draws: &mut Draws) -> Vec<usize> {
     let low = (n_min.ceil() as usize).clamp(1, kept.len().max(1));
     if kept.len() <= low {
         return kept;

@@ -6,7 +6,7 @@
 
 use super::error::{TrainError, failed};
 use super::network::Sample;
-use super::prepared::{Prepared, PreparedPerson, PreparedQuestion, Target, part_of};
+use super::prepared::{Prepared, PreparedPerson, PreparedQuestion, Target};
 use super::stage::HeldOut;
 use super::state::{DEVIATION, OFFSET, SHIFT, SLOPE, State};
 use super::through::log_odds;
@@ -111,7 +111,7 @@ impl Questions<'_> {
         let pairs: Vec<Pair<'_>> = (0..FIRST_ORDER_PAIRS)
             .filter_map(|_| {
                 let person = &people[draws.below(people.len())];
-                self.pair(person, draws.below(person.targets.len()))
+                pair(person, &person.targets[draws.below(person.targets.len())])
             })
             .collect();
         let change = self.first_order_change(state, at, &pairs, Some(&mut draws))?;
@@ -121,23 +121,11 @@ impl Questions<'_> {
     /// Loss through the model: people of a step times targets of each.
     pub fn loss(&self, state: &State, at: &Linearised, step: usize) -> Result<Tensor, TrainError> {
         let mut draws = Draws::new(self.options.seed, "step", step as u64);
-        let (people, count) = (&self.prepared.train, self.options.targets_per_person);
-        let mut pairs = Vec::new();
-        for person in draws.sample(people.len(), self.options.people_per_step) {
-            let targets = draws.sample(people[person].targets.len(), count);
-            pairs.extend(targets.into_iter().filter_map(|target| self.pair(&people[person], target)));
-        }
+        let drawn = self.prepared.draw(self.options, &mut draws);
+        let pairs: Vec<Pair<'_>> =
+            drawn.into_iter().filter_map(|(person, target)| pair(person, target)).collect();
         let change = self.change(state, at, &pairs, Some(&mut draws))?;
         self.deviation_loss(state, &change, &pairs)
-    }
-
-    fn pair<'p>(&self, person: &'p PreparedPerson, target: usize) -> Option<Pair<'p>> {
-        match person.targets.get(target)? {
-            Target::Answer { question, answer } => {
-                Some(Pair { person, question: *question, answer: *answer })
-            }
-            Target::Reply { .. } => None,
-        }
     }
 
     /// Histories behind pairs, each without its own item; `draws` also takes a random part of each where that is asked.
@@ -151,14 +139,9 @@ impl Questions<'_> {
     {
         let sample = |pair: &'p Pair<'p>| {
             let question = &self.prepared.questions[pair.question];
-            let mut kept = pair.person.history.without(Some(&question.item));
-            if self.options.sample_history
-                && let Some(draws) = draws.as_deref_mut()
-            {
-                kept = part_of(kept, self.options.n_min, draws);
-            }
-            let query = self.materials.embeddings.get(&question.sequence.query)?;
-            Ok(Sample { history: &pair.person.history, kept, query })
+            let history = &pair.person.history;
+            let kept = history.kept(Some(&question.item), self.options, draws.as_deref_mut());
+            Ok(Sample { history, kept, query: self.materials.embeddings.get(&question.sequence.query)? })
         };
         pairs.iter().map(sample).collect()
     }
@@ -222,7 +205,7 @@ impl Questions<'_> {
         let asked = if first_order { usize::MAX } else { self.options.held_out_targets };
         let chosen = self.held_out_questions(asked);
         let pairs: Vec<Pair<'_>> = (self.prepared.stop.iter())
-            .flat_map(|person| (0..person.targets.len()).filter_map(|target| self.pair(person, target)))
+            .flat_map(|person| person.targets.iter().filter_map(|target| pair(person, target)))
             .filter(|pair| chosen.contains(&pair.question))
             .collect();
         let mut changes = Vec::new();
@@ -254,6 +237,13 @@ impl Questions<'_> {
         let common: Vec<usize> = (0..answered.len()).filter(|i| answered[*i] * 2 > most).collect();
         let mut draws = Draws::new(self.options.seed, "held out", 0);
         draws.sample(common.len(), count).into_iter().map(|i| common[i]).collect()
+    }
+}
+
+fn pair<'p>(person: &'p PreparedPerson, target: &Target) -> Option<Pair<'p>> {
+    match target {
+        Target::Answer { question, answer } => Some(Pair { person, question: *question, answer: *answer }),
+        Target::Reply { .. } => None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::error::{TrainError, failed};
 use super::network::Sample;
-use super::prepared::{Prepared, PreparedPerson, Sequence, Target, part_of};
+use super::prepared::{History, Prepared, PreparedPerson, Sequence, Target};
 use super::stage::HeldOut;
 use super::state::State;
 use super::through::reply_loss;
@@ -18,7 +18,7 @@ pub struct Replies<'a> {
 
 /// A reply and whose history stands before it.
 struct Pair<'p> {
-    history: &'p PreparedPerson,
+    history: &'p History,
     sequence: &'p Sequence,
     reply_from: usize,
     item: Option<&'p str>,
@@ -38,36 +38,17 @@ impl Replies<'_> {
         self.loss_of(&rows, &pairs)
     }
 
-    /// Minus the loss with each person's own rows, and how much more the next person's and the constant ones lose.
-    pub fn held_out(&self, state: &State, people: &[PreparedPerson]) -> Result<HeldOut, TrainError> {
-        let (mut own, mut other, mut constant) = (Vec::new(), Vec::new(), Vec::new());
-        for (i, person) in people.iter().enumerate() {
-            let next = &people[(i + 1) % people.len()];
-            for target in person.targets.iter().take(self.options.held_out_targets) {
-                own.extend(pair(person, target));
-                other.extend(pair(next, target));
-                constant.extend(pair(person, target));
-            }
-        }
-        let (mut sums, mut tokens) = ([0.0; 3], 0.0);
-        let batch = self.options.people_per_step * self.options.targets_per_person;
-        for at in (0..own.len()).step_by(batch.max(1)) {
-            let end = (at + batch).min(own.len());
-            let weight: usize =
-                own[at..end].iter().map(|pair| pair.sequence.ids.len() - pair.reply_from).sum();
-            let rows = [
-                self.rows(state, &own[at..end], None)?,
-                self.rows(state, &other[at..end], None)?,
-                state.network.constants(end - at).map_err(failed("constant prompt"))?,
-            ];
-            for ((sum, rows), pairs) in sums.iter_mut().zip(rows).zip([&own, &other, &constant]) {
-                let loss = self.loss_of(&rows.detach(), &pairs[at..end])?;
-                let loss = loss.to_dtype(DType::F64).and_then(|loss| loss.to_scalar::<f64>());
-                *sum += weight as f64 * loss.map_err(failed("held-out loss"))?;
-            }
-            tokens += weight as f64;
-        }
-        let [own, other, constant] = sums.map(|sum| sum / tokens);
+    /// Minus the loss with each person's own rows, and how much more the next person's and the constant ones lose;
+    /// `constant` is [`Replies::constant_held_out`] of these people.
+    pub fn held_out(
+        &self,
+        state: &State,
+        people: &[PreparedPerson],
+        constant: f64,
+    ) -> Result<HeldOut, TrainError> {
+        let rows = |pairs: &[Pair<'_>]| self.rows(state, pairs, None);
+        let own = self.mean_loss(&self.held_out_pairs(people, 0), rows)?;
+        let other = self.mean_loss(&self.held_out_pairs(people, 1), rows)?;
         Ok(vec![
             ("minus own loss", -own),
             ("other minus own", other - own),
@@ -75,16 +56,45 @@ impl Replies<'_> {
         ])
     }
 
-    fn draw(&self, draws: &mut Draws) -> Vec<Pair<'_>> {
-        let people = &self.prepared.train;
+    /// Loss at the constant prompt, which stays as it is once its own stage is over.
+    pub fn constant_held_out(&self, state: &State, people: &[PreparedPerson]) -> Result<f64, TrainError> {
+        self.mean_loss(&self.held_out_pairs(people, 0), |pairs| {
+            state.network.constants(pairs.len()).map_err(failed("constant prompt"))
+        })
+    }
+
+    /// Targets of each person, behind the history of the person `further` places on.
+    fn held_out_pairs<'p>(&self, people: &'p [PreparedPerson], further: usize) -> Vec<Pair<'p>> {
         let mut pairs = Vec::new();
-        for person in draws.sample(people.len(), self.options.people_per_step) {
-            let person = &people[person];
-            for target in draws.sample(person.targets.len(), self.options.targets_per_person) {
-                pairs.extend(pair(person, &person.targets[target]));
-            }
+        for (i, person) in people.iter().enumerate() {
+            let before = &people[(i + further) % people.len()].history;
+            let targets = person.targets.iter().take(self.options.held_out_targets);
+            pairs.extend(targets.filter_map(|target| pair(before, target)));
         }
         pairs
+    }
+
+    /// Mean over all tokens of replies; as many go through the model at once as in a step.
+    fn mean_loss(
+        &self,
+        pairs: &[Pair<'_>],
+        rows: impl Fn(&[Pair<'_>]) -> Result<Tensor, TrainError>,
+    ) -> Result<f64, TrainError> {
+        let (mut sum, mut tokens) = (0.0, 0.0);
+        let batch = self.options.people_per_step * self.options.targets_per_person;
+        for pairs in pairs.chunks(batch.max(1)) {
+            let weight: usize = pairs.iter().map(|pair| pair.sequence.ids.len() - pair.reply_from).sum();
+            let loss = self.loss_of(&rows(pairs)?.detach(), pairs)?;
+            let loss = loss.to_dtype(DType::F64).and_then(|loss| loss.to_scalar::<f64>());
+            sum += weight as f64 * loss.map_err(failed("held-out loss"))?;
+            tokens += weight as f64;
+        }
+        Ok(sum / tokens)
+    }
+
+    fn draw(&self, draws: &mut Draws) -> Vec<Pair<'_>> {
+        let drawn = self.prepared.draw(self.options, draws);
+        drawn.into_iter().filter_map(|(person, target)| pair(&person.history, target)).collect()
     }
 
     fn rows(
@@ -95,14 +105,9 @@ impl Replies<'_> {
     ) -> Result<Tensor, TrainError> {
         let mut samples = Vec::new();
         for pair in pairs {
-            let mut kept = pair.history.history.without(pair.item);
-            if self.options.sample_history
-                && let Some(draws) = draws.as_deref_mut()
-            {
-                kept = part_of(kept, self.options.n_min, draws);
-            }
+            let kept = pair.history.kept(pair.item, self.options, draws.as_deref_mut());
             let query = self.materials.embeddings.get(&pair.sequence.query)?;
-            samples.push(Sample { history: &pair.history.history, kept, query });
+            samples.push(Sample { history: pair.history, kept, query });
         }
         state.network.rows(&samples).map_err(failed("rows"))
     }
@@ -114,7 +119,7 @@ impl Replies<'_> {
     }
 }
 
-fn pair<'p>(history: &'p PreparedPerson, target: &'p Target) -> Option<Pair<'p>> {
+fn pair<'p>(history: &'p History, target: &'p Target) -> Option<Pair<'p>> {
     match target {
         Target::Reply { sequence, reply_from, item } => {
             Some(Pair { history, sequence, reply_from: *reply_from, item: item.as_deref() })

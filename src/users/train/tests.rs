@@ -205,25 +205,7 @@ fn what_is_trained_is_what_is_served() {
 
 fn served_log_odds(architecture: &str, question: &PreparedQuestion, rows: &[f32]) -> f64 {
     let model = tiny::load(architecture, Precision::F32, 8);
-    let info = EngineInfo {
-        architecture: architecture.into(),
-        n_blocks: tiny::N_BLOCKS as u32,
-        d_model: tiny::D_MODEL as u32,
-        n_heads: tiny::N_HEADS as u32,
-        d_head: tiny::D_HEAD as u32,
-        vocab_size: tiny::VOCAB_SIZE as u32,
-        context: 256,
-        trained_context: 4096,
-        parameters: model.parameters(),
-        file_bytes: 0,
-        weights_digest: Digest::default(),
-        arithmetic: "cpu-f32".into(),
-        quantisation: "F32".into(),
-        isa: "any".into(),
-        threads: 1,
-        max_batch: 1,
-        embedding: Default::default(),
-    };
+    let info = EngineInfo::of_tiny(&model, 1);
     let options = EngineOptions { max_batch: 1, queue: 4, step_budget_ms: 20.0 };
     let engine = Engine::start(model, info, options).unwrap();
     let mut events = engine
