@@ -1,6 +1,7 @@
 //! Builds everything from settings: weights, model, engine, text, vectors, router. The only place that knows all rooms.
 //! The listener, the shutdown signal and the port are arguments, so tests start it on port 0.
 
+use crate::alignment::{AlignmentParts, Alignments};
 use crate::config::{Activations, Backend, Device, Settings};
 use crate::encoder::{EncoderHandle, Source};
 use crate::engine::{Engine, EngineInfo, EngineOptions};
@@ -152,6 +153,15 @@ pub fn load_with(settings: &Settings, path: &Path, data: &DataFolder) -> Result<
         None => Source::Catalogue,
     });
     let users = users(settings, &engine, &data.store, &encoder)?;
+    let alignments = Alignments::new(AlignmentParts {
+        engine: engine.clone(),
+        text: text.clone(),
+        library: library.clone(),
+        personas: data.personas.clone(),
+        jobs: data.jobs.clone(),
+        weights: path.to_owned(),
+        folder: data.store.folder().join("alignment"),
+    });
     let gate = gate(settings, thresholds, &engine, &data.reports)?;
     Ok(Arc::new(Context::new(Parts {
         engine,
@@ -162,6 +172,7 @@ pub fn load_with(settings: &Settings, path: &Path, data: &DataFolder) -> Result<
         personas: data.personas.clone(),
         gate,
         jobs: data.jobs.clone(),
+        alignments,
         model: model_name(&settings.model),
         settings: settings.clone(),
     })))

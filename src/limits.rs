@@ -128,6 +128,44 @@ pub const CONTRAST_TEXT_BYTES_MAX: usize = 4096;
 /// Stored vectors of one model; listing them stays quick.
 pub const VECTORS_MAX: usize = 1024;
 
+// ---- alignment ----
+/// Answers of use below which a person is not told from others; the published search has no use for the middle of the scale.
+pub const USABLE_ANSWERS_MIN: usize = 40;
+/// Weights of a model that is aligned: its gradients need them in f32, 12 GB at this size.
+pub const ALIGNMENT_PARAMETERS_MAX: u64 = 3_000_000_000;
+/// Body of an alignment without its inventory: a map of 1000 answers and a system text that is escaped throughout.
+pub const ALIGN_BODY_BYTES_MAX: usize = 512 << 10;
+/// Measurements of one model and inventory: the gradients of 1000 items of a model of this size take 1.4 GB.
+pub const ALIGNMENT_FILE_BYTES_MAX: u64 = 2 << 30;
+/// Bytes of an inventory file: the longest form in use, 300 items with norms, takes 45 KiB.
+pub const INVENTORY_BYTES_MAX: usize = 1 << 20;
+/// Items of an inventory; each costs a forward and a backward pass once per model.
+pub const INVENTORY_ITEMS_MAX: usize = 1000;
+/// Bytes of one item's statement: a short sentence.
+pub const INVENTORY_TEXT_BYTES_MAX: usize = 512;
+/// Bytes of an inventory's title, source and other one-line fields, and of a facet's name.
+pub const INVENTORY_LABEL_BYTES_MAX: usize = 256;
+/// One file of the PAPI folder: the answers of 150 people take 500 KB, of all 1,000 some 4 MB.
+pub const PAPI_FILE_BYTES_MAX: u64 = 16 << 20;
+/// Fewer answers say nothing: at ten, two a domain, the standard error of a domain's mean (.8) is above the spread of such
+/// means between people (.55 to .75).
+pub const ANSWERS_MIN: usize = 10;
+/// Answered items that a domain's score needs: its standard error (answers of a domain spread by about 1.1) stays below
+/// half a step of the scale.
+pub const DOMAIN_ANSWERS_MIN: usize = 6;
+/// Answered items that a facet's score needs; facets of short forms have four.
+pub const FACET_ANSWERS_MIN: usize = 2;
+/// Careless answering: each bound is beyond what 99 of 100 published respondents do. Longest run of one answer: 11 in 300
+/// items, 10 in 120.
+pub const LONG_RUN_MAX: usize = 12;
+/// Share of the most frequent answer: .66 at the 99th percentile.
+pub const ONE_ANSWER_SHARE_MAX: f64 = 0.75;
+/// Standard deviation of the raw answers over items: .58 at the 1st percentile.
+pub const ANSWER_SPREAD_MIN: f64 = 0.5;
+/// Mean over facets of the gap between forward and reverse items, both keyed: .74 at the 99th percentile with ten items a
+/// facet, .82 with four. Random answers give .75 and 1.25, one answer everywhere (but the middle) 2 and more.
+pub const FACET_GAP_MAX: f64 = 0.85;
+
 // ---- gate ----
 /// Bytes of a thresholds file; the shipped ones have some hundred.
 pub const GATE_FILE_BYTES_MAX: usize = 64 << 10;

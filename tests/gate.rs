@@ -44,7 +44,13 @@ impl Servers {
 fn settings(folder: &users::Folder, mode: GateMode) -> Settings {
     let file = folder.0.join("gate.json");
     std::fs::write(&file, thresholds().to_string()).expect("written");
-    Settings { gate: mode, gate_file: Some(file), ..folder.settings(Form::Static) }
+    // One trait is extracted here, which takes its time on a busy machine.
+    Settings {
+        gate: mode,
+        gate_file: Some(file),
+        extract_wait_seconds: 280.0,
+        ..folder.settings(Form::Static)
+    }
 }
 
 fn servers() -> &'static Servers {
@@ -211,7 +217,11 @@ fn every_carrier_and_route_is_refused_before_the_first_byte() {
         (CHAT, chat(json!({})), Some("carried")),
         (CHAT, with(chat(json!({"persona": "carried"})), stream.clone()), None),
         ("/v1/completions", json!({"prompt": "Once", "max_tokens": 2, "persona": "carried"}), None),
-        ("/v1/completions", with(json!({"prompt": "Once", "persona": "carried"}), stream), None),
+        (
+            "/v1/completions",
+            with(json!({"prompt": "Once", "max_tokens": 2, "persona": "carried"}), stream),
+            None,
+        ),
         ("/v1/score", json!({"messages": messages, "choices": [" Red"], "persona": "carried"}), None),
         ("/v1/score", json!({"prompt": "Once", "choices": [" Red"], "persona": "carried"}), None),
         ("/v1/activations", json!({"messages": messages, "blocks": [0], "persona": "carried"}), None),
@@ -219,7 +229,6 @@ fn every_carrier_and_route_is_refused_before_the_first_byte() {
     let ask = |route: &str, body: &Value, header: Option<&str>| {
         let mut headers = vec![("content-type", "application/json")];
         headers.extend(header.map(|name| ("x-demeanor-persona", name)));
-        let body = with(body.clone(), if route == CHAT { json!({"max_tokens": 2}) } else { json!({}) });
         enforce.send("POST", route, &headers, body.to_string().as_bytes())
     };
     for (route, body, header) in &rows {
@@ -234,7 +243,7 @@ fn every_carrier_and_route_is_refused_before_the_first_byte() {
     }
     report(off, "carried", 0.0, 40);
     for (route, body, header) in &rows {
-        let response = ask(route, &with(body.clone(), json!({})), *header);
+        let response = ask(route, body, *header);
         assert_eq!(response.status, 200, "{route} {body}: {}", response.text());
         // Where the persona's system text is not read, the probe did not see what answers.
         let is_whole = body.get("messages").is_some();
@@ -275,16 +284,15 @@ fn one_changed_byte_is_another_persona() {
     put(off, "byte", with(first, json!({"description": "words for people"})));
     assert_eq!(state(), "passed", "the same bytes are the same persona, whatever its version");
     // What the names stand for changed.
-    soft_prompt(off, "bard", -0.010_001);
+    soft_prompt(enforce, "bard", -0.010_001);
     assert_eq!(state(), "unprobed");
-    soft_prompt(off, "bard", -0.01);
+    soft_prompt(enforce, "bard", -0.01);
     assert_eq!(state(), "passed");
 }
 
 #[test]
 fn what_a_request_brings_beside() {
-    let servers = servers();
-    let Servers { off, enforce, warn, .. } = servers;
+    let Servers { off, enforce, warn, .. } = servers();
     upload(off, "held", 1.0);
     let holds = |dose: f64| json!([{"vector": "held", "coefficient": dose, "unit": "dose"}]);
     put(off, "beside", json!({"system": "You are Be.", "steering": holds(0.1)}));
@@ -363,19 +371,17 @@ fn what_a_request_brings_beside() {
                 assert!(message(&response).contains(part), "{more}: {}", message(&response));
             }
         }
-        // The other modes serve it all.
-        warn.post(CHAT, &chat(more.clone())).ok();
+        // The other modes serve it all. (Of a trait that is refused here no vector is made.)
+        if !matches!(expected, Err((_, part)) if part.contains("hateful") || part.contains("model")) {
+            warn.post(CHAT, &chat(more.clone())).ok();
+        }
     }
     let header = [("content-type", "application/json"), ("x-demeanor-steering", "0.01 hateful")];
     let refused = enforce.send("POST", CHAT, &header, chat(json!({})).to_string().as_bytes());
     assert_eq!((refused.status, code(&refused).as_str()), (403, "steering_not_admitted"));
-    // A stricter file, over the same reports: users' rows are too long, and no vector is admitted.
+    // A stricter file over the same reports.
     let mut strict = thresholds();
-    strict["unprobed_user"]["norm_max"] = json!(0.001);
-    strict["ad_hoc"]["vectors"] = json!("none");
     strict["rules"][0]["most"] = json!(-0.001);
-    let file = servers.folder.0.join("strict.json");
-    std::fs::write(&file, strict.to_string()).expect("written");
     let mut gate = enforce.context().gate.clone();
     gate.thresholds =
         demeanor::persona::gate::Thresholds::read(strict.to_string().as_bytes()).expect("reads").into();

@@ -15,7 +15,11 @@
 //! | `personas` | stored personas: versions, digests, what adds up, restarts |
 //! | `probe` | the safety probe: reports bind to the persona, equal runs, controls, refusals; bias benchmarks' bad inputs |
 //! | `gate` | what is served under each mode, one byte changed, what a request brings beside, thresholds files |
+//! | `gate` | what is served under each mode, one byte changed, what a request brings beside, thresholds files |
+//! | `align` | answers to an inventory become a persona, or are refused |
+//! | `probe` | the safety probe: reports bind to the persona, equal runs, controls, refusals; bias benchmarks' bad inputs |
 //! | `embed` | projectors are trained, resumed and evaluated from the command line |
+//! | `papi` | the benchmark of alignment: a folder is checked, bad ones are refused |
 //! | `users` | history, soft prompts made of it, export, and deletion that leaves nothing |
 //! | `text` | token ids and rendered chats equal `transformers` |
 //! | `readme` | the README's examples work as they stand |
@@ -26,6 +30,7 @@
 //!
 //! `harness` starts servers and speaks HTTP; `run` drives an engine and reads fixtures.
 
+mod align;
 mod bad_requests;
 mod candle;
 mod cli;
@@ -39,6 +44,7 @@ mod hooks;
 mod http;
 mod jobs;
 mod kill_store;
+mod papi;
 mod personas;
 mod probe;
 mod readme;

@@ -32,6 +32,7 @@ const RANKS: &[(&str, u32)] = &[
     ("steering", 5),
     ("users", 5),
     ("persona", 6),
+    ("alignment", 7),
     ("probe", 7),
     ("evaluation", 8),
     ("server", 9),

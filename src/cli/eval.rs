@@ -1,5 +1,7 @@
 //! `demeanor eval`: benchmarks of a model and what is made for it.
 
+mod papi;
+
 use super::serve::ModelArgs;
 use super::{CliError, Outcome, bias, embed};
 use crate::app;
@@ -18,6 +20,7 @@ pub struct EvalArgs {
 #[derive(clap::Subcommand, Clone, Debug)]
 pub enum EvalVerb {
     Users(Box<UsersArgs>),
+    Papi(Box<papi::PapiArgs>),
     Bbq(Box<bias::BbqArgs>),
     CrowsPairs(Box<bias::CrowsArgs>),
 }
@@ -58,6 +61,7 @@ pub struct UsersArgs {
 pub fn eval(args: &EvalArgs) -> Outcome {
     match &args.verb {
         EvalVerb::Users(args) => users(args),
+        EvalVerb::Papi(args) => papi::papi(args),
         EvalVerb::Bbq(args) => bias::bbq(args),
         EvalVerb::CrowsPairs(args) => bias::crows_pairs(args),
     }

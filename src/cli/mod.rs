@@ -1,5 +1,6 @@
 //! The command line: one file per verb; each parses, makes one library call and prints.
 
+mod align;
 mod bias;
 mod client;
 mod embed;
@@ -90,6 +91,7 @@ enum Verb {
     Pull(pull::Pull),
     Ls(ls::Ls),
     Extract(extract::ExtractArgs),
+    Align(align::AlignArgs),
     Vectors(vectors::VectorsArgs),
     Persona(persona::PersonaArgs),
     Probe(probe::ProbeArgs),
@@ -108,6 +110,7 @@ pub fn main() -> ExitCode {
         Verb::Pull(args) => pull::pull(args),
         Verb::Ls(args) => ls::ls(args),
         Verb::Extract(args) => extract::extract(args),
+        Verb::Align(args) => align::align(args),
         Verb::Vectors(args) => vectors::vectors(args),
         Verb::Persona(args) => persona::persona(args),
         Verb::Probe(args) => probe::probe(args),

@@ -141,6 +141,7 @@ pub(super) fn print_info(info: &VectorInfo, as_json: bool) {
     let origin = match &info.origin {
         OriginInfo::Unknown => "unknown origin".to_owned(),
         OriginInfo::Contrast { form, .. } => format!("extracted ({form})"),
+        OriginInfo::Alignment { algorithm, .. } => format!("aligned to answers ({algorithm})"),
         OriginInfo::File { format, .. } => format!("from a {format} file"),
     };
     let blocks = match (info.blocks.first(), info.blocks.last()) {

@@ -4,4 +4,7 @@ pub mod bbq;
 pub mod conditions;
 pub mod crows_pairs;
 mod csv;
+mod linear;
+pub mod papi;
+mod scored;
 pub mod users;

@@ -51,6 +51,11 @@ impl HeadOutputs {
         }
     }
 
+    /// Whether no direction equals a moved head: then [`HeadOutputs::direction`] refuses.
+    pub fn is_behind_norm(&self) -> bool {
+        self.post_norms
+    }
+
     /// What adding `delta` (`[d_head]`) to the output of head `h` of block `l` adds at `attn[l]`, `[d_model]`. Each value is
     /// one sum in ascending order, in f64.
     ///

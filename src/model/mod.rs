@@ -17,7 +17,7 @@ mod self_test;
 pub mod tiny;
 
 pub use backend::Model;
-pub use candle::{DenseModel, gradients};
+pub use candle::{Constants, DenseModel, Place, gradients};
 pub use config::{BlockConfig, Gating, ModelConfig, RotaryConfig, RotaryPairs};
 pub use edits::{BlockEdits, Change, Edit, Edits, Phase, RowRule};
 pub use embedding::{ControlRow, EmbeddingFacts};

@@ -1,5 +1,6 @@
 //! Every refusal a client can get: one code each, and one place that decides status, type and retry advice.
 
+use crate::alignment::AlignmentError;
 use crate::engine::{SequenceError, SubmitError};
 use crate::jobs::JobsError;
 use crate::limits;
@@ -38,6 +39,7 @@ pub enum ErrorCode {
     RouteNotFound,
     ModelNotFound,
     PersonaNotFound,
+    InventoryNotFound,
     Unprobed,
     UserNotFound,
     HistoryItemNotFound,
@@ -54,6 +56,7 @@ pub enum ErrorCode {
     HistoryFull,
     UnsupportedMediaType,
     WrongHost,
+    AnswersRefused,
     VectorDoesNotFit,
     SoftPromptDoesNotFit,
     SoftPromptOutOfRange,
@@ -110,6 +113,9 @@ impl ErrorCode {
             RouteNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "route_not_found", None),
             ModelNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "model_not_found", None),
             PersonaNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "persona_not_found", None),
+            InventoryNotFound => {
+                (StatusCode::NOT_FOUND, "invalid_request_error", "inventory_not_found", None)
+            }
             Unprobed => (StatusCode::NOT_FOUND, "invalid_request_error", "unprobed", None),
             UserNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "user_not_found", None),
             HistoryItemNotFound => {
@@ -138,6 +144,9 @@ impl ErrorCode {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", "unsupported_media_type", None)
             }
             WrongHost => (StatusCode::MISDIRECTED_REQUEST, "invalid_request_error", "host_not_allowed", None),
+            AnswersRefused => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request_error", "answers_refused", None)
+            }
             SoftPromptDoesNotFit => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request_error", "soft_prompt_does_not_fit", None)
             }
@@ -348,6 +357,25 @@ impl From<PersonaError> for ApiError {
             E::Changed { .. } => ErrorCode::PreconditionFailed,
             E::DiskFull => ErrorCode::DiskFull,
             E::Stored { .. } | E::Store(_) => return ApiError::internal(error),
+        };
+        let param = error.param().map(str::to_string);
+        ApiError { param, ..ApiError::new(code, error.to_string()) }
+    }
+}
+
+impl From<AlignmentError> for ApiError {
+    fn from(error: AlignmentError) -> ApiError {
+        use AlignmentError as E;
+        let code = match error {
+            E::Steering(error) => return error.into(),
+            E::Persona(error) => return error.into(),
+            E::Jobs(error) => return error.into(),
+            E::Cancelled | E::Failed(_) => return ApiError::internal(error),
+            E::UnknownInventory { .. } => ErrorCode::InventoryNotFound,
+            E::BadInventory { .. } | E::NoAnswers { .. } | E::LongName { .. } => ErrorCode::InvalidValue,
+            E::WrongCount { .. } | E::UnknownItem { .. } | E::BadAnswer { .. } => ErrorCode::AnswersRefused,
+            E::TooFew { .. } | E::Constant { .. } | E::NoUnseen { .. } => ErrorCode::AnswersRefused,
+            E::HeadsBehindNorm | E::TooLarge { .. } | E::NoForm => ErrorCode::Unsupported,
         };
         let param = error.param().map(str::to_string);
         ApiError { param, ..ApiError::new(code, error.to_string()) }

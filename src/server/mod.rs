@@ -21,6 +21,7 @@ mod sse;
 pub use accept::{Front, Lifecycle, Peer, bind, serve};
 pub use error::{ApiError, ErrorCode};
 
+use crate::alignment::Alignments;
 use crate::config::Settings;
 use crate::digest::Digest;
 use crate::encoder::EncoderHandle;
@@ -58,6 +59,7 @@ pub struct Context {
     pub gate: Gate,
     pub prober: Prober,
     pub jobs: Jobs,
+    pub alignments: Alignments,
     /// Loaded when it is first needed.
     pub encoder: EncoderHandle,
     /// Name of the loaded model.
@@ -85,6 +87,7 @@ pub struct Parts {
     pub personas: Personas,
     pub gate: Gate,
     pub jobs: Jobs,
+    pub alignments: Alignments,
     /// The name under which the loaded model answers; its aliases are in the settings.
     pub model: String,
     pub settings: Settings,
@@ -92,7 +95,19 @@ pub struct Parts {
 
 impl Context {
     pub fn new(parts: Parts) -> Context {
-        let Parts { engine, text, library, encoder, users, personas, gate, jobs, model, settings } = parts;
+        let Parts {
+            engine,
+            text,
+            library,
+            encoder,
+            users,
+            personas,
+            gate,
+            jobs,
+            alignments,
+            model,
+            settings,
+        } = parts;
         let keys = Keys::new(&settings.api_keys);
         let prober = Prober::new(engine.clone(), text.clone(), jobs.clone(), gate.clone(), model.clone());
         Context {
@@ -105,6 +120,7 @@ impl Context {
             gate,
             prober,
             jobs,
+            alignments,
             encoder,
             model,
             created: unix_seconds(),
@@ -153,6 +169,7 @@ impl Context {
 /// The route table. Every route also answers without `/v1`.
 const ROUTES: &[(&str, Route)] = &[
     ("/v1/activations", Route::Activations),
+    ("/v1/align", Route::Align),
     ("/v1/chat/completions", Route::Chat),
     ("/v1/completions", Route::Completions),
     ("/v1/embeddings", Route::Embeddings),
@@ -191,6 +208,7 @@ const ROUTES: &[(&str, Route)] = &[
 #[derive(Clone, Copy)]
 enum Route {
     Activations,
+    Align,
     Chat,
     Completions,
     Embeddings,
@@ -230,6 +248,7 @@ impl Route {
     fn handler(self) -> MethodRouter<Arc<Context>> {
         match self {
             Route::Activations => post(native::activations),
+            Route::Align => post(native::align),
             Route::Chat => post(openai::chat),
             Route::Completions => post(openai::complete),
             Route::Embeddings => post(openai::embeddings),

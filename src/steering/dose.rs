@@ -45,12 +45,22 @@ pub fn over_blocks(doses: impl IntoIterator<Item = f32>) -> f32 {
 }
 
 /// Where in a block an addition is made. Both places are on the residual stream, so that their sizes add up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Hook {
     /// `attn[l]`: what attention adds.
     Attn,
     /// `resid[l]`: after the block.
+    #[default]
     Resid,
+}
+
+impl Hook {
+    pub fn name(self) -> &'static str {
+        match self {
+            Hook::Attn => "attn",
+            Hook::Resid => "resid",
+        }
+    }
 }
 
 /// One addition at one block, for the check of a plan's sum.

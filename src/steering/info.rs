@@ -25,6 +25,7 @@ pub struct VectorInfo {
 pub enum OriginInfo {
     Unknown,
     Contrast { name: String, form: String, contrast: String },
+    Alignment { algorithm: String, inventory: String, answers: String },
     File { format: String, sha256: String },
 }
 
@@ -35,13 +36,18 @@ impl VectorInfo {
             digest: vector.digest().to_string(),
             width: vector.width(),
             blocks: vector.blocks().collect(),
-            hook: "resid",
+            hook: vector.hook.name(),
             origin: match &vector.provenance.origin {
                 Origin::Unknown => OriginInfo::Unknown,
                 Origin::Contrast { name, form, contrast } => OriginInfo::Contrast {
                     name: name.clone(),
                     form: form.clone(),
                     contrast: contrast.to_string(),
+                },
+                Origin::Alignment { algorithm, inventory, answers } => OriginInfo::Alignment {
+                    algorithm: algorithm.clone(),
+                    inventory: inventory.to_string(),
+                    answers: answers.to_string(),
                 },
                 Origin::File { format, sha256 } => {
                     OriginInfo::File { format: format.clone(), sha256: sha256.to_string() }

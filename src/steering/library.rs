@@ -404,6 +404,23 @@ impl Library {
         Ok((VectorInfo::of(&vector), assumed))
     }
 
+    /// Stores a vector that was made of a person's answers. One of its name is replaced only where it was made so too.
+    pub fn keep_aligned(&self, vector: Vector) -> Result<VectorInfo, SteeringError> {
+        self.check_aligned(vector.name())?;
+        vector.check_fits(&self.shared.model, "name")?;
+        self.shared.store.save(&vector)?;
+        Ok(VectorInfo::of(&self.shared.put(vector)))
+    }
+
+    /// Whether [`Library::keep_aligned`] would take this name.
+    pub fn check_aligned(&self, name: &str) -> Result<(), SteeringError> {
+        let of_answers = |vector: &Vector| matches!(vector.provenance.origin, Origin::Alignment { .. });
+        let replace = is_valid_name(name)
+            && self.shared.load(name).ok().flatten().is_some_and(|vector| of_answers(&vector));
+        self.shared.check_new_name(name, replace)?;
+        self.refuse_pending(name)
+    }
+
     /// Removes a vector from memory and disk; running requests keep theirs. A trait's is made again on its next use.
     pub fn delete(&self, name: &str) -> Result<(), SteeringError> {
         let vector = match self.locate(name, "name") {
@@ -501,7 +518,7 @@ impl Shared {
         };
         let current = match &vector.provenance.origin {
             Origin::Contrast { form, contrast, .. } => form == FORM && *contrast == pairs.digest,
-            Origin::File { .. } | Origin::Unknown => false,
+            Origin::Alignment { .. } | Origin::File { .. } | Origin::Unknown => false,
         };
         let fits = vector.check_fits(&self.model, "name").is_ok();
         Ok((current && fits).then_some(vector))

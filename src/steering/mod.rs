@@ -27,14 +27,14 @@ mod vector;
 
 pub use crate::text::json_kind;
 pub use blocks::BlockSet;
-pub use dose::Norms;
+pub use dose::{Hook, Norms};
 pub use error::SteeringError;
 pub use expression::{Expression, Operation, Positions, Term, When};
 pub use info::{OriginInfo, VectorInfo};
 pub use library::{Library, LibraryOptions};
 pub use maker::{Pending, State};
-pub use names::{edit_distance, is_valid_name, nearest as nearest_names};
-pub use plan::{Applied, AppliedVector};
+pub use names::{NAME_BYTES_MAX, edit_distance, is_valid_name, nearest as nearest_names};
+pub use plan::{Applied, AppliedVector, edits_for};
 pub use report::{CheckOptions, Effect, TraitReport, TraitsReport, check_traits};
 pub use request::{Intervention, RequestRules, Source, SteeringRequest, Unit};
 pub use traits::{Contrast, Trait};

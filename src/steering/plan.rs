@@ -97,7 +97,7 @@ fn parts_of(
     let scale = sign * intervention.coefficient * factor;
     let hook = match &intervention.source {
         Source::Heads(_) => Hook::Attn,
-        Source::Name(_) | Source::Inline(_) => Hook::Resid,
+        Source::Name(_) | Source::Inline(_) => vector.hook,
     };
     let mut parts = Vec::with_capacity(blocks.len());
     for &block in &blocks {
@@ -206,7 +206,7 @@ fn edits_of(parts: Vec<Part>, n_blocks: u32) -> Edits {
 pub fn edits_for(vector: &Vector, scale: f32, n_blocks: u32) -> Edits {
     let parts = vector.directions().iter().map(|(&block, direction)| Part {
         block,
-        hook: Hook::Resid,
+        hook: vector.hook,
         delta: direction.iter().map(|value| value * scale).collect(),
         rows: crate::model::RowRule::All,
     });

@@ -1,5 +1,6 @@
 //! A steering vector: directions by block, where they came from, and what its coefficient means.
 
+use super::dose::Hook;
 use super::error::SteeringError;
 use crate::digest::{Digest, Digester};
 use crate::limits;
@@ -10,12 +11,13 @@ use std::sync::Arc;
 /// Norms below this are zero: nothing can be scaled by them.
 const NORM_MIN: f32 = 1e-12;
 
-/// Directions at the residual stream of one model. Checked: at least one block, one width, finite, no zero norm.
+/// Directions at one hook point of one model. Checked: at least one block, one width, finite, no zero norm.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Vector {
     name: String,
-    /// `[d_model]` by 0-based block; added to the output of that block.
+    /// `[d_model]` by 0-based block; added at the hook point of that block.
     directions: BTreeMap<u32, Arc<[f32]>>,
+    pub hook: Hook,
     pub provenance: Provenance,
     pub calibration: Option<Calibration>,
 }
@@ -34,6 +36,8 @@ pub enum Origin {
     Unknown,
     /// Extracted here. `form` names the recipe; `contrast` is the digest of the contrast set.
     Contrast { name: String, form: String, contrast: Digest },
+    /// Aligned to a person's answers. `inventory` and `answers` are digests of what was answered.
+    Alignment { algorithm: String, inventory: Digest, answers: Digest },
     /// Read from a file.
     File { format: String, sha256: Digest },
 }
@@ -88,7 +92,13 @@ impl Vector {
             let message = format!("{width} values per direction; at most {}", limits::WIDTH_MAX);
             return Err(SteeringError::unfit(param, message));
         }
-        Ok(Vector { name, directions, provenance: Provenance::default(), calibration: None })
+        Ok(Vector {
+            name,
+            directions,
+            hook: Hook::default(),
+            provenance: Provenance::default(),
+            calibration: None,
+        })
     }
 
     pub fn name(&self) -> &str {
@@ -120,12 +130,15 @@ impl Vector {
             (block, direction.iter().map(|value| value * factor).collect())
         });
         let scaled = Vector::new(self.name.clone(), directions.collect(), param)?;
-        Ok(Vector { provenance: self.provenance.clone(), ..scaled })
+        Ok(Vector { hook: self.hook, provenance: self.provenance.clone(), ..scaled })
     }
 
-    /// Digest of the directions alone.
+    /// Digest of the directions and, where it is not the residual stream, of their hook point.
     pub fn digest(&self) -> Digest {
         let mut digester = Digester::new("demeanor.vector/1");
+        if self.hook != Hook::Resid {
+            digester.part(self.hook.name().as_bytes());
+        }
         for (block, direction) in &self.directions {
             digester.part(&block.to_le_bytes()).floats(direction);
         }
@@ -232,5 +245,8 @@ mod tests {
         assert_eq!(a.digest(), a.clone().named("w").digest());
         assert_ne!(a.digest(), vector(&[(4, &[1.0, 2.0])]).unwrap().digest());
         assert_ne!(a.digest(), a.scaled(|_| 2.0, "p").unwrap().digest());
+        let moved = Vector { hook: Hook::Attn, ..a.clone() };
+        assert_ne!(a.digest(), moved.digest());
+        assert_eq!(moved.scaled(|_| 2.0, "p").unwrap().hook, Hook::Attn);
     }
 }

@@ -3,19 +3,17 @@
 use super::predict::{Panel, Scores};
 use super::{EvaluationError, Materials, Respondent};
 use crate::digest::Digest;
-use crate::engine::{Event, Events, Priority, Request, Sampling, Want};
+use crate::engine::{Priority, Request, Sampling, Want};
+use crate::evaluation::scored;
 use crate::model::SoftRows;
 use crate::persona;
 use crate::text::Specials;
 use crate::users::people::{Question, Split, Targets};
 use crate::users::{Projector, UserRows};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
-
-/// Prompts that are in the engine at once.
-const WINDOW: usize = 64;
 
 /// What stands before a question.
 pub enum Condition<'p> {
@@ -110,7 +108,7 @@ impl Asker<'_> {
                 rows += request.soft.len() as f64;
                 let started = Instant::now();
                 let mut events = self.materials.engine.submit(request)?;
-                score(&mut events)?;
+                scored::score(&mut events)?;
                 times.push(started.elapsed().as_secs_f32() * 1e3);
             }
         }
@@ -195,50 +193,26 @@ impl Asker<'_> {
         Ok(Request { priority: Priority::Job, ..request })
     }
 
-    /// Log-odds of one person's requests: the first alone, so that the others find in the cache what they share with it.
-    fn run_of_one(&self, mut requests: Vec<Request>) -> Result<Vec<f64>, EvaluationError> {
-        let alone = usize::from(requests.first().is_some_and(|request| request.use_cache));
-        let others = requests.split_off(alone);
-        let mut scores = self.run(requests)?;
-        scores.extend(self.run(others)?);
-        Ok(scores)
+    /// Log-odds of one person's requests.
+    fn run_of_one(&self, requests: Vec<Request>) -> Result<Vec<f64>, EvaluationError> {
+        let scores: Result<_, EvaluationError> =
+            scored::scored_after_the_first(&self.materials.engine, requests);
+        Ok(scores?.iter().map(|score| odds(score)).collect())
     }
 
     /// Log-odds of the requests, in their order.
     fn run(&self, requests: Vec<Request>) -> Result<Vec<f64>, EvaluationError> {
-        let mut scores = Vec::with_capacity(requests.len());
-        let mut inside: VecDeque<Events> = VecDeque::new();
-        for request in requests {
-            if inside.len() == WINDOW
-                && let Some(mut events) = inside.pop_front()
-            {
-                scores.push(score(&mut events)?);
-            }
-            inside.push_back(self.materials.engine.submit(request)?);
-        }
-        for mut events in inside {
-            scores.push(score(&mut events)?);
-        }
-        Ok(scores)
+        let scores: Result<_, EvaluationError> = scored::scored(&self.materials.engine, requests);
+        Ok(scores?.iter().map(|score| odds(score)).collect())
     }
 }
 
 /// Log-odds of the first against the second continuation.
-fn score(events: &mut Events) -> Result<f64, EvaluationError> {
-    let mut odds = f64::NAN;
-    while let Some(event) = events.next_blocking() {
-        match event {
-            Event::Scored(scored) => {
-                let sum = |tokens: &[f32]| tokens.iter().map(|value| f64::from(*value)).sum::<f64>();
-                if let [first, second] = &scored[..] {
-                    odds = sum(first) - sum(second);
-                }
-            }
-            Event::Failed(error) => return Err(error.into()),
-            _ => {}
-        }
+fn odds(score: &[f64]) -> f64 {
+    match score {
+        [first, second] => first - second,
+        _ => f64::NAN,
     }
-    Ok(odds)
 }
 
 /// History items as lines before a question; items without a side (weight 0) and the question's own are left out.

@@ -1,4 +1,4 @@
-//! The forward pass over whole sequences that training differentiates with respect to its input rows.
+//! The forward pass over whole sequences, differentiable in its input rows and in constants added inside the blocks.
 
 use super::linear::FrozenLinear;
 use super::ops::Ops;
@@ -15,6 +15,36 @@ use std::sync::Arc;
 /// the intermediate rows of every block: a row of SmolLM2 takes a megabyte.
 pub struct DenseModel {
     weights: DenseWeights,
+}
+
+/// Where in a block a constant is added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// `head[l][h]`: the outputs of all heads, before the output projection; a constant is `[n_heads * d_head]`.
+    Heads,
+    /// `attn[l]`: what attention adds to the stream, after any norm; a constant is `[d_model]`.
+    Attention,
+}
+
+/// Constants that are added to every row of a sequence.
+pub struct Constants<'a> {
+    pub place: Place,
+    /// One for each block, `[b, width of the place]`; `None`: nothing is added.
+    pub by_block: &'a [Option<Tensor>],
+}
+
+impl Constants<'_> {
+    /// `rows` (`[b * t, width]`) with the constant of block `l`, where there is one for this place.
+    fn added(&self, place: Place, l: usize, rows: Tensor, b: usize, t: usize) -> candle_core::Result<Tensor> {
+        match self.by_block.get(l) {
+            Some(Some(constant)) if place == self.place => {
+                let width = rows.dim(1)?;
+                let rows = rows.reshape((b, t, width))?.broadcast_add(&constant.reshape((b, 1, width))?)?;
+                rows.reshape((b * t, width))
+            }
+            _ => Ok(rows),
+        }
+    }
 }
 
 impl DenseModel {
@@ -52,8 +82,18 @@ impl DenseModel {
     /// than `t` are padded on the right with anything finite; their rows past `lengths` mean nothing. Differentiable in
     /// `inputs`.
     pub fn hidden(&self, inputs: &Tensor, lengths: &[usize]) -> Result<Tensor, ModelError> {
+        self.hidden_with(inputs, lengths, &Constants { place: Place::Heads, by_block: &[] })
+    }
+
+    /// The same with constants added inside the blocks; differentiable in them.
+    pub fn hidden_with(
+        &self,
+        inputs: &Tensor,
+        lengths: &[usize],
+        constants: &Constants<'_>,
+    ) -> Result<Tensor, ModelError> {
         let (b, t) = self.check(inputs, lengths)?;
-        self.forward(inputs, b, t).map_err(failed("forward pass"))
+        self.forward(inputs, b, t, constants).map_err(failed("forward pass"))
     }
 
     /// Logits of rows `[n, d_model]` that [`DenseModel::hidden`] gave: `[n, vocab_size]`, or `[n, ids.len()]` for a choice
@@ -101,15 +141,23 @@ impl DenseModel {
         Ok((b, t))
     }
 
-    fn forward(&self, inputs: &Tensor, b: usize, t: usize) -> candle_core::Result<Tensor> {
+    fn forward(
+        &self,
+        inputs: &Tensor,
+        b: usize,
+        t: usize,
+        constants: &Constants<'_>,
+    ) -> candle_core::Result<Tensor> {
         let (model, config) = (&self.weights, self.config());
         let positions: Vec<u32> = (0..b).flat_map(|_| 0..t as u32).collect();
         let angles: Vec<Angles> = self.weights.angles(&positions)?;
         let mut stream = inputs.reshape((b * t, config.d_model))?;
-        for (block, settings) in model.blocks.iter().zip(&config.blocks) {
+        for (l, (block, settings)) in model.blocks.iter().zip(&config.blocks).enumerate() {
             let mixed =
                 block.causal_attention(model, *settings, &stream, &angles[settings.rotary], (b, t))?;
-            stream = (stream + block.attention_output(model, &mixed)?)?;
+            let mixed = constants.added(Place::Heads, l, mixed, b, t)?;
+            let added = block.attention_output(model, &mixed)?;
+            stream = (stream + constants.added(Place::Attention, l, added, b, t)?)?;
             stream = (&stream + block.mlp(model, &stream)?)?;
         }
         model.ops.rms_norm(&stream, &model.output_norm, config.norm_epsilon)?.reshape((b, t, config.d_model))

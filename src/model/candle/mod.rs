@@ -20,7 +20,7 @@ mod step;
 mod tests;
 mod weights;
 
-pub use dense::DenseModel;
+pub use dense::{Constants, DenseModel, Place};
 pub use gradients::gradients;
 pub(super) use linear::FrozenLinear;
 pub use step::CandleModel;

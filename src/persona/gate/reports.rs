@@ -5,9 +5,10 @@ use super::measured::Measured;
 use crate::digest::Digest;
 use crate::limits;
 use crate::store::{Store, Tenant};
+use crate::sync::lock;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
 /// Kind of these rows in the store; their subject is the persona digest in hex.
 const KIND: &str = "probe";
@@ -86,11 +87,6 @@ fn checked(measured: Measured, subject: &str) -> Result<Measured, GateError> {
         return Ok(measured);
     }
     Err(GateError::OtherSubject { given, wanted: subject.to_owned() })
-}
-
-/// No critical section here can leave half a change behind, so a poisoned lock is as good as any.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! are refused here.
 
 mod activations;
+mod align;
 mod before;
 mod jobs;
 mod personas;
@@ -14,6 +15,7 @@ mod users;
 mod vectors;
 
 pub use activations::activations;
+pub use align::align;
 pub use jobs::{cancel_job, job_events, list_jobs, show_job};
 pub use personas::{create_persona, delete_persona, list_personas, put_persona, show_persona};
 pub use probe::{show_report, start_probe};

@@ -19,6 +19,11 @@ pub fn write(vector: &Vector) -> BTreeMap<&'static str, String> {
             labels.insert("demeanor.form", form.clone());
             labels.insert("demeanor.contrast", contrast.to_string());
         }
+        Origin::Alignment { algorithm, inventory, answers } => {
+            labels.insert("demeanor.algorithm", algorithm.clone());
+            labels.insert("demeanor.inventory", inventory.to_string());
+            labels.insert("demeanor.answers", answers.to_string());
+        }
         Origin::File { format, sha256 } => {
             labels.insert("demeanor.file_format", format.clone());
             labels.insert("demeanor.file_sha256", sha256.to_string());
@@ -39,10 +44,15 @@ pub fn read<'a>(
     sha256: Digest,
 ) -> (Provenance, Option<Calibration>) {
     let weights = label("demeanor.weights").and_then(Digest::parse);
-    let contrast = label("demeanor.contrast").and_then(Digest::parse);
-    let origin = match (label("demeanor.trait"), label("demeanor.form"), contrast) {
-        (Some(name), Some(form), Some(contrast)) => {
+    let digest = |key| label(key).and_then(Digest::parse);
+    let contrast = (label("demeanor.trait"), label("demeanor.form"), digest("demeanor.contrast"));
+    let alignment = (label("demeanor.algorithm"), digest("demeanor.inventory"), digest("demeanor.answers"));
+    let origin = match (contrast, alignment) {
+        ((Some(name), Some(form), Some(contrast)), _) => {
             Origin::Contrast { name: shortened(name), form: shortened(form), contrast }
+        }
+        (_, (Some(algorithm), Some(inventory), Some(answers))) => {
+            Origin::Alignment { algorithm: shortened(algorithm), inventory, answers }
         }
         _ => {
             let original = label("demeanor.file_sha256").and_then(Digest::parse);

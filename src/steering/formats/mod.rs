@@ -5,6 +5,7 @@ pub mod json;
 mod labels;
 pub mod safetensors;
 
+use super::dose::Hook;
 use super::error::SteeringError;
 use super::vector::Vector;
 use crate::digest::Digest;
@@ -74,7 +75,7 @@ pub struct Assumed {
     pub format: &'static str,
     /// `add`: the direction is added, times the coefficient.
     pub operation: &'static str,
-    /// `resid`: at the residual stream after a block.
+    /// `resid`: at the residual stream after a block; `attn`: at what attention adds to it.
     pub hook: &'static str,
     /// Added to the file's block numbers; 0: `direction.N` goes to the output of 0-based block N.
     pub block_offset: i32,
@@ -101,6 +102,14 @@ pub fn read(bytes: Vec<u8>, name: &str) -> Result<Imported, SteeringError> {
 
 /// Writes a vector file. `model` names the model in formats that have a place for it.
 pub fn write(vector: &Vector, format: Format, model: &str) -> Result<Vec<u8>, SteeringError> {
+    if vector.hook != Hook::Resid && format != Format::Safetensors {
+        let message = format!(
+            "the vector's directions are for the hook point `{}`, for which {} has no place; export as safetensors",
+            vector.hook.name(),
+            format.name()
+        );
+        return Err(SteeringError::unfit("format", message));
+    }
     match format {
         Format::Gguf => gguf::write(vector, model),
         Format::Safetensors => Ok(safetensors::write(vector)),
@@ -146,6 +155,25 @@ mod tests {
             if format != Format::Json {
                 assert_eq!(read.vector, vector(), "{format:?} keeps provenance and calibration");
             }
+        }
+    }
+
+    #[test]
+    fn directions_at_attention_are_written_as_safetensors_only() {
+        let origin = Origin::Alignment {
+            algorithm: "ridge".into(),
+            inventory: Digest::of(b"items"),
+            answers: Digest::of(b"answers"),
+        };
+        let mut vector = vector();
+        vector.hook = Hook::Attn;
+        vector.provenance.origin = origin;
+        let bytes = write(&vector, Format::Safetensors, "llama").unwrap();
+        let found = read(bytes, "warm").unwrap();
+        assert_eq!((found.vector, found.assumed.hook), (vector.clone(), "attn"));
+        for format in [Format::Gguf, Format::Json] {
+            let error = write(&vector, format, "llama").unwrap_err().to_string();
+            assert!(error.contains("hook point `attn`"), "{error}");
         }
     }
 

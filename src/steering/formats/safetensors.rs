@@ -1,8 +1,9 @@
-//! Our own vector files: safetensors with tensors `resid.L`, and provenance as metadata.
+//! Our own vector files: safetensors with tensors `resid.L` or `attn.L`, and provenance as metadata.
 
 use super::{Assumed, Format, Imported, labels};
 use crate::digest::Digest;
 use crate::limits;
+use crate::steering::dose::Hook;
 use crate::steering::error::SteeringError;
 use crate::steering::request::shortened;
 use crate::steering::vector::Vector;
@@ -16,42 +17,53 @@ const BOUNDS: Bounds =
 pub fn read(bytes: &[u8], name: &str, sha256: Digest) -> Result<Imported, SteeringError> {
     let file = Safetensors::read(bytes, BOUNDS).map_err(refused)?;
     let mut directions = BTreeMap::new();
+    let mut hooks = Vec::new();
     for (tensor, stored) in &file.tensors {
-        directions.insert(block_of(tensor)?, values(tensor, stored)?);
+        let (hook, block) = place_of(tensor)?;
+        hooks.push(hook);
+        directions.insert(block, values(tensor, stored)?);
+    }
+    let hook = hooks.first().copied().unwrap_or_default();
+    if hooks.iter().any(|other| *other != hook) {
+        return Err(bad("tensors `attn.L` beside `resid.L`; a vector has one hook point", 8));
     }
     let mut vector = Vector::new(name, directions, "file")?;
+    vector.hook = hook;
     let label = |key: &str| file.metadata.get(key).map(String::as_str);
     (vector.provenance, vector.calibration) = labels::read(label, Format::Safetensors.name(), sha256);
-    Ok(Imported { vector, assumed: Assumed::new(Format::Safetensors) })
+    Ok(Imported { vector, assumed: Assumed { hook: hook.name(), ..Assumed::new(Format::Safetensors) } })
 }
 
 /// Writes F32 tensors in ascending blocks; equal vectors give equal bytes.
 pub fn write(vector: &Vector) -> Vec<u8> {
     let metadata = labels::write(vector).into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
     let tensors: Vec<(String, [usize; 1], &[f32])> = (vector.directions().iter())
-        .map(|(block, values)| (format!("resid.{block}"), [values.len()], &values[..]))
+        .map(|(block, values)| (format!("{}.{block}", vector.hook.name()), [values.len()], &values[..]))
         .collect();
     let tensors: Vec<(&str, &[usize], &[f32])> =
         tensors.iter().map(|(name, shape, values)| (&name[..], &shape[..], *values)).collect();
     safetensors::write(&metadata, &tensors)
 }
 
-fn block_of(tensor: &str) -> Result<u32, SteeringError> {
+/// Hook point and 0-based block of a tensor's name.
+fn place_of(tensor: &str) -> Result<(Hook, u32), SteeringError> {
     let shown = shortened(tensor);
     let (hook, rest) = tensor.split_once('.').unwrap_or((tensor, ""));
-    match hook {
-        "resid" => {}
-        "attn" | "head" => {
+    let hook = match hook {
+        "resid" => Hook::Resid,
+        "attn" => Hook::Attn,
+        "head" => {
             return Err(SteeringError::unsupported(
                 "file",
                 format!("tensor `{shown}`: the hook point `{hook}`"),
             ));
         }
         _ => return Err(bad(&format!("tensor `{shown}`; a vector has `resid.L`, L the 0-based block"), 8)),
-    }
+    };
     let block = rest.parse::<u32>().ok().filter(|&block| block < limits::BLOCKS_MAX);
     block
         .filter(|block| block.to_string() == rest)
+        .map(|block| (hook, block))
         .ok_or_else(|| bad(&format!("tensor `{shown}`: no block from 0 to {}", limits::BLOCKS_MAX - 1), 8))
 }
 
@@ -139,7 +151,10 @@ mod tests {
             (file(&format!(r#"{{"resid.1":{{{span}:[0,4]}}}}"#), &[0; 5]), "the file has 5"),
             (file(&format!(r#"{{"resid.x":{{{span}:[0,4]}}}}"#), &[0; 4]), "no block"),
             (file(&format!(r#"{{"resid.4000":{{{span}:[0,4]}}}}"#), &[0; 4]), "no block"),
-            (file(&format!(r#"{{"attn.1":{{{span}:[0,4]}}}}"#), &[0; 4]), "`attn` is not supported yet"),
+            (
+                file(&format!(r#"{{"attn.1":{{{span}:[0,4]}},"resid.2":{{{span}:[4,8]}}}}"#), &[0x3f; 8]),
+                "one hook point",
+            ),
             (file(&format!(r#"{{"head.1.2":{{{span}:[0,4]}}}}"#), &[0; 4]), "`head` is not supported yet"),
             (file(&format!(r#"{{"weight":{{{span}:[0,4]}}}}"#), &[0; 4]), "a vector has `resid.L`"),
             (one("I32", "[1]", &[0; 4]), "expected F32, F16 or BF16"),

@@ -1,0 +1,224 @@
+//! Measures once per model and inventory: which form of question it answers, its own answers, how they change, and how far
+//! that is true.
+
+use super::AlignmentError;
+use super::aligner::{Aligner, Told, spread};
+use super::ask::{Asker, Tokens};
+use super::forms::{FORMS, Form};
+use super::gradients::{self, Gradients};
+use super::inventory::{Domain, Inventory};
+use super::pas::Activations;
+use super::prepared::{Prepared, Readout, read_file, write_file};
+use crate::limits;
+use crate::model::{DenseModel, Edits, Place};
+use crate::statistics::{correlation, mean};
+use crate::weights::ModelFile;
+use crate::weights::safetensors::{self, Bounds, Safetensors};
+use candle_core::Device;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Correlation of real and first-order changes from which on the gradients count as true.
+const LINEAR_FROM: f64 = 0.9;
+/// Items of each direction whose real change is measured, and how much each norm is above the one before it.
+const LINEAR_ITEMS: usize = 24;
+const LINEAR_STEP: f64 = std::f64::consts::SQRT_2;
+const LINEAR_NORMS_MAX: usize = 10;
+/// The first norm changes answers by so much on average: enough to stand out of the arithmetic's rounding.
+const LINEAR_START: f64 = 0.08;
+/// Penalty of the directions that are tried: in the middle of what people's answers choose.
+const LINEAR_PENALTY: f64 = 1.0;
+
+/// Steps of the whole work, for its progress.
+struct Steps<'p, 'q> {
+    told: &'p mut (dyn FnMut(u64, u64, &str) -> Result<(), AlignmentError> + 'q),
+    before: u64,
+    total: u64,
+}
+
+impl Steps<'_, '_> {
+    fn tell(&mut self, done: u64, message: &str) -> Result<(), AlignmentError> {
+        (self.told)(self.before + done, self.total, message)
+    }
+}
+
+pub fn prepare(
+    asker: &Asker,
+    inventory: &Arc<Inventory>,
+    weights: &Path,
+    told: Told<'_>,
+) -> Result<Prepared, AlignmentError> {
+    let info = asker.engine.info();
+    if info.parameters > limits::ALIGNMENT_PARAMETERS_MAX {
+        let (given, max) = (info.parameters, limits::ALIGNMENT_PARAMETERS_MAX);
+        return Err(AlignmentError::TooLarge { given, max });
+    }
+    let (known, items) = (inventory.known(), inventory.items.len());
+    let directions = Domain::ALL.len() * 2;
+    let total = FORMS.len() * known.len() + items + items + directions * LINEAR_ITEMS * LINEAR_NORMS_MAX;
+    let mut steps = Steps { told, before: 0, total: total as u64 };
+    let texts: Vec<&str> = inventory.items.iter().map(|item| item.text.as_str()).collect();
+    let (form, tokens, bias, correlations) = choose(asker, inventory, &texts, &mut steps)?;
+    steps.before = (FORMS.len() * known.len()) as u64;
+    let all: Vec<usize> = (0..items).collect();
+    let options = asker.options(&tokens, &all, &Arc::default(), &mut |done, text| steps.tell(done, text))?;
+    // As the file keeps them, so that a later start gives the same.
+    let signals: Vec<f64> = options.iter().map(|one| f64::from(form.signal(one, &bias) as f32)).collect();
+    let readout = Readout::fitted(form, bias, &signals, inventory, correlations);
+    steps.before += items as u64;
+    let gradients = measure_gradients(weights, &readout, &tokens, &mut steps)?;
+    steps.before += items as u64;
+    let first_block = gradients.n_blocks / 3;
+    let (norm_cap, linearity) = (f64::INFINITY, Vec::new());
+    let mut prepared = Prepared { readout, signals, gradients, first_block, norm_cap, linearity };
+    let aligner = Aligner::new(asker.clone(), inventory.clone(), prepared.clone(), PathBuf::new())?;
+    (prepared.norm_cap, prepared.linearity) = measure_range(&aligner, &mut steps)?;
+    Ok(prepared)
+}
+
+type Chosen = (&'static Form, Tokens, Vec<f64>, BTreeMap<String, f64>);
+
+/// The form whose signals over the known items go along best with the norms; without norms the first one that the model's
+/// tokens allow.
+fn choose(
+    asker: &Asker,
+    inventory: &Inventory,
+    texts: &[&str],
+    steps: &mut Steps<'_, '_>,
+) -> Result<Chosen, AlignmentError> {
+    let known = inventory.known();
+    let norms: Option<Vec<f64>> = known.iter().map(|&i| Some(inventory.items[i].norm?.mean)).collect();
+    let mut correlations = BTreeMap::new();
+    let mut best: Option<(f64, Chosen)> = None;
+    for (at, form) in FORMS.iter().enumerate() {
+        let Some(tokens) = asker.tokens(form, texts)? else { continue };
+        steps.before = (at * known.len()) as u64;
+        let options = asker
+            .options(&tokens, &known, &Arc::<Edits>::default(), &mut |done, text| steps.tell(done, text))?;
+        let bias: Vec<f64> = (0..form.options.len())
+            .map(|option| options.iter().map(|one| one[option]).collect::<Vec<f64>>())
+            .map(|values| f64::from(mean(&values) as f32))
+            .collect();
+        let signals: Vec<f64> = options.iter().map(|one| form.signal(one, &bias)).collect();
+        let r = match &norms {
+            Some(norms) => Some(correlation(&signals, norms)).filter(|r| r.is_finite()).unwrap_or(-1.0),
+            None => 0.0,
+        };
+        if norms.is_some() {
+            correlations.insert(form.name.to_owned(), r);
+        }
+        if best.as_ref().is_none_or(|(other, _)| r > *other) {
+            best = Some((r, (form, tokens, bias, BTreeMap::new())));
+        }
+        if norms.is_none() {
+            break;
+        }
+    }
+    let (_, (form, tokens, bias, _)) = best.ok_or(AlignmentError::NoForm)?;
+    Ok((form, tokens, bias, correlations))
+}
+
+fn measure_gradients(
+    weights: &Path,
+    readout: &Readout,
+    tokens: &Tokens,
+    steps: &mut Steps<'_, '_>,
+) -> Result<Gradients, AlignmentError> {
+    let failed = |error: &dyn std::fmt::Display| {
+        AlignmentError::Failed(format!("`{}` cannot be loaded for gradients: {error}", weights.display()))
+    };
+    steps.tell(0, "loading the model for gradients")?;
+    let file = ModelFile::open(weights).map_err(|error| failed(&error))?;
+    let model = DenseModel::load(&file, &Device::Cpu).map_err(|error| failed(&error))?;
+    // A head behind a norm cannot be moved; what attention adds can. The published search needs the heads of all blocks.
+    let (place, first) = match model.config().post_norms {
+        true => (Place::Attention, model.config().n_blocks / 3),
+        false => (Place::Heads, 0),
+    };
+    let (form, bias) = (readout.form, &readout.bias);
+    gradients::measure(&model, form, tokens, bias, (place, first), &mut |done, text| steps.tell(done, text))
+}
+
+/// The largest norm at which real changes go along with first-order ones, over a pair of opposite people for each domain.
+fn measure_range(
+    aligner: &Aligner,
+    steps: &mut Steps<'_, '_>,
+) -> Result<(f64, Vec<(f64, f64)>), AlignmentError> {
+    let inventory = aligner.inventory().clone();
+    let known = inventory.known();
+    let items = spread(&known, LINEAR_ITEMS);
+    let mut directions: Vec<Vec<f64>> = Vec::new();
+    for domain in Domain::ALL {
+        for sign in [1.0, -1.0] {
+            let wanted: Vec<f64> = (known.iter().map(|&i| &inventory.items[i]))
+                .map(|item| if item.domain == domain { sign * f64::from(item.key) } else { 0.0 })
+                .collect();
+            let Some(a) = aligner.linear().kernel.part(&known).plus_diagonal(LINEAR_PENALTY).solve(&wanted)
+            else {
+                continue;
+            };
+            let mut weights = vec![0.0; inventory.items.len()];
+            known.iter().zip(&a).for_each(|(&i, a)| weights[i] = *a);
+            let constants = aligner.linear().constants(&weights);
+            let norm = constants.iter().map(|x| x * x).sum::<f64>().sqrt();
+            if norm > 0.0 {
+                directions.push(constants.iter().map(|x| x / norm).collect());
+            }
+        }
+    }
+    let promised: Vec<Vec<f64>> = (directions.iter())
+        .map(|direction| items.iter().map(|&item| aligner.linear().change(direction, item)).collect())
+        .collect();
+    let sizes: Vec<f64> = promised.iter().flatten().map(|change| change.abs()).collect();
+    if sizes.is_empty() || mean(&sizes) == 0.0 {
+        return Err(AlignmentError::Failed("no item's answer can be moved on this model".into()));
+    }
+    let mut norm = LINEAR_START / mean(&sizes);
+    let (mut cap, mut linearity) = (norm, Vec::new());
+    let before = steps.before;
+    for _ in 0..LINEAR_NORMS_MAX {
+        let (mut real, mut expected) = (Vec::new(), Vec::new());
+        for (direction, promised) in directions.iter().zip(&promised) {
+            let constants: Vec<f64> = direction.iter().map(|x| norm * x).collect();
+            let edits = aligner.edits(&constants)?;
+            let measured = aligner.measured(&edits, &items, &mut |done, text| steps.tell(done, text))?;
+            steps.before += items.len() as u64;
+            real.extend(
+                items.iter().zip(measured).map(|(&item, answer)| answer - aligner.linear().plain[item]),
+            );
+            expected.extend(promised.iter().map(|change| norm * change));
+        }
+        let r = correlation(&real, &expected);
+        linearity.push((f64::from(norm as f32), f64::from(r as f32)));
+        if !(r >= LINEAR_FROM) {
+            break;
+        }
+        cap = norm;
+        norm *= LINEAR_STEP;
+    }
+    steps.before = before;
+    Ok((cap, linearity))
+}
+
+const HEADS_BOUNDS: Bounds = Bounds { header_bytes: limits::VECTOR_HEADER_BYTES_MAX, tensors: 1 };
+
+/// What heads say behind each item, from the file at `path` or measured and kept there.
+pub fn activations(asker: &Asker, tokens: &Tokens, path: &Path) -> Result<Activations, AlignmentError> {
+    let info = asker.engine.info();
+    let (heads, d_head) = ((info.n_blocks * info.n_heads) as usize, info.d_head as usize);
+    let shape = [tokens.prompts.len(), 2, heads, d_head];
+    if let Some(bytes) = read_file(path)
+        && let Ok(file) = Safetensors::read(&bytes, HEADS_BOUNDS)
+        && let Some(tensor) = file.tensors.get("activations")
+        && tensor.shape.iter().map(|size| *size as usize).eq(shape)
+        && let Ok(values) = tensor.floats()
+    {
+        return Ok(Activations { heads, d_head, values });
+    }
+    let pairs = asker.heads(tokens, &mut |_, _| Ok(()))?;
+    let values: Vec<f32> = pairs.into_iter().flatten().flatten().collect();
+    let form = BTreeMap::from([("schema".to_owned(), "demeanor.alignment.heads/1".to_owned())]);
+    write_file(path, &safetensors::write(&form, &[("activations", &shape, &values)]))?;
+    Ok(Activations { heads, d_head, values })
+}

@@ -1,0 +1,125 @@
+//! `demeanor align`: a persona from a person's answers to an inventory.
+
+use super::client::Client;
+use super::progress::JobProgress;
+use super::serve::ModelArgs;
+use super::target::Target;
+use super::{CliError, Outcome};
+use crate::jobs::JobState;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How often a job is asked how far it is.
+const ASK_EVERY: Duration = Duration::from_millis(200);
+
+/// Make a persona that leans as a person's answers to a questionnaire do
+#[derive(clap::Args, Clone, Debug)]
+#[command(
+    after_help = "Example:\n  demeanor align --answers ada.json --name ada --inventory ipip-neo-120\n\nThe file holds what the person ticked, from 1 (very inaccurate) to 5 (very accurate): an array with one number per item, 0 for a missing answer, or a map from item number to answer. The first use of a model and inventory measures the model for a minute or two. The persona is called NAME, its vector NAME.alignment; neither may exist."
+)]
+pub struct AlignArgs {
+    /// JSON file of answers
+    #[arg(long)]
+    pub answers: PathBuf,
+    /// Name of the persona
+    #[arg(long)]
+    pub name: String,
+    /// Name of a shipped inventory, or an inventory file
+    #[arg(long, default_value = "ipip-neo-300")]
+    pub inventory: String,
+    /// ridge: gradients of the items; pas: the published activation search
+    #[arg(long, default_value = "ridge", value_parser = ["ridge", "pas"])]
+    pub algorithm: String,
+    /// honest: what is known of the person decides; paper: as published, for comparison only (pas)
+    #[arg(long, default_value = "honest", value_parser = ["honest", "paper"])]
+    pub protocol: String,
+    /// System text of the persona
+    #[arg(long)]
+    pub system: Option<String>,
+    /// One JSON object on stdout
+    #[arg(long)]
+    pub json: bool,
+    /// A running server to ask, e.g. http://127.0.0.1:8080; default: the data folder itself
+    #[arg(long, env = "DEMEANOR_SERVER", value_name = "URL")]
+    pub server: Option<String>,
+    /// Key for that server
+    #[arg(long, env = "DEMEANOR_API_KEY", hide_env_values = true)]
+    pub api_key: Option<String>,
+    #[command(flatten)]
+    pub model: ModelArgs,
+}
+
+pub fn align(args: &AlignArgs) -> Outcome {
+    let answers = read_json(&args.answers)?;
+    let is_file = args.inventory.ends_with(".json") || Path::new(&args.inventory).is_file();
+    let inventory = match is_file {
+        true => read_json(Path::new(&args.inventory))?,
+        false => json!(args.inventory),
+    };
+    let body = json!({
+        "name": args.name, "inventory": inventory, "answers": answers, "algorithm": args.algorithm,
+        "protocol": args.protocol, "system": args.system,
+    });
+    let curl = format!(
+        "-H 'content-type: application/json' URL/v1/align -d '{{\"name\":\"{}\",\"inventory\":\"{}\",\"answers\":[...]}}'",
+        args.name, args.inventory
+    );
+    let target = Target::open_or_ask(args.server.as_deref(), args.api_key.clone(), &args.model, &curl)?;
+    let job = target.client.json("POST", "/v1/align", Some(&body), &[])?["job"].clone();
+    let result = follow(&target.client, job)?;
+    if args.json {
+        println!("{result}");
+    } else {
+        print(&result);
+    }
+    Ok(())
+}
+
+fn read_json(path: &Path) -> Result<Value, CliError> {
+    let bad = |error: &dyn std::fmt::Display| CliError::bad_file(format!("`{}`: {error}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| bad(&error))?;
+    serde_json::from_str(&text).map_err(|error| bad(&error))
+}
+
+/// Shows a job until it is over; its result.
+fn follow(client: &Client, mut job: Value) -> Result<Value, CliError> {
+    let id = job["id"].as_str().unwrap_or_default().to_owned();
+    let mut progress = JobProgress::new();
+    let running = [JobState::Queued.name(), JobState::Running.name()];
+    while job["state"].as_str().is_some_and(|state| running.contains(&state)) {
+        let message = job["message"].as_str().unwrap_or_default();
+        progress.show(job["done"].as_u64().unwrap_or(0), job["total"].as_u64(), message);
+        std::thread::sleep(ASK_EVERY);
+        job = client.json("GET", &format!("/v1/jobs/{id}"), None, &[])?;
+    }
+    progress.done();
+    if job["state"] == JobState::Done.name() {
+        return Ok(job["result"].clone());
+    }
+    let why = job["error"].as_str().or(job["message"].as_str()).unwrap_or("the job ended without a result");
+    Err(CliError::failed(why))
+}
+
+fn print(result: &Value) {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    println!(
+        "persona {}@{}, {} from {} answers, unprobed",
+        text(&result["persona"]),
+        result["version"],
+        text(&result["algorithm"]),
+        result["answered"]
+    );
+    for point in result["curve"].as_array().into_iter().flatten() {
+        let how = if point["measured"] == true { "measured" } else { "by gradients" };
+        println!("  strength {:<4} distance to the answers {} ({how})", point["coefficient"], point["score"]);
+    }
+    let domains = &result["domains"];
+    for domain in ["O", "C", "E", "A", "N"] {
+        let of = |whose: &str| &domains[whose][domain];
+        println!("  {domain}: person {}, model {} -> {}", of("person")["mean"], of("before"), of("after"));
+    }
+    for warning in result["warnings"].as_array().into_iter().flatten() {
+        eprintln!("warning: {}", text(warning));
+    }
+}
