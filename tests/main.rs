@@ -13,6 +13,8 @@
 //! | `http` | the HTTP surface: shapes, streams, disconnects, names, keys, recorded client requests |
 //! | `bad_requests` | every bad request of a table gets its status and message |
 //! | `personas` | stored personas: versions, digests, what adds up, restarts |
+//! | `probe` | the safety probe: reports bind to the persona, equal runs, controls, refusals; bias benchmarks' bad inputs |
+//! | `gate` | what is served under each mode, one byte changed, what a request brings beside, thresholds files |
 //! | `gate` | what is served under each mode, one byte changed, what a request brings beside, thresholds files |
 //! | `align` | answers to an inventory become a persona, or are refused |
 //! | `probe` | the safety probe: reports bind to the persona, equal runs, controls, refusals; bias benchmarks' bad inputs |
