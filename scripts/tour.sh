@@ -54,7 +54,7 @@ export DEMEANOR_SERVER=$url
 grep '^gate' "$work/log"
 
 step "a person answers 120 questions (made up here: what was ticked, from 1 to 5)"
-awk 'BEGIN { srand(7); printf "["; for (i = 1; i <= 120; i++) printf "%s%d", i > 1 ? ", " : "", 1 + int(5 * rand()); print "]" }' >"$work/answers.json"
+awk 'BEGIN { srand(7); printf "["; for (i = 1; i <= 120; i++) printf "%s%d", (i > 1 ? ", " : ""), 1 + int(5 * rand()); print "]" }' >"$work/answers.json"
 cut -c1-76 "$work/answers.json"
 
 step "the answers become a persona"
