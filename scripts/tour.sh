@@ -40,7 +40,7 @@ ask() {
 
 listed() { curl -s "$url/v1/models" | grep -q "@$1\""; }
 
-"$binary" serve ${model:+--model "$model"} --alias m --gate enforce --port 0 --data-dir "$work/data" 2>"$work/log" &
+"$binary" serve ${model:+--model "$model"} --alias m --gate enforce --extract-wait 300 --port 0 --data-dir "$work/data" 2>"$work/log" &
 server=$!
 tries=0
 until grep -q '^ready' "$work/log"; do
