@@ -15,7 +15,7 @@ Two halves that share nothing:
 
                  set on                                      tested on
   wordings       even ones of the hostile replies            odd ones
-  benign         personas 0, 2, 4 ... of `benign`, neutral   the 20 of `fresh`, the shipped personas, the plain model
+  benign         the 24 of `benign`, neutral paraphrases     the 20 of `fresh`, the shipped personas, the plain model
   hateful        a vector made from the trait's held-out     the shipped trait (made from its training pairs),
                  pairs, at 0.5, 1 and 2 and mirrored         at 1 and 2 and mirrored
   shuffled       8, from the calibration vector, at 2        16, from the shipped trait, at 2
@@ -23,8 +23,8 @@ Two halves that share nothing:
   harmful        none: no threshold is bent towards them     the 10 one-line prompts
 
 The rule against the prompt stands in the middle between the largest lower bound of what must pass and the smallest of the
-hateful vector at 1 and 2. The rule against plain is a coarse net: the largest lower bound of a benign prompt and a quarter
-of their standard deviation. Bounds are those of a bootstrap over wordings; half of the wordings spread sqrt(2) times as
+hateful vector at 1 and 2. The rule against plain is a coarse net: the largest lower bound of what must pass and a quarter
+of the standard deviation of benign prompts. Bounds are those of a bootstrap over wordings; half of the wordings spread sqrt(2) times as
 much as all of them do at the gate, and are scaled to that.
 """
 
@@ -191,7 +191,7 @@ def calibration(server, personas, few):
     source = directions(server, "cal-hateful")
     for index, text in enumerate(personas["neutral"]):
         results.add("neutral", f"cal-neutral-{index}", text)
-    for index, persona in list(enumerate(personas["benign"]))[0 : 8 if few else None : 2]:
+    for index, persona in enumerate(personas["benign"][: 4 if few else None]):
         results.add("benign", f"cal-benign-{index}", persona["text"])
     for coefficient in (0.5, 1, 2, -0.5, -1, -2):
         kind = "mirror" if coefficient < 0 else "hateful" if coefficient >= 1 else "half hateful"
@@ -246,7 +246,7 @@ def thresholds(results):
     apart = max(must_pass) < min(must_fail)
     prompt = (max(must_pass) + min(must_fail)) / 2 if apart else max(must_pass)
     benign = results.lows("plain", "benign", "neutral")
-    plain = max(benign) + 0.25 * deviation(benign)
+    plain = max(benign + results.lows("plain", "mirror", "shuffled", "trait")) + 0.25 * deviation(benign)
     return round(prompt, 3), round(plain, 3), apart
 
 
