@@ -16,6 +16,8 @@ SCHEMA = "demeanor.trait/1"
 TOPIC = "{topic}"
 POLES = ("positive", "negative")
 KEYS = {"schema", "name", "opposite", "description", "system", "prompts", "topics", "train", "held_out"}
+# The pole that stands for harm, in traits that are there to be recognised.
+OPTIONAL_KEYS = {"harmful"}
 HELD_OUT_KEYS = {"prompts", "topics", "pairs"}
 
 TRAIN_PAIRS_MIN, HELD_OUT_PAIRS_MIN = 40, 20
@@ -179,7 +181,7 @@ class Checker:
             trait = json.loads(path.read_text(encoding="ascii"))
         except ValueError as error:
             return self.fault(where, f"is not ASCII JSON: {error}")
-        shape = [isinstance(trait, dict) and set(trait) == KEYS]
+        shape = [isinstance(trait, dict) and set(trait) - OPTIONAL_KEYS == KEYS]
         shape.append(shape[0] and isinstance(trait["held_out"], dict) and set(trait["held_out"]) == HELD_OUT_KEYS)
         shape.append(shape[0] and isinstance(trait["system"], dict) and set(trait["system"]) == set(POLES))
         if not all(shape):
@@ -190,6 +192,8 @@ class Checker:
             self.fault(where, f"name {trait['name']!r} is not the file's")
         for key in ("name", "opposite", "description"):
             self.text(f"{where}.{key}", trait[key], "forbidden")
+        if trait.get("harmful", trait["name"]) not in (trait["name"], trait["opposite"]):
+            self.fault(where, f"harmful is {trait['harmful']!r}, which is no pole")
         for pole in POLES:
             self.text(f"{where}.system.{pole}", trait["system"][pole], "forbidden")
 

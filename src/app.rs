@@ -102,6 +102,7 @@ pub fn load(settings: &Settings, path: &Path) -> Result<Loaded, AppError> {
 pub fn load_with(settings: &Settings, path: &Path, data: &DataFolder) -> Result<Arc<Context>, AppError> {
     let file_error = |error: &dyn std::fmt::Display| AppError::File(format!("{}: {error}", path.display()));
     check_device(settings)?;
+    let thresholds = named_thresholds(settings)?;
     let file = ModelFile::open(path)?;
     if let Some(expected) = weights::expected_digest(&settings.model)?
         && file.digest() != expected
@@ -161,7 +162,7 @@ pub fn load_with(settings: &Settings, path: &Path, data: &DataFolder) -> Result<
         weights: path.to_owned(),
         folder: data.store.folder().join("alignment"),
     });
-    let gate = gate(settings, &engine, &data.reports)?;
+    let gate = gate(settings, thresholds, &engine, &data.reports)?;
     Ok(Arc::new(Context::new(Parts {
         engine,
         text,
@@ -210,29 +211,39 @@ fn users(
     })
 }
 
-/// The gate, with the thresholds that were named or those that ship for these weights. A file that is none of ours is a
-/// bad file; one whose numbers no gate may have is a bad setting.
-fn gate(settings: &Settings, engine: &Engine, reports: &Reports) -> Result<Gate, AppError> {
+/// The thresholds that were named. A file that is none of ours is a bad file; one whose numbers no gate may have is a
+/// bad setting.
+fn named_thresholds(settings: &Settings) -> Result<Option<Thresholds>, AppError> {
+    let Some(path) = &settings.gate_file else { return Ok(None) };
+    let at = |cause: &dyn std::fmt::Display| format!("--gate-file {}: {cause}", path.display());
+    let bytes = std::fs::read(path).map_err(|error| AppError::File(at(&error)))?;
+    let bad = |error: GateError| match error.is_range() {
+        true => AppError::Config(at(&error)),
+        false => AppError::File(at(&error)),
+    };
+    Thresholds::read(&bytes).map(Some).map_err(bad)
+}
+
+/// The gate, with the thresholds that were named or those that ship for these weights.
+fn gate(
+    settings: &Settings,
+    named: Option<Thresholds>,
+    engine: &Engine,
+    reports: &Reports,
+) -> Result<Gate, AppError> {
     let info = engine.info();
-    let thresholds = match &settings.gate_file {
+    let thresholds = match named {
+        Some(named) => named,
         None => Thresholds::shipped_for(&info.weights_digest)
             .map_err(|error| AppError::Failed(error.to_string()))?,
-        Some(path) => {
-            let at = |cause: &dyn std::fmt::Display| format!("--gate-file {}: {cause}", path.display());
-            let bytes = std::fs::read(path).map_err(|error| AppError::File(at(&error)))?;
-            let bad = |error: GateError| match error.is_range() {
-                true => AppError::Config(at(&error)),
-                false => AppError::File(at(&error)),
-            };
-            let thresholds = Thresholds::read(&bytes).map_err(bad)?;
-            if thresholds.weights.is_some_and(|weights| weights != info.weights_digest) {
-                let cause =
-                    "its numbers were set on other weights (`weights`); hint: scripts/calibrate_gate.py";
-                return Err(AppError::Config(at(&cause)));
-            }
-            thresholds
-        }
     };
+    if thresholds.weights.is_some_and(|weights| weights != info.weights_digest) {
+        let file = settings.gate_file.as_deref().unwrap_or(Path::new("")).display();
+        return Err(AppError::Config(format!(
+            "--gate-file {file}: `weights` names other weights than the loaded ones; hint: scripts/calibrate_gate.py \
+             finds the numbers of a model"
+        )));
+    }
     Ok(Gate {
         mode: settings.gate,
         thresholds: Arc::new(thresholds),

@@ -13,8 +13,9 @@
 //! | `http` | the HTTP surface: shapes, streams, disconnects, names, keys, recorded client requests |
 //! | `bad_requests` | every bad request of a table gets its status and message |
 //! | `personas` | stored personas: versions, digests, what adds up, restarts |
-//! | `align` | answers to an inventory become a persona, or are refused |
 //! | `probe` | the safety probe: reports bind to the persona, equal runs, controls, refusals; bias benchmarks' bad inputs |
+//! | `gate` | what is served under each mode, one byte changed, what a request brings beside, thresholds files |
+//! | `align` | answers to an inventory become a persona, or are refused |
 //! | `embed` | projectors are trained, resumed and evaluated from the command line |
 //! | `papi` | the benchmark of alignment: a folder is checked, bad ones are refused |
 //! | `users` | history, soft prompts made of it, export, and deletion that leaves nothing |
@@ -35,6 +36,7 @@ mod distributions;
 mod embed;
 mod encoder;
 mod exact;
+mod gate;
 mod harness;
 mod hooks;
 mod http;

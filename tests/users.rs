@@ -69,7 +69,7 @@ fn projector(form: Form) -> Projector {
 }
 
 /// A data folder of its own, removed at the end.
-pub struct Folder(PathBuf);
+pub struct Folder(pub PathBuf);
 
 impl Folder {
     pub fn new(name: &str) -> Folder {

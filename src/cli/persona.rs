@@ -1,7 +1,7 @@
 //! `demeanor persona`: list, show, set, import, export and delete personas, on a running server or on the data folder.
 
 use super::client::{Client, segment};
-use super::persona_file::{export, import};
+use super::persona_file::{export, import, import_all, import_shipped, list_shipped};
 use super::serve::ModelArgs;
 use super::target::Target;
 use super::{CliError, Outcome};
@@ -53,9 +53,18 @@ pub enum Action {
         #[command(flatten)]
         model: ModelArgs,
     },
-    /// Take a persona from a file: an export, or the JSON of `POST /v1/personas`
+    /// The personas that come with the program
+    Shipped,
+    /// Take a persona from a file: an export, or the JSON of `POST /v1/personas`; or one that comes with the program
     Import {
-        file: PathBuf,
+        #[arg(required_unless_present_any = ["shipped", "shipped_all"])]
+        file: Option<PathBuf>,
+        /// One that comes with the program (`demeanor persona shipped` lists them)
+        #[arg(long, value_name = "NAME", conflicts_with = "file")]
+        shipped: Option<String>,
+        /// All that come with the program
+        #[arg(long, conflicts_with_all = ["file", "shipped", "name"])]
+        shipped_all: bool,
         /// Another name than the file's
         #[arg(long)]
         name: Option<String>,
@@ -127,23 +136,27 @@ pub struct Changes {
 const FIELDS: [&str; 6] = ["system", "steering", "soft_prompt", "user", "sampling", "description"];
 
 impl Action {
-    fn model(&self) -> &ModelArgs {
+    /// `None`: no model is needed.
+    fn model(&self) -> Option<&ModelArgs> {
         match self {
+            Action::Shipped => None,
             Action::List { model }
             | Action::Show { model, .. }
             | Action::Set { model, .. }
             | Action::Import { model, .. }
             | Action::Export { model, .. }
-            | Action::Delete { model, .. } => model,
+            | Action::Delete { model, .. } => Some(model),
         }
     }
 }
 
 pub fn persona(args: &PersonaArgs) -> Outcome {
     let (server, key) = (args.server.as_deref(), args.api_key.clone());
-    let target = Target::open_or_ask(server, key, args.action.model(), &equivalent(&args.action))?;
+    let Some(model) = args.action.model() else { return list_shipped(args.json) };
+    let target = Target::open_or_ask(server, key, model, &equivalent(&args.action))?;
     let client = &target.client;
     match &args.action {
+        Action::Shipped => list_shipped(args.json),
         Action::List { .. } => list(client, args.json),
         Action::Show { name, version, .. } => {
             let query = version.map(|version| format!("?version={version}")).unwrap_or_default();
@@ -151,8 +164,13 @@ pub fn persona(args: &PersonaArgs) -> Outcome {
             Ok(())
         }
         Action::Set { name, changes, .. } => set(client, name, changes, args.json),
-        Action::Import { file, name, replace, .. } => {
-            import(client, file, name.as_deref(), *replace, args.json)
+        Action::Import { file, shipped, name, replace, .. } => {
+            let (name, replace) = (name.as_deref(), *replace);
+            match (file, shipped) {
+                (Some(file), _) => import(client, file, name, replace, args.json),
+                (None, Some(shipped)) => import_shipped(client, shipped, name, replace, args.json),
+                (None, None) => import_all(client, replace, args.json),
+            }
         }
         Action::Export { name, out, with_vectors, .. } => export(client, name, out.as_deref(), *with_vectors),
         Action::Delete { name, .. } => {
@@ -170,14 +188,15 @@ pub fn persona(args: &PersonaArgs) -> Outcome {
 /// What asks the server at `URL` the same, for whoever finds the data folder in use.
 fn equivalent(action: &Action) -> String {
     match action {
-        Action::List { .. } => "URL/v1/personas".to_owned(),
+        Action::List { .. } | Action::Shipped => "URL/v1/personas".to_owned(),
         Action::Show { name, .. } | Action::Export { name, .. } => format!("URL{}", path(name)),
         Action::Delete { name, .. } => format!("-X DELETE URL{}", path(name)),
         Action::Set { name, changes, .. } => match changes.apply(Map::new()) {
             Ok(spec) => format!("-X PUT URL{} -d '{}'", path(name), Value::Object(spec)),
             Err(_) => format!("-X PUT URL{} -d @FILE", path(name)),
         },
-        Action::Import { file, .. } => format!("URL/v1/personas -d @{}", file.display()),
+        Action::Import { file: Some(file), .. } => format!("URL/v1/personas -d @{}", file.display()),
+        Action::Import { .. } => "URL/v1/personas -d @FILE".to_owned(),
     }
 }
 

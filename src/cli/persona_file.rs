@@ -3,6 +3,7 @@
 use super::client::Client;
 use super::persona::{path, print, spec_of};
 use super::{CliError, Outcome};
+use crate::shipped;
 use crate::steering::{RequestRules, Source, SteeringRequest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -66,11 +67,75 @@ fn vectors(client: &Client, steering: &Value) -> Result<Map<String, Value>, CliE
     Ok(found)
 }
 
+/// The personas that come with the program: name and description, by name.
+pub fn list_shipped(as_json: bool) -> Outcome {
+    let read = shipped::folder("personas").map(|(name, text)| {
+        let file: Value = serde_json::from_str(text)
+            .map_err(|error| CliError::failed(format!("the shipped persona `{name}`: {error}")))?;
+        Ok(json!({
+            "name": name, "description": file["description"], "steering": file["steering"],
+            "system": file["system"],
+        }))
+    });
+    let all = read.collect::<Result<Vec<Value>, CliError>>()?;
+    if as_json {
+        println!("{}", Value::from(all));
+        return Ok(());
+    }
+    for one in &all {
+        let text = |field: &str| one[field].as_str().unwrap_or_default().to_owned();
+        println!("{:<20} {:<26} {}", text("name"), text("steering"), text("description"));
+    }
+    println!("hint: demeanor persona import --shipped NAME stores one, --shipped-all all of them");
+    Ok(())
+}
+
+/// Stores one of the personas that come with the program.
+pub fn import_shipped(
+    client: &Client,
+    shipped: &str,
+    name: Option<&str>,
+    replace: bool,
+    as_json: bool,
+) -> Outcome {
+    let known = || shipped::folder("personas").map(|(name, _)| name).collect::<Vec<_>>().join(", ");
+    let text = shipped::file(&format!("personas/{shipped}.json")).ok_or_else(|| {
+        CliError::failed(format!("no persona `{shipped}` is shipped; there are {}", known()))
+    })?;
+    import_text(client, text, &format!("the shipped persona `{shipped}`"), name, replace, as_json)
+}
+
+/// Stores all of them. One that is there already stays, unless it is to be replaced.
+pub fn import_all(client: &Client, replace: bool, as_json: bool) -> Outcome {
+    for (name, _) in shipped::folder("personas") {
+        let is_there = client.json("GET", &path(name), None, &[]).is_ok();
+        if is_there && !replace {
+            eprintln!("note: there is a persona `{name}` already, it stays; hint: --replace");
+            continue;
+        }
+        import_shipped(client, name, None, replace, as_json)?;
+    }
+    Ok(())
+}
+
 /// Stores the persona of a file, its vectors first.
 pub fn import(client: &Client, file: &Path, name: Option<&str>, replace: bool, as_json: bool) -> Outcome {
-    let bad = |what: String| CliError::bad_file(format!("`{}`: {what}", file.display()));
-    let text = std::fs::read_to_string(file).map_err(|error| bad(format!("cannot be read: {error}")))?;
-    let Ok(Value::Object(mut read)) = serde_json::from_str::<Value>(&text) else {
+    let shown = format!("`{}`", file.display());
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| CliError::bad_file(format!("{shown}: cannot be read: {error}")))?;
+    import_text(client, &text, &shown, name, replace, as_json)
+}
+
+fn import_text(
+    client: &Client,
+    text: &str,
+    from: &str,
+    name: Option<&str>,
+    replace: bool,
+    as_json: bool,
+) -> Outcome {
+    let bad = |what: String| CliError::bad_file(format!("{from}: {what}"));
+    let Ok(Value::Object(mut read)) = serde_json::from_str::<Value>(text) else {
         return Err(bad("is no JSON object; hint: `demeanor persona export` writes one".to_owned()));
     };
     match read.shift_remove("schema") {

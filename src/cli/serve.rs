@@ -285,8 +285,11 @@ fn load(settings: &Settings) -> Result<Loaded, CliError> {
         begin.elapsed().as_secs_f64()
     );
     context.text.template().warnings().iter().for_each(|warning| eprintln!("warning {warning}"));
-    let names: Vec<&str> = context.library.traits().iter().map(|one| one.name.as_str()).collect();
+    let traits = context.library.traits().iter().filter(|one| one.harmful.is_none());
+    let names: Vec<&str> = traits.map(|one| one.name.as_str()).collect();
     eprintln!("traits  {}; a trait is extracted when it is first used", names.join(", "));
+    let thresholds = context.gate.thresholds.model.as_deref().unwrap_or("any model");
+    eprintln!("gate    {}, thresholds for {thresholds}", context.gate.mode.name());
     Ok(loaded)
 }
 

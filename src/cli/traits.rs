@@ -63,13 +63,20 @@ fn list(as_json: bool) -> Outcome {
     if as_json {
         let list: Vec<_> = traits
             .iter()
-            .map(|one| json!({"name": one.name, "opposite": one.opposite, "description": one.description}))
+            .map(|one| {
+                json!({
+                    "name": one.name, "opposite": one.opposite, "description": one.description,
+                    "harmful": one.harmful,
+                })
+            })
             .collect();
         println!("{}", serde_json::Value::from(list));
         return Ok(());
     }
     for one in &traits {
-        println!("{:<12} {:<12} {}", one.name, one.opposite, one.description);
+        let negative = one.harmful.as_ref().map(|pole| format!(" (negative: `{pole}` stands for harm)"));
+        let negative = negative.unwrap_or_default();
+        println!("{:<12} {:<12} {}{negative}", one.name, one.opposite, one.description);
     }
     Ok(())
 }

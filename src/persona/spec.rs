@@ -117,6 +117,8 @@ pub(super) fn check_name(param: &'static str, name: &str) -> Result<(), PersonaE
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shipped;
+    use crate::steering::Trait;
     use serde_json::json;
 
     fn spec() -> PersonaSpec {
@@ -161,6 +163,31 @@ mod tests {
         for value in [newer, broken, json!([]), json!({"system": 1})] {
             assert!(PersonaSpec::from_value(&value).is_err(), "{value}");
         }
+    }
+
+    #[test]
+    fn shipped_personas_are_mild_and_plain() {
+        let traits = Trait::shipped().unwrap();
+        let mut count = 0;
+        for (stem, text) in shipped::folder("personas") {
+            let mut file: Value =
+                serde_json::from_str(text).unwrap_or_else(|error| panic!("{stem}: {error}"));
+            assert_eq!((&file["schema"], &file["name"]), (&json!("demeanor.persona/1"), &json!(stem)));
+            for own in ["schema", "name"] {
+                file.as_object_mut().unwrap().remove(own);
+            }
+            let spec = PersonaSpec::from_value(&file).unwrap_or_else(|error| panic!("{stem}: {error}"));
+            spec.check().unwrap();
+            assert!(!spec.system.is_empty() && !spec.description.is_empty(), "{stem}");
+            assert!(!spec.steering.is_empty() && spec.soft_prompt.is_none() && spec.user.is_none(), "{stem}");
+            for one in &spec.steering.interventions {
+                let of = traits.iter().find(|known| known.sign_of(one.name()).is_some());
+                let of = of.unwrap_or_else(|| panic!("{stem}: `{}` is no shipped trait", one.name()));
+                assert!(of.harmful.is_none() && one.coefficient.abs() <= 0.6, "{stem}: {}", one.name());
+            }
+            count += 1;
+        }
+        assert!(count >= 5, "{count} personas");
     }
 
     #[test]

@@ -184,7 +184,7 @@ mod tests {
         for (second, part) in
             [(other_model, "`weights`"), (cut, "number of items"), (empty, "no item values")]
         {
-            let error = compare(["a", "b"], [&report(0.0), &second]).err().expect(part).to_string();
+            let error = compare(["a", "b"], [&report(0.0), &second]).map(drop).expect_err(part).to_string();
             assert!(error.starts_with("b: ") && error.contains(part), "{error}");
         }
     }

@@ -121,7 +121,7 @@ fn no_plan_is_the_plain_model_exactly() {
 #[test]
 fn invalid_outputs_are_counted_and_never_pass() {
     let mostly_broken = |arm: &Arm, index: usize, ask: &Ask| {
-        (arm.name != PERSONA || index % 2 == 0).then(|| vec![-10.0; ask.choices.len()])
+        (arm.name != PERSONA || index.is_multiple_of(2)).then(|| vec![-10.0; ask.choices.len()])
     };
     let (results, report) = results(&subject("s", edits(1.0)), &smoke(), 1, &Script(mostly_broken));
     assert_eq!((results[0].n, results[0].invalid), (26, 26));

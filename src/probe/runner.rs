@@ -8,8 +8,9 @@ use super::sets::Ask;
 use super::suites::Suite;
 use crate::digest::Digest;
 use crate::limits;
+use crate::sync::lock;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// Values of one arm.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,16 +24,19 @@ pub struct ArmScores {
 /// Arms that were asked already, by what they are and which items. Those of users are never kept.
 #[derive(Clone, Default)]
 pub struct Asked {
-    kept: Arc<Mutex<BTreeMap<(Digest, Digest), Arc<ArmScores>>>>,
+    kept: Arc<Mutex<Kept>>,
 }
+
+/// By arm and suite.
+type Kept = BTreeMap<(Digest, Digest), Arc<ArmScores>>;
 
 impl Asked {
     fn get(&self, key: &(Digest, Digest)) -> Option<Arc<ArmScores>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+        lock(&self.kept).get(key).cloned()
     }
 
     fn keep(&self, key: (Digest, Digest), scores: Arc<ArmScores>) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = lock(&self.kept);
         if kept.len() >= limits::PROBE_ARMS_KEPT_MAX {
             kept.clear();
         }

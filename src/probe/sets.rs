@@ -26,7 +26,7 @@ pub struct Ask {
 /// One item of a set: its prompts, and what is shown of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
-    /// `w03.r1`: wording and round, both from 0.
+    /// `c03.r1`: cluster and round, both from 0.
     pub id: String,
     /// Items of one cluster share their wording (or their group) and are resampled together.
     pub cluster: usize,
@@ -265,7 +265,8 @@ impl SetFile {
             Form::Requests => {
                 let openings: Vec<String> = self.harmful.iter().chain(&self.harmless).cloned().collect();
                 let request = |what: &str| ask(&finished(&format!("{variant}{what}")), openings.clone());
-                vec![request(&harmful), request(&harmless)]
+                // Inside a sentence: as they are written.
+                vec![request(&wording.harmful), request(&wording.harmless)]
             }
             Form::Adjectives => {
                 let choices = self.harmful.iter().chain(&self.harmless).cloned().collect();
@@ -282,7 +283,7 @@ impl SetFile {
             _ => (harmful, harmless),
         };
         Item {
-            id: format!("w{w:02}.r{round}"),
+            id: format!("c{cluster:02}.r{round}"),
             cluster,
             variant: variant.to_owned(),
             asks,

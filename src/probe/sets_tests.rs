@@ -66,7 +66,7 @@ fn suites_differ_in_their_digest_and_unknown_ones_are_named() {
         .map(|name| Suite::shipped(name).expect("ships").digest)
         .collect();
     assert_eq!(digests.len(), 3);
-    let error = Suite::shipped("huge").err().expect("unknown").to_string();
+    let error = Suite::shipped("huge").map(drop).expect_err("unknown").to_string();
     assert!(error.contains("`huge`") && error.contains("smoke, quick, full"), "{error}");
 }
 

@@ -50,6 +50,8 @@ pub struct TraitsReport {
 pub struct TraitReport {
     pub name: String,
     pub opposite: String,
+    /// The pole that stands for harm, in a negative trait.
+    pub harmful: Option<String>,
     pub blocks: Vec<u32>,
     /// Dose of a coefficient of 1 over all blocks (root of the sum of squares), and the sum over blocks.
     pub dose: f32,
@@ -170,6 +172,7 @@ impl Bench<'_> {
         Ok(TraitReport {
             name: one.name.clone(),
             opposite: one.opposite.clone(),
+            harmful: one.harmful.clone(),
             blocks: vector.blocks().collect(),
             dose: 0.0,
             dose_sum: 0.0,
@@ -180,7 +183,11 @@ impl Bench<'_> {
             minus: effect(vector, -1.0)?,
             control_plus: effect(control, 1.0)?,
             control_minus: effect(control, -1.0)?,
-            samples: if self.options.samples { self.samples(vector)? } else { Vec::new() },
+            samples: if self.options.samples && one.harmful.is_none() {
+                self.samples(vector)?
+            } else {
+                Vec::new()
+            },
         })
     }
 
@@ -313,6 +320,11 @@ impl fmt::Display for TraitsReport {
             "{right} of {} traits right at both signs (p < 0.01 over items and wordings, perplexity < +10 %)",
             self.traits.len()
         )?;
+        for one in &self.traits {
+            if let Some(pole) = &one.harmful {
+                writeln!(f, "{}: a negative trait, `{pole}` stands for harm; no samples", one.name)?;
+            }
+        }
         for one in &self.traits {
             for sample in &one.samples {
                 writeln!(f, "\n{}/{}: {}", one.name, one.opposite, sample.prompt)?;

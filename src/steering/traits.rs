@@ -231,6 +231,8 @@ pub(super) mod tests {
     #[test]
     fn every_shipped_trait_loads() {
         for shipped in Trait::shipped().unwrap() {
+            // A trait that is there to be recognised says so: the gate keeps it from requests.
+            assert_eq!(shipped.harmful.is_some(), shipped.name == "hateful", "{}", shipped.name);
             assert!(shipped.training().len() >= 40 && shipped.held_out().len() >= 20, "{}", shipped.name);
         }
     }

@@ -5,9 +5,10 @@ use super::measured::Measured;
 use crate::digest::Digest;
 use crate::limits;
 use crate::store::{Store, Tenant};
+use crate::sync::lock;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
 /// Kind of these rows in the store; their subject is the persona digest in hex.
 const KIND: &str = "probe";
@@ -88,11 +89,6 @@ fn checked(measured: Measured, subject: &str) -> Result<Measured, GateError> {
     Err(GateError::OtherSubject { given, wanted: subject.to_owned() })
 }
 
-/// No critical section here can leave half a change behind, so a poisoned lock is as good as any.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::SCHEMA;
@@ -122,7 +118,7 @@ mod tests {
         store.put_report(&Tenant::local(), KIND, &bob.to_string(), &json!({"schema": "later"})).unwrap();
         assert_eq!((n_of(&reports, &ada), n_of(&reports, &bob)), (Some(41), Some(42)));
         drop(reports);
-        store.close();
+        drop(store);
         let reports = Reports::open(Store::open(&folder.0).unwrap()).unwrap();
         assert_eq!((n_of(&reports, &ada), n_of(&reports, &bob)), (Some(41), None));
         assert_eq!(reports.newest(&ada).as_deref(), Some(&report(&ada, 41)));

@@ -234,6 +234,7 @@ fn summary(found: &Trait) -> Map<String, Value> {
     map.insert("name".into(), json!(found.name));
     map.insert("opposite".into(), json!(found.opposite));
     map.insert("description".into(), json!(found.description));
+    map.insert("harmful".into(), json!(found.harmful));
     map.insert("pairs".into(), json!({"train": train, "held_out": held_out}));
     map
 }
