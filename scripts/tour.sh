@@ -40,7 +40,7 @@ ask() {
 
 listed() { curl -s "$url/v1/models" | grep -q "@$1\""; }
 
-"$binary" serve ${model:+--model "$model"} --alias m --gate enforce --extract-wait 600 --port 0 --data-dir "$work/data" 2>"$work/log" &
+"$binary" serve ${model:+--model "$model"} --alias m --gate enforce --extract-wait 300 --port 0 --data-dir "$work/data" 2>"$work/log" &
 server=$!
 tries=0
 until grep -q '^ready' "$work/log"; do
@@ -72,7 +72,7 @@ run "$binary" persona set robin --system "You are Robin, who builds boats. You a
 
 step "nothing has measured it: refused, and not listed"
 ask 403 m@robin
-if listed robin; then fail "an unprobed persona is listed"; fi
+listed robin && fail "an unprobed persona is listed"
 
 step "the probe"
 run "$binary" probe robin --suite smoke

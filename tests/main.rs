@@ -15,9 +15,7 @@
 //! | `personas` | stored personas: versions, digests, what adds up, restarts |
 //! | `probe` | the safety probe: reports bind to the persona, equal runs, controls, refusals; bias benchmarks' bad inputs |
 //! | `gate` | what is served under each mode, one byte changed, what a request brings beside, thresholds files |
-//! | `gate` | what is served under each mode, one byte changed, what a request brings beside, thresholds files |
 //! | `align` | answers to an inventory become a persona, or are refused |
-//! | `probe` | the safety probe: reports bind to the persona, equal runs, controls, refusals; bias benchmarks' bad inputs |
 //! | `embed` | projectors are trained, resumed and evaluated from the command line |
 //! | `papi` | the benchmark of alignment: a folder is checked, bad ones are refused |
 //! | `users` | history, soft prompts made of it, export, and deletion that leaves nothing |

@@ -171,7 +171,7 @@ fn wrong_usage_is_refused() {
     for (more, code, message) in [
         (&["--people", "0"][..], 2, "--people"),
         (&["--people", "61"], 2, "--people"),
-        (&["--seed", "-1"], 2, "--seed"),
+        (&["--seed=-1"], 2, "--seed"),
         (&[], 1, "cannot read"),
     ] {
         let output = check(&nowhere, more);

@@ -76,7 +76,8 @@ impl Aligner {
             None => {
                 let prepared = prepare::prepare(&asker, &inventory, weights, told)?;
                 prepared.write(&path, &key)?;
-                prepared
+                // As every later run reads it: the file holds single precision, and equal runs give equal answers.
+                Prepared::read(&path, &key, &inventory).unwrap_or(prepared)
             }
         };
         Aligner::new(asker, inventory, prepared, folder.join(format!("{}-heads.safetensors", key.stem())))

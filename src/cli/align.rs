@@ -16,7 +16,7 @@ const ASK_EVERY: Duration = Duration::from_millis(200);
 /// Make a persona that leans as a person's answers to a questionnaire do
 #[derive(clap::Args, Clone, Debug)]
 #[command(
-    after_help = "Example:\n  demeanor align --answers ada.json --name ada --inventory ipip-neo-120\n\nThe file holds what the person ticked, from 1 (very inaccurate) to 5 (very accurate): an array with one number per item, 0 for a missing answer, or a map from item number to answer. The first use of a model and inventory measures the model for a minute or two. The persona is called NAME, its vector NAME.alignment; neither may exist."
+    after_help = "Example:\n  demeanor align --answers ada.json --name ada --inventory ipip-neo-120\n\nThe file holds what the person ticked, from 1 (very inaccurate) to 5 (very accurate): an array with one number per item, 0 for a missing answer, or a map from item number to answer. The first use of a model and inventory measures the model for a minute or two. There must be no persona NAME yet. Its vector is NAME.alignment; one that an earlier alignment left is replaced, any other is in the way."
 )]
 pub struct AlignArgs {
     /// JSON file of answers

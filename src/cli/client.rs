@@ -5,10 +5,13 @@ use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::ops::ControlFlow;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Largest answer that is read: the largest vector file and more.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
+
+/// How long a verb waits for a vector that its request started: some ten times what a small machine takes.
+const VECTOR_WAIT_MAX: Duration = Duration::from_secs(900);
 
 /// Separates the parts of an upload; its 32 digits occur in no file by chance.
 const BOUNDARY: &str = "demeanor-4f1c0b7a9d3e58261b0c7f94a2d6e835";
@@ -50,7 +53,7 @@ impl Client {
     }
 
     /// One request with an answer in one piece; the bytes of a 2xx, else the server's refusal as an error. `body` is a
-    /// content type with bytes.
+    /// content type with bytes. Where a vector is still being made, asks again until it is there.
     pub fn call(
         &self,
         method: &str,
@@ -59,26 +62,36 @@ impl Client {
         headers: &[(&str, &str)],
     ) -> Result<Vec<u8>, CliError> {
         let (kind, bytes) = body.unwrap_or(("application/json", Vec::new()));
-        let mut request = ureq::http::Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", self.base))
-            .header("content-type", kind)
-            .header("authorization", self.authorization());
-        for (name, value) in headers {
-            request = request.header(*name, *value);
+        let begin = Instant::now();
+        loop {
+            let mut request = ureq::http::Request::builder()
+                .method(method)
+                .uri(format!("{}{path}", self.base))
+                .header("content-type", kind)
+                .header("authorization", self.authorization());
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            let request = request.body(bytes.clone()).map_err(|error| {
+                CliError::failed(format!("`{}{path}` cannot be asked: {error}", self.base))
+            })?;
+            let mut response = self.agent.run(request).map_err(|error| unreachable(&self.base, &error))?;
+            let is_ok = response.status().is_success();
+            let again =
+                response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
+            let bytes = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
+            let bytes = bytes.map_err(|error| CliError::failed(format!("the answer broke off: {error}")))?;
+            if is_ok {
+                return Ok(bytes);
+            }
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            let answer = serde_json::from_str(&text).unwrap_or(Value::String(text));
+            if answer["error"]["code"] != "vector_not_ready" || begin.elapsed() > VECTOR_WAIT_MAX {
+                return Err(refused(&answer));
+            }
+            eprintln!("waiting: {}", answer["error"]["message"].as_str().unwrap_or("a vector is being made"));
+            std::thread::sleep(Duration::from_secs(again.unwrap_or(2).clamp(1, 10)));
         }
-        let request = request
-            .body(bytes)
-            .map_err(|error| CliError::failed(format!("`{}{path}` cannot be asked: {error}", self.base)))?;
-        let mut response = self.agent.run(request).map_err(|error| unreachable(&self.base, &error))?;
-        let is_ok = response.status().is_success();
-        let bytes = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
-        let bytes = bytes.map_err(|error| CliError::failed(format!("the answer broke off: {error}")))?;
-        if is_ok {
-            return Ok(bytes);
-        }
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        Err(refused(&serde_json::from_str(&text).unwrap_or(Value::String(text))))
     }
 
     /// The same in JSON both ways.

@@ -80,7 +80,8 @@ impl Data {
             let given: Vec<f64> = self.others().iter().filter_map(|answers| answers.get(i)).collect();
             let (found, norm) = (mean(&given), item.norm.map_or(f64::NAN, |norm| norm.mean));
             // Shipped norms have four decimals.
-            if !((found - norm).abs() < 1e-3) {
+            let is_equal = (found - norm).abs() < 1e-3;
+            if !is_equal {
                 let number = i + 1;
                 return Err(format!(
                     "item {number}: people 61 to 150 have mean {found:.4}, the shipped norm is {norm:.4}: other people"

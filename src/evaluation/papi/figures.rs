@@ -45,16 +45,21 @@ pub struct Figures {
     pub domains: [Estimate; 5],
 }
 
-/// Each person's score in each domain and in sum.
-type PersonScores = Vec<Option<([f64; 5], f64)>>;
+/// One person's score.
+struct PersonScore {
+    /// In the order of `Domain::ALL`.
+    domains: [f64; 5],
+    sum: f64,
+}
 
-fn person_scores(data: &Data, row: &Row, form: Form) -> PersonScores {
+/// `None` for people that the row was not run for.
+fn person_scores(data: &Data, row: &Row, form: Form) -> Vec<Option<PersonScore>> {
     let one = |(p, predictions): (usize, &Option<Vec<f64>>)| {
         let errors = person_errors(data, p, predictions.as_ref()?, form);
         // A person without an answer in a domain has no score there and none in sum.
         let errors: Vec<f64> = errors.into_iter().collect::<Option<_>>()?;
         let sum = errors.iter().sum();
-        Some((errors.try_into().ok()?, sum))
+        Some(PersonScore { domains: errors.try_into().ok()?, sum })
     };
     row.predictions.iter().enumerate().map(one).collect()
 }
@@ -62,7 +67,7 @@ fn person_scores(data: &Data, row: &Row, form: Form) -> PersonScores {
 pub fn of(data: &Data, row: &Row, form: Form, rounds: usize, seed: u64) -> Figures {
     let scores = person_scores(data, row, form);
     let known: Vec<_> = scores.iter().flatten().collect();
-    let column = |pick: &dyn Fn(&([f64; 5], f64)) -> f64| -> Estimate {
+    let column = |pick: &dyn Fn(&PersonScore) -> f64| -> Estimate {
         Estimate::of(&known.iter().map(|score| pick(score)).collect::<Vec<_>>(), rounds, seed)
     };
     Figures {
@@ -70,8 +75,8 @@ pub fn of(data: &Data, row: &Row, form: Form, rounds: usize, seed: u64) -> Figur
         kind: row.kind,
         form,
         people: known.len(),
-        score: column(&|score| score.1),
-        domains: std::array::from_fn(|d| column(&|score| score.0[d])),
+        score: column(&|score| score.sum),
+        domains: std::array::from_fn(|d| column(&|score| score.domains[d])),
     }
 }
 
@@ -95,17 +100,17 @@ pub struct Difference {
 
 impl Difference {
     pub fn of(data: &Data, own: &Row, other: &Row, form: Form, rounds: usize, seed: u64) -> Difference {
-        let pairs: Vec<([f64; 5], f64)> = person_scores(data, own, form)
+        let pairs: Vec<PersonScore> = person_scores(data, own, form)
             .into_iter()
             .zip(person_scores(data, other, form))
             .filter_map(|(own, other)| {
                 let (own, other) = (own?, other?);
-                Some((std::array::from_fn(|d| own.0[d] - other.0[d]), own.1 - other.1))
+                let domains = std::array::from_fn(|d| own.domains[d] - other.domains[d]);
+                Some(PersonScore { domains, sum: own.sum - other.sum })
             })
             .collect();
-        let column =
-            |pick: &dyn Fn(&([f64; 5], f64)) -> f64| -> Vec<f64> { pairs.iter().map(pick).collect() };
-        let sums = column(&|pair| pair.1);
+        let column = |pick: &dyn Fn(&PersonScore) -> f64| -> Vec<f64> { pairs.iter().map(pick).collect() };
+        let sums = column(&|pair| pair.sum);
         // Scores are sums of a few means: differences below this are rounding.
         let tied = sums.iter().filter(|value| value.abs() < 1e-9).count();
         let won = sums.iter().filter(|value| **value <= -1e-9).count();
@@ -115,7 +120,7 @@ impl Difference {
             form,
             people: pairs.len(),
             score: Estimate::of(&sums, rounds, seed),
-            domains: std::array::from_fn(|d| Estimate::of(&column(&|pair| pair.0[d]), rounds, seed)),
+            domains: std::array::from_fn(|d| Estimate::of(&column(&|pair| pair.domains[d]), rounds, seed)),
             p: sign_flip(&sums, &(0..sums.len()).collect::<Vec<_>>(), FLIPS, seed),
             p_holm: (own.kind != Kind::Leaky).then_some(f64::NAN),
             won,

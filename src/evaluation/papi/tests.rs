@@ -199,12 +199,12 @@ fn runs_that_are_refused() {
         ),
     ] {
         std::fs::write(out.0.join("results.jsonl"), text).unwrap();
-        let error = evaluated(&data, &mut Scripted::new(&data), &out).err().expect("refused").to_string();
+        let error = evaluated(&data, &mut Scripted::new(&data), &out).expect_err("refused").to_string();
         assert!(error.contains(message) && error.contains("hint: move it away"), "{error}");
         assert_eq!(out.text("results.jsonl"), text, "what is there stays");
     }
     let mut odd = Scripted { share: f64::NAN, ..Scripted::new(&data) };
-    let error = evaluated(&data, &mut odd, &Out::new("odd")).err().expect("refused").to_string();
+    let error = evaluated(&data, &mut odd, &Out::new("odd")).expect_err("refused").to_string();
     assert!(error.contains("no finite number"), "{error}");
 }
 

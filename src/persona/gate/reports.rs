@@ -118,7 +118,7 @@ mod tests {
         store.put_report(&Tenant::local(), KIND, &bob.to_string(), &json!({"schema": "later"})).unwrap();
         assert_eq!((n_of(&reports, &ada), n_of(&reports, &bob)), (Some(41), Some(42)));
         drop(reports);
-        store.close();
+        drop(store);
         let reports = Reports::open(Store::open(&folder.0).unwrap()).unwrap();
         assert_eq!((n_of(&reports, &ada), n_of(&reports, &bob)), (Some(41), None));
         assert_eq!(reports.newest(&ada).as_deref(), Some(&report(&ada, 41)));
