@@ -22,8 +22,8 @@ use std::sync::{Arc, OnceLock};
 
 /// Items of the pass that measures the shift of the mean.
 const SHIFT_ITEMS: usize = 60;
-/// The correction of the mean is at most so long (as a norm of constants): what is left then stays.
-const SHIFT_NORM_MAX: f64 = 1.5;
+/// The correction of the mean is at most so long, in units of the norm where gradients are true: what is left then stays.
+const SHIFT_NORM_FACTOR: f64 = 1.0;
 /// Strengths that the published search tries.
 const ALPHAS: [f64; 6] = [0.0, 1.0, 2.0, 4.0, 6.0, 8.0];
 /// Parts of a person's items for choosing the strength by cross-validation.
@@ -364,7 +364,8 @@ impl Aligner {
         let differences = chosen.iter().zip(&measured).map(|((_, wanted), answer)| wanted - answer);
         let difference = mean(&differences.collect::<Vec<f64>>());
         let (common, slope) = self.linear.common();
-        let norm = (difference / slope).clamp(-SHIFT_NORM_MAX, SHIFT_NORM_MAX);
+        let most = SHIFT_NORM_FACTOR * self.norm_cap;
+        let norm = (difference / slope).clamp(-most, most);
         if norm.is_finite() {
             let sums = aligned.constants.iter_mut().zip(&common);
             sums.for_each(|(constant, value)| *constant += norm * value);

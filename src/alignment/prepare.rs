@@ -23,7 +23,7 @@ use std::sync::Arc;
 /// Correlation of real and first-order changes from which on the gradients count as true.
 const LINEAR_FROM: f64 = 0.9;
 /// Items of each made-up person whose real change is measured.
-const LINEAR_ITEMS: usize = 24;
+const LINEAR_ITEMS: usize = 16;
 /// Each norm is this much above the one before it.
 const LINEAR_STEP: f64 = std::f64::consts::SQRT_2;
 const LINEAR_NORMS_MAX: usize = 10;

@@ -206,7 +206,7 @@ struct Measured {
     after: Value,
 }
 
-/// The distance to the person at four strengths, two of them measured, and the domains without and with the vector.
+/// The distance to the person at three strengths, and the domains without and with the vector, by forward passes.
 fn measure(
     aligner: &Aligner,
     aligned: &Aligned,
@@ -216,23 +216,21 @@ fn measure(
     let items = spread(&answers.answered(), MEASURED_ITEMS);
     let all = aligner.plain();
     let plain: Vec<f64> = items.iter().map(|&item| all[item]).collect();
-    let edits = aligner.edits_of(aligned)?;
-    let total = items.len() as u64;
-    let with = aligner.measured(&edits, &items, &mut |done, message| told(done, total, message))?;
-    let with: Vec<f64> = with.into_iter().map(|answer| answer.clamp(1.0, 5.0)).collect();
-    let at = |coefficient: f64| -> Vec<f64> {
-        let change = |item: usize| coefficient * (aligned.predicted[item] - aligner.linear().plain[item]);
-        items.iter().map(|&item| aligner.linear().plain[item] + change(item)).collect()
+    let total = 2 * items.len() as u64;
+    let mut done = 0;
+    let mut at = |coefficient: f64| -> Result<Vec<f64>, AlignmentError> {
+        let constants: Vec<f64> = aligned.constants.iter().map(|value| coefficient * value).collect();
+        let edits = aligner.edits(&constants)?;
+        let with =
+            aligner.measured(&edits, &items, &mut |asked, message| told(done + asked, total, message))?;
+        done += items.len() as u64;
+        Ok(with.into_iter().map(|answer| answer.clamp(1.0, 5.0)).collect())
     };
-    let point = |coefficient: f64, predicted: &[f64], is_measured: bool| {
-        let score = rounded(aligner.distance(&items, predicted, answers));
-        json!({"coefficient": coefficient, "score": score, "measured": is_measured})
-    };
-    let curve = json!([
-        point(0.0, &plain, true),
-        point(0.5, &at(0.5), false),
-        point(1.0, &with, true),
-        point(1.5, &at(1.5), false),
-    ]);
-    Ok(Measured { curve, before: aligner.domains(&items, &plain), after: aligner.domains(&items, &with) })
+    let (half, whole) = (at(0.5)?, at(1.0)?);
+    let point = |coefficient: f64, predicted: &[f64]| json!({"coefficient": coefficient, "score": rounded(aligner.distance(&items, predicted, answers))});
+    Ok(Measured {
+        curve: json!([point(0.0, &plain), point(0.5, &half), point(1.0, &whole)]),
+        before: aligner.domains(&items, &plain),
+        after: aligner.domains(&items, &whole),
+    })
 }

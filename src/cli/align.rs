@@ -111,8 +111,7 @@ fn print(result: &Value) {
         result["answered"]
     );
     for point in result["curve"].as_array().into_iter().flatten() {
-        let how = if point["measured"] == true { "measured" } else { "by gradients" };
-        println!("  strength {:<4} distance to the answers {} ({how})", point["coefficient"], point["score"]);
+        println!("  strength {:<4} distance to the answers {}", point["coefficient"], point["score"]);
     }
     let domains = &result["domains"];
     for domain in ["O", "C", "E", "A", "N"] {
