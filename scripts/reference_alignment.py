@@ -232,6 +232,9 @@ def check(args):
         for head, direction, sigma in best:
             v[head] = found["alpha"] * sigma * direction
         v = v.ravel()
+    if found["alpha"] == 0:
+        print("nothing is moved: no vector to compare")
+        return report(worst)
     v = v.reshape(gradients.shape[1:])
     projections = output_projections(args.model)
     with safe_open(args.vector, "np") as file:
@@ -239,6 +242,10 @@ def check(args):
     ours = np.stack([stored.get(l, np.zeros(len(projections[l]))) for l in range(len(v))])
     theirs = np.stack([projections[l].astype(np.float64) @ v[l] for l in range(len(v))])
     note("vector at attn[l]", ours, theirs)
+    report(worst)
+
+
+def report(worst):
     for name, error in worst.items():
         print(f"{name:28} {error:.1e}")
     sys.exit(1 if max(worst.values()) > 1e-4 else 0)
@@ -250,9 +257,10 @@ def main():
     make = verbs.add_parser("fixture")
     make.add_argument("path")
     compare = verbs.add_parser("check")
-    for name in ["prepared", "inventory", "answers", "result", "vector", "model"]:
+    for name in ["prepared", "inventory", "answers", "result"]:
         compare.add_argument(f"--{name}", required=True)
-    compare.add_argument("--heads")
+    for name in ["vector", "model", "heads"]:
+        compare.add_argument(f"--{name}", help="needed where something is moved" if name != "heads" else "for pas")
     args = parser.parse_args()
     fixture(args.path) if args.verb == "fixture" else check(args)
 
