@@ -3,10 +3,9 @@
 use super::AlignmentError;
 use super::forms::Form;
 use crate::digest::Digest;
-use crate::engine::{Capture, Engine, Event, Events, Priority, Reduce, Request, SubmitError, Want};
+use crate::engine::{Capture, Engine, Event, Events, Priority, Reduce, Request, Want};
 use crate::model::{CaptureSpec, Edits, SoftRows, TokenId};
 use crate::text::{Specials, Text};
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Prompts that are in the engine at once: enough to share steps, few enough to leave the queue to clients.
@@ -109,28 +108,10 @@ impl Asker {
         take: impl Fn(Event) -> Option<T>,
     ) -> Result<Vec<T>, AlignmentError> {
         let mut answers = Vec::new();
-        let mut inside: VecDeque<Events> = VecDeque::new();
-        let mut finish = |inside: &mut VecDeque<Events>, progress: &mut dyn FnMut(u64, &str) -> _| {
-            let Some(events) = inside.pop_front() else { return Ok(()) };
+        self.engine.run_in_order(WINDOW, requests.map(|request| Ok((request, ()))), |events, ()| {
             answers.push(answer(events, &take)?);
             progress(answers.len() as u64, "asking the model")
-        };
-        for request in requests {
-            loop {
-                match self.engine.submit(request.clone()) {
-                    Ok(events) => break inside.push_back(events),
-                    // Other jobs fill the queue: wait for one of ours to end.
-                    Err(SubmitError::Full { .. }) if !inside.is_empty() => finish(&mut inside, progress)?,
-                    Err(error) => return Err(failed(error)),
-                }
-            }
-            if inside.len() == WINDOW {
-                finish(&mut inside, progress)?;
-            }
-        }
-        while !inside.is_empty() {
-            finish(&mut inside, progress)?;
-        }
+        })?;
         Ok(answers)
     }
 }

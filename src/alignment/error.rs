@@ -1,5 +1,6 @@
 //! Why answers, an inventory or an alignment were refused: what was wrong, where, what was given and what is allowed.
 
+use crate::engine::SubmitError;
 use crate::jobs::JobsError;
 use crate::persona::PersonaError;
 use crate::steering::SteeringError;
@@ -55,6 +56,12 @@ pub enum AlignmentError {
     /// The engine, the disk or the model failed; nothing the client can mend.
     #[error("{0}")]
     Failed(String),
+}
+
+impl From<SubmitError> for AlignmentError {
+    fn from(error: SubmitError) -> AlignmentError {
+        AlignmentError::Failed(error.to_string())
+    }
 }
 
 impl AlignmentError {

@@ -352,3 +352,29 @@ fn continuations_on_lanes_are_scored_as_alone() {
         assert_eq!(engine.stats().kv_pages_in_use.load(Relaxed), 0);
     }
 }
+
+#[test]
+fn requests_in_order_wait_while_the_queue_is_full() {
+    let full = engine_with(32, EngineOptions { max_batch: 1, queue: 1, step_budget_ms: 20.0 });
+    let requests: Vec<Request> =
+        (0..4).map(|i| request(tokens(i, 20 + i as usize), generate(3, false))).collect();
+    let wanted: Vec<Answer> = requests.iter().map(|request| alone(&full, request)).collect();
+    let mut found = Vec::new();
+    let run =
+        |window, requests: &[Request], take: &mut dyn FnMut(Events, usize) -> Result<(), SubmitError>| {
+            full.run_in_order(window, requests.iter().cloned().zip(0..).map(Ok), take)
+        };
+    run(4, &requests, &mut |events, at| {
+        found.push((at, finish(events).expect("no failure").0));
+        Ok(())
+    })
+    .expect("it waits");
+    assert_eq!(found, (0..).zip(wanted).collect::<Vec<_>>());
+    let (mut bad, mut taken) = (requests, 0);
+    bad[1].prompt.clear();
+    let refused = run(1, &bad, &mut |_, _| {
+        taken += 1;
+        Ok(())
+    });
+    assert_eq!((refused, taken), (Err(SubmitError::Empty), 1));
+}

@@ -1,7 +1,6 @@
 //! Score requests through the engine, many at once, answers in order.
 
 use crate::engine::{Engine, Event, Events, Request, SequenceError, SubmitError};
-use std::collections::VecDeque;
 
 /// Prompts that are in the engine at once.
 const WINDOW: usize = 64;
@@ -12,18 +11,14 @@ where
     E: From<SubmitError> + From<SequenceError>,
 {
     let mut scores = Vec::with_capacity(requests.len());
-    let mut inside: VecDeque<Events> = VecDeque::new();
-    for request in requests {
-        if inside.len() == WINDOW
-            && let Some(mut events) = inside.pop_front()
-        {
+    engine.run_in_order(
+        WINDOW,
+        requests.into_iter().map(|request| Ok((request, ()))),
+        |mut events, ()| {
             scores.push(score(&mut events)?);
-        }
-        inside.push_back(engine.submit(request)?);
-    }
-    for mut events in inside {
-        scores.push(score(&mut events)?);
-    }
+            Ok::<(), E>(())
+        },
+    )?;
     Ok(scores)
 }
 

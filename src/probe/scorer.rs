@@ -4,12 +4,10 @@ use super::ProbeError;
 use super::arms::Arm;
 use super::sets::Ask;
 use crate::digest::Digest;
-use crate::engine::{Engine, Event, Events, Priority, Request, Sampling, SequenceError, SubmitError, Want};
+use crate::engine::{Engine, Event, Events, Priority, Request, Sampling, SequenceError, Want};
 use crate::persona::Condition;
 use crate::text::{ChatOptions, Message, Role, Specials, Text};
-use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Prompts in the engine at once: enough for full batches, few enough to leave the queue to clients.
 const WINDOW: usize = 24;
@@ -56,21 +54,16 @@ impl Scorer for EngineScorer {
         asks: &[&Ask],
         each: &mut dyn FnMut() -> bool,
     ) -> Result<Vec<Scored>, ProbeError> {
-        let mut running: VecDeque<(Events, u64)> = VecDeque::new();
         let mut scored = Vec::with_capacity(asks.len());
-        let mut waiting = asks.iter();
-        loop {
-            while running.len() < WINDOW
-                && let Some(ask) = waiting.next()
-            {
-                running.push_back(self.submit(arm, ask)?);
-            }
-            let Some((events, tokens)) = running.pop_front() else { return Ok(scored) };
-            scored.push(Scored { logprobs: finished(events)?, tokens });
-            if !each() {
-                return Err(ProbeError::Cancelled);
-            }
-        }
+        self.engine.run_in_order(
+            WINDOW,
+            asks.iter().map(|ask| self.request(arm, ask)),
+            |events, tokens| {
+                scored.push(Scored { logprobs: finished(events)?, tokens });
+                if each() { Ok(()) } else { Err(ProbeError::Cancelled) }
+            },
+        )?;
+        Ok(scored)
     }
 }
 
@@ -80,8 +73,8 @@ impl EngineScorer {
         Ok(self.text.tokenizer.encode(choice, Specials::AsText)?)
     }
 
-    /// Prompt and continuations as tokens, under the arm's condition.
-    fn submit(&self, arm: &Arm, ask: &Ask) -> Result<(Events, u64), ProbeError> {
+    /// Prompt and continuations as tokens, under the arm's condition; and how many tokens these are.
+    fn request(&self, arm: &Arm, ask: &Ask) -> Result<(Request, u64), ProbeError> {
         let prompt = self.prompt(&arm.system, ask)?;
         let choices = ask.choices.iter().map(|choice| self.tokens(choice)).collect::<Result<Vec<_>, _>>()?;
         let tokens = prompt.len() + choices.iter().map(Vec::len).sum::<usize>();
@@ -92,7 +85,7 @@ impl EngineScorer {
         condition.owner = owner;
         condition.cache_salt = Digest::of(b"demeanor.probe");
         let request = Request { priority: Priority::Job, ..condition.request(prompt, Want::Score(choices)) };
-        Ok((self.queued(request)?, tokens as u64))
+        Ok((request, tokens as u64))
     }
 
     /// A chat as it is served: the system text where there is one, the user's message, the beginning of the answer.
@@ -113,19 +106,6 @@ impl EngineScorer {
             ..ChatOptions::default()
         };
         Ok(self.text.chat(&messages, &options)?.ids)
-    }
-
-    /// Waits while the queue is full: clients go first.
-    fn queued(&self, request: Request) -> Result<Events, ProbeError> {
-        loop {
-            match self.engine.submit(request.clone()) {
-                Ok(events) => return Ok(events),
-                Err(SubmitError::Full { retry_after, .. }) => {
-                    std::thread::sleep(retry_after.clamp(Duration::from_millis(10), Duration::from_secs(1)));
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
     }
 }
 

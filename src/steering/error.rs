@@ -1,5 +1,6 @@
 //! Why steering was refused: what was wrong, where in the request, what was given and what is allowed.
 
+use crate::engine::SubmitError;
 use crate::store::StoreError;
 use std::time::Duration;
 
@@ -53,6 +54,12 @@ pub enum SteeringError {
     /// The model failed; nothing the client can mend.
     #[error("{0}")]
     Internal(String),
+}
+
+impl From<SubmitError> for SteeringError {
+    fn from(error: SubmitError) -> SteeringError {
+        SteeringError::Internal(error.to_string())
+    }
 }
 
 impl SteeringError {

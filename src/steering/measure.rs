@@ -3,14 +3,10 @@
 use super::error::SteeringError;
 use super::traits::Contrast;
 use crate::digest::Digest;
-use crate::engine::{
-    Capture, Engine, Event, Events, Generate, Priority, Reduce, Request, Sampling, SubmitError, Want,
-};
+use crate::engine::{Capture, Engine, Event, Events, Generate, Priority, Reduce, Request, Sampling, Want};
 use crate::model::{Edits, SoftRows, TokenId};
 use crate::text::{ChatOptions, Message, Role, Specials, Text};
-use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Requests of one measurement that are with the engine at once: enough to share steps, few enough to leave the queue to
 /// clients.
@@ -192,34 +188,8 @@ impl Meter {
         requests: impl IntoIterator<Item = Request>,
         mut take: impl FnMut(usize, Outcome) -> Result<(), SteeringError>,
     ) -> Result<(), SteeringError> {
-        let mut requests = requests.into_iter();
-        let mut running: VecDeque<Events> = VecDeque::new();
-        let mut index = 0;
-        loop {
-            while running.len() < IN_FLIGHT
-                && let Some(request) = requests.next()
-            {
-                running.push_back(self.submit(request)?);
-            }
-            let Some(events) = running.pop_front() else {
-                return Ok(());
-            };
-            take(index, finished(events)?)?;
-            index += 1;
-        }
-    }
-
-    /// Waits while the queue is full: clients go first.
-    fn submit(&self, request: Request) -> Result<Events, SteeringError> {
-        loop {
-            match self.engine.submit(request.clone()) {
-                Ok(events) => return Ok(events),
-                Err(SubmitError::Full { retry_after, .. }) => {
-                    std::thread::sleep(retry_after.clamp(Duration::from_millis(10), Duration::from_secs(1)));
-                }
-                Err(error) => return Err(SteeringError::Internal(error.to_string())),
-            }
-        }
+        let requests = requests.into_iter().enumerate().map(|(index, request)| Ok((request, index)));
+        self.engine.run_in_order(IN_FLIGHT, requests, |events, index| take(index, finished(events)?))
     }
 }
 
