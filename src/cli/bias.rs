@@ -126,8 +126,7 @@ impl BiasArgs {
     }
 
     fn write(&self, summary: &Value, answers: &[Value], html: &str, table: &str) -> Outcome {
-        std::fs::create_dir_all(&self.out)
-            .map_err(|error| CliError::failed(format!("cannot make `{}`: {error}", self.out.display())))?;
+        super::make_folder(&self.out)?;
         let to = |name: &str| self.out.join(Path::new(name));
         let lines: String = answers.iter().map(|line| format!("{line}\n")).collect();
         super::write(&to("answers.jsonl"), lines)?;
