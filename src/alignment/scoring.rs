@@ -2,7 +2,7 @@
 
 use super::{AlignmentError, Domain, Inventory};
 use crate::limits;
-use crate::statistics::{mean, standard_deviation};
+use crate::statistics::{mean, rounded, standard_deviation};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -120,7 +120,7 @@ impl Score {
     }
 
     fn json(&self) -> Value {
-        let mean = self.mean.map(|mean| (mean * 1e4).round() / 1e4);
+        let mean = self.mean.map(|mean| rounded(mean, 4));
         json!({"mean": mean, "answered": self.answered, "items": self.items})
     }
 }

@@ -22,6 +22,12 @@ pub fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
+/// `value` with so many decimals, as a report gives it.
+pub fn rounded(value: f64, decimals: i32) -> f64 {
+    let unit = 10f64.powi(decimals);
+    (value * unit).round() / unit
+}
+
 /// Sample standard deviation (divisor n - 1); NaN for fewer than two values.
 pub fn standard_deviation(values: &[f64]) -> f64 {
     let mean = mean(values);
@@ -252,6 +258,8 @@ mod tests {
         assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
         assert!(median(&[]).is_nan() && mean(&[]).is_nan());
+        assert_eq!([4, 0, 6].map(|decimals| rounded(-2.345678912, decimals)), [-2.3457, -2.0, -2.345679]);
+        assert!(rounded(f64::NAN, 4).is_nan());
     }
 
     #[test]
