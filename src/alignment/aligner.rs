@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 /// Items of the pass that measures the shift of the mean.
-const SHIFT_ITEMS: usize = 60;
+const SHIFT_ITEMS: usize = 120;
 /// The correction of the mean is at most so long, in units of the norm where gradients are true: what is left then stays.
 const SHIFT_NORM_FACTOR: f64 = 1.0;
 /// Strengths that the published search tries.
@@ -354,15 +354,16 @@ impl Aligner {
         }
     }
 
-    /// Measures the mean difference of the answers to those wanted on up to 60 items, and takes it away along the common
-    /// direction: beyond first order constants shift all answers alike, which is nobody's personality.
+    /// Measures on up to 120 items by how much more or less is agreed with than is wanted, whatever is said, and takes it away
+    /// along the common direction: beyond first order constants shift all answers alike, which is nobody's personality.
     fn with_mean(&self, mut aligned: Aligned, wanted: &[(usize, f64)]) -> Result<Aligned, AlignmentError> {
         let all: Vec<usize> = (0..wanted.len()).collect();
         let chosen: Vec<(usize, f64)> = spread(&all, SHIFT_ITEMS).into_iter().map(|at| wanted[at]).collect();
         let items: Vec<usize> = chosen.iter().map(|(item, _)| *item).collect();
         let measured = self.measured(&self.edits_of(&aligned)?, &items, &mut |_, _| Ok(()))?;
+        let weights = self.inventory.agreement_weights(&items);
         let differences = chosen.iter().zip(&measured).map(|((_, wanted), answer)| wanted - answer);
-        let difference = mean(&differences.collect::<Vec<f64>>());
+        let difference = differences.zip(&weights).map(|(difference, weight)| difference * weight).sum::<f64>();
         let (common, slope) = self.linear.common();
         let most = SHIFT_NORM_FACTOR * self.norm_cap;
         let norm = (difference / slope).clamp(-most, most);
