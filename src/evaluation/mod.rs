@@ -5,7 +5,6 @@ pub mod benchmark;
 pub mod conditions;
 pub mod crows_pairs;
 mod csv;
-mod linear;
 pub mod papi;
 mod scored;
 pub mod users;
