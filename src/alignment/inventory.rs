@@ -2,6 +2,7 @@
 
 use super::AlignmentError;
 use crate::digest::{Digest, Digester};
+use crate::text::shown;
 use crate::{limits, shipped};
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -130,7 +131,7 @@ impl Inventory {
     /// A shipped inventory, or an error that names all of them.
     pub fn named(name: &str) -> Result<Arc<Inventory>, AlignmentError> {
         Inventory::shipped(name).ok_or_else(|| AlignmentError::UnknownInventory {
-            name: name.chars().take(limits::SHOWN_CHARS_MAX).collect(),
+            name: shown(name),
             known: Inventory::shipped_names().into_iter().map(str::to_owned).collect(),
         })
     }
@@ -237,11 +238,6 @@ fn line(text: &str, bytes_max: usize) -> Result<(), String> {
         return Err("it has control characters; expected one line".into());
     }
     Ok(())
-}
-
-/// The beginning of outside text, for a message.
-fn shown(text: &str) -> String {
-    text.chars().take(limits::SHOWN_CHARS_MAX).collect()
 }
 
 #[cfg(test)]
@@ -388,7 +384,8 @@ mod tests {
             items.iter().zip(weights).map(|(&item, weight)| weight * answer(&inventory.items[item])).sum()
         };
         for pole in Domain::ALL {
-            let extreme = |item: &Item| 3.0 + if item.domain == pole { 2.0 * f64::from(item.key) } else { 0.0 };
+            let extreme =
+                |item: &Item| 3.0 + if item.domain == pole { 2.0 * f64::from(item.key) } else { 0.0 };
             assert!((weighted(&known, &extreme) - 3.0).abs() < 1e-12);
             assert!((weighted(&known, &|item| extreme(item) + 0.5) - 3.5).abs() < 1e-12);
         }
