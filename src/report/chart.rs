@@ -260,7 +260,8 @@ mod tests {
             let before = svg.split(" y2=").next().unwrap();
             before.rsplit("x2=\"").next().unwrap().trim_end_matches('"').parse().unwrap()
         };
-        let wide = IntervalChart { rows: vec![row(&"long ".repeat(8), 0.5), row("b", -0.25)], ..chart.clone() };
+        let wide =
+            IntervalChart { rows: vec![row(&"long ".repeat(8), 0.5), row("b", -0.25)], ..chart.clone() };
         assert!(place(&wide.svg()) > place(&svg) + 50.0);
         assert!(svg.contains("-0.250") && svg.contains("stroke-dasharray"));
     }

@@ -86,7 +86,10 @@ mod tests {
         page.heading("h&h").paragraph("<p>").table(&table).details("s<s", &table);
         page.paragraph("set `a<b` and `c`").paragraph("one ` alone");
         let html = page.html();
-        assert!(html.contains("<p>set <code>a&lt;b</code> and <code>c</code></p>") && html.contains("one ` alone"));
+        assert!(
+            html.contains("<p>set <code>a&lt;b</code> and <code>c</code></p>")
+                && html.contains("one ` alone")
+        );
         assert!(html.contains("<td>&lt;script&gt;</td><td>1</td>") && html.contains("<h2>h&amp;h</h2>"));
         assert!(html.contains("<summary>s&lt;s</summary>") && html.contains("</table>\n</details>"));
         assert!(!html.contains("<script") && !html.contains("http"), "{html}");
