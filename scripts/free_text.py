@@ -49,6 +49,7 @@ POLES = {1: "high", -1: "low"}
 RESAMPLES, FLIPS = 2000, 20000
 TEMPERATURE = 0.8
 WORDING = "Someone was asked: {prompt}\nThey answered: {answer}\nThey also say about themselves: I"
+# On the first eight prompts `items` move the log-odds by 1.70 standard deviations per byte and by 1.63 per token.
 UNIT = "byte"
 PROMPTS = [
     "How do you like to spend a free weekend?",
@@ -226,7 +227,9 @@ def collected(server, inventory, args):
             row["scores"].update(judge.scores(prompt, row["answer"], missing))
         return row, bool(missing)
 
-    keys = [(*who, prompt, seed) for seed in range(args.seeds) for prompt in range(len(PROMPTS)) for who in made]
+    asked = {kind: args.controls if kind in ("prompt", "items") else len(PROMPTS) for kind, _, _ in made}
+    every = itertools.product(range(args.seeds), range(len(PROMPTS)), made)
+    keys = [(*who, prompt, seed) for seed, prompt, who in every if prompt < asked[who[0]]]
     begun = time.time()
     with concurrent.futures.ThreadPoolExecutor(args.workers) as pool:
         for count, (row, fresh) in enumerate(pool.map(row_of, keys), 1):
@@ -257,19 +260,14 @@ def by_prompt(rows, kind, domain, of, unit, seeds):
     def value(pole, prompt, seed):
         return rows[kind, domain, pole, prompt, seed]["scores"][of][unit]
 
-    return [
-        mean([value(1, prompt, seed) - value(-1, prompt, seed) for seed in range(seeds)]) for prompt in range(len(PROMPTS))
-    ]
+    asked = sorted({key[3] for key in rows if key[:2] == (kind, domain)})
+    return [mean([value(1, prompt, seed) - value(-1, prompt, seed) for seed in range(seeds)]) for prompt in asked]
 
 
-def resamples():
-    """The same for all rows, so that every difference is paired."""
+def interval(values):
+    """Of the mean, over prompts; what is drawn depends on their number alone."""
     draw = random.Random(1)
-    return [draw.choices(range(len(PROMPTS)), k=len(PROMPTS)) for _ in range(RESAMPLES)]
-
-
-def interval(values, drawn):
-    means = sorted(mean([values[i] for i in some]) for some in drawn)
+    means = sorted(mean(draw.choices(values, k=len(values))) for _ in range(RESAMPLES))
     return [means[int(0.025 * RESAMPLES)], means[int(0.975 * RESAMPLES) - 1]]
 
 
@@ -296,14 +294,14 @@ def spread(rows, of, unit, seeds):
     return deviation(values)
 
 
-def effects(rows, kind, unit, seeds, drawn):
+def effects(rows, kind, unit, seeds):
     """By domain: effect on its own log-odds with interval, p and Holm's p, and on those of others."""
     found = {}
     for domain in DOMAINS:
         values = by_prompt(rows, kind, domain, domain, unit, seeds)
         found[domain] = {
             "effect": mean(values),
-            "interval": interval(values, drawn),
+            "interval": interval(values),
             "standardised": mean(values) / spread(rows, domain, unit, seeds),
             "p": flipped(values),
         }
@@ -312,16 +310,16 @@ def effects(rows, kind, unit, seeds, drawn):
     return found
 
 
-def pooled(rows, kinds, unit, seeds, drawn, less=()):
+def pooled(rows, kinds, unit, seeds, less=()):
     """Mean over domains of the standardised effect of some kinds, less that of others."""
-    values = [0.0] * len(PROMPTS)
+    parts = []
     for domain in DOMAINS:
         size = spread(rows, domain, unit, seeds) * len(DOMAINS)
         for sign, group in ((1, kinds), (-1, less)):
             for kind in group:
-                part = by_prompt(rows, kind, domain, domain, unit, seeds)
-                values = [a + sign * b / size / len(group) for a, b in zip(values, part)]
-    return {"effect": mean(values), "interval": interval(values, drawn), "p": flipped(values)}
+                parts.append([sign * value / size / len(group) for value in by_prompt(rows, kind, domain, domain, unit, seeds)])
+    values = [sum(part) for part in zip(*parts)]
+    return {"effect": mean(values), "interval": interval(values), "p": flipped(values)}
 
 
 def matrix(rows, kind, unit, seeds):
@@ -352,19 +350,19 @@ def surface(rows, chosen):
 # ---- report ----
 
 
-def verdict(rows, report, unit, args, drawn):
+def verdict(rows, report, unit, args):
     """Adds what is decided of vectors to the report."""
     shuffles = [f"shuffled {draw}" for draw in range(args.draws)]
     own, shows = report["effects"]["vector"], []
     for domain in DOMAINS:
         pairs = [by_prompt(rows, kind, domain, domain, unit, args.seeds) for kind in ["vector", *shuffles]]
         beyond = [first - mean(rest) for first, *rest in zip(*pairs)]
-        own[domain]["beyond_shuffled"] = {"effect": mean(beyond), "interval": interval(beyond, drawn)}
+        own[domain]["beyond_shuffled"] = {"effect": mean(beyond), "interval": interval(beyond)}
         own[domain]["shows"] = bool(
             own[domain]["effect"] > 0 and own[domain]["p_holm"] < 0.05 and own[domain]["beyond_shuffled"]["interval"][0] > 0
         )
         shows += [domain] if own[domain]["shows"] else []
-    beyond = pooled(rows, ["vector"], unit, args.seeds, drawn, less=shuffles)
+    beyond = pooled(rows, ["vector"], unit, args.seeds, less=shuffles)
     sizes = [abs(report["effects"][kind][domain]["standardised"]) for kind in shuffles for domain in DOMAINS]
     report["pooled"]["vector less shuffled"] = beyond
     report["size"] = {
@@ -406,6 +404,8 @@ def main():
     parser.add_argument("--stage", choices=["control", "all"], default="all")
     parser.add_argument("--inventory", default=Path("models/inventories/ipip-neo-300.json"), type=Path)
     parser.add_argument("--seeds", type=int, default=2, help="answers of one condition to one prompt")
+    parser.add_argument("--prompts", type=int, default=len(PROMPTS), help="only the first so many")
+    parser.add_argument("--controls", type=int, default=len(PROMPTS), help="prompts of `prompt` and `items`")
     parser.add_argument("--draws", type=int, default=2, help="shuffled pairs of one domain")
     parser.add_argument("--items", type=int, default=6, help="held-out self-descriptions of one pole")
     parser.add_argument("--tokens", type=int, default=80, help="most tokens of one answer")
@@ -415,29 +415,29 @@ def main():
     parser.add_argument("--out", type=Path, help="file for the report as JSON")
     parser.add_argument("--table", type=Path, help="file for the tables; default: stdout")
     args = parser.parse_args()
+    del PROMPTS[args.prompts :]
     server = Server(args.server)
     inventory = json.loads(args.inventory.read_text())
     begun = time.time()
     judge, rows = collected(server, inventory, args)
-    drawn = resamples()
     kinds = sorted({key[0] for key in rows} - {"plain"}, key=["items", "prompt", "vector"].__contains__, reverse=True)
     if args.stage == "control":
         for unit in ("byte", "token"):
             for kind in kinds:
-                row = pooled(rows, [kind], unit, args.seeds, drawn)
-                each = [found["standardised"] for found in effects(rows, kind, unit, args.seeds, drawn).values()]
+                row = pooled(rows, [kind], unit, args.seeds)
+                each = [found["standardised"] for found in effects(rows, kind, unit, args.seeds).values()]
                 print(f"{unit}: {kind}: {row['effect']:+.3f} {row['interval']} p {row['p']:.4f}; "
                       + " ".join(f"{domain} {value:+.2f}" for domain, value in zip(DOMAINS, each)))
     report = {
         "schema": "demeanor.evaluation.free_text/1",
         "model": server.call("GET", "/v1/models")["data"][0]["id"],
         "inventory": inventory["name"],
-        "prompts": len(PROMPTS), "seeds": args.seeds, "tokens": args.tokens, "temperature": TEMPERATURE,
+        "prompts": len(PROMPTS), "prompts_of_controls": min(args.controls, len(PROMPTS)), "seeds": args.seeds, "tokens": args.tokens, "temperature": TEMPERATURE,
         "unit": UNIT, "items_per_pole": args.items,
         "resamples": RESAMPLES, "flips": FLIPS,
         "spread": {domain: spread(rows, domain, UNIT, args.seeds) for domain in DOMAINS},
-        "effects": {kind: effects(rows, kind, UNIT, args.seeds, drawn) for kind in kinds},
-        "pooled": {kind: pooled(rows, [kind], UNIT, args.seeds, drawn) for kind in kinds},
+        "effects": {kind: effects(rows, kind, UNIT, args.seeds) for kind in kinds},
+        "pooled": {kind: pooled(rows, [kind], UNIT, args.seeds) for kind in kinds},
         "matrix": {kind: matrix(rows, kind, UNIT, args.seeds) for kind in kinds if args.across and not kind.startswith("shuffled")},
         "surface": {kind: surface(rows, lambda key: key[0] == kind) for kind in ["plain", *kinds]},
         "held_out": {f"{domain}{'+' if key > 0 else '-'}": texts for (domain, key), texts in judge.held_out.items()},
@@ -446,7 +446,7 @@ def main():
         for domain, pole in itertools.product(DOMAINS, POLES):
             name = f"vector {domain} {POLES[pole]}"
             report["surface"][name] = surface(rows, lambda key: key[:3] == ("vector", domain, pole))
-        verdict(rows, report, UNIT, args, drawn)
+        verdict(rows, report, UNIT, args)
     report["seconds"] = round(time.time() - begun)
     if args.table:
         args.table.write_text(tables(report))
