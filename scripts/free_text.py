@@ -289,13 +289,12 @@ def holm(values):
 
 
 def spread(rows, of, unit, seeds):
-    values = [rows["plain", "", 0, prompt, seed]["scores"][of][unit]
-              for prompt in range(len(PROMPTS)) for seed in range(seeds)]
-    return deviation(values)
+    asked = itertools.product(range(len(PROMPTS)), range(seeds))
+    return deviation([rows["plain", "", 0, prompt, seed]["scores"][of][unit] for prompt, seed in asked])
 
 
 def effects(rows, kind, unit, seeds):
-    """By domain: effect on its own log-odds with interval, p and Holm's p, and on those of others."""
+    """By domain: effect of the pair on the domain's own log-odds with interval, p and Holm's p."""
     found = {}
     for domain in DOMAINS:
         values = by_prompt(rows, kind, domain, domain, unit, seeds)
@@ -377,12 +376,13 @@ def tables(report):
         low_end, high_end = row["interval"]
         return f"{row['effect']:+.4f} [{low_end:+.4f}, {high_end:+.4f}]"
 
-    lines = ["| pair | domain | effect, nat per unit | standardised | p | Holm | beyond shuffled | shows |", "|---|---|---|---|---|---|---|---|"]
+    lines = [f"| pair | domain | effect, nat per {UNIT} | standardised | p | Holm | beyond shuffled | shows |", "|---" * 8 + "|"]
     for kind, found in report["effects"].items():
         for domain, row in found.items():
             beyond = numbers(row["beyond_shuffled"]) if "beyond_shuffled" in row else ""
             shows = {True: "yes", False: "no", None: ""}[row.get("shows")]
-            lines.append(f"| {kind} | {domain} | {numbers(row)} | {row['standardised']:+.2f} | {row['p']:.4f} | {row['p_holm']:.4f} | {beyond} | {shows} |")
+            chance = f"{row['p']:.4f} | {row['p_holm']:.4f}"
+            lines.append(f"| {kind} | {domain} | {numbers(row)} | {row['standardised']:+.2f} | {chance} | {beyond} | {shows} |")
     lines += ["", "| mean of domains, standardised | effect | p |", "|---|---|---|"]
     lines += [f"| {kind} | {numbers(row)} | {row['p']:.4f} |" for kind, row in report["pooled"].items()]
     for kind, found in report["matrix"].items():
@@ -411,7 +411,7 @@ def main():
     parser.add_argument("--tokens", type=int, default=80, help="most tokens of one answer")
     parser.add_argument("--across", action="store_true", help="read answers on the other domains too")
     parser.add_argument("--workers", type=int, default=8, help="requests at once")
-    parser.add_argument("--work", type=Path, help="file that keeps answers and scores")
+    parser.add_argument("--work", type=Path, help="file that keeps answers and scores; of one model, --tokens and --items")
     parser.add_argument("--out", type=Path, help="file for the report as JSON")
     parser.add_argument("--table", type=Path, help="file for the tables; default: stdout")
     args = parser.parse_args()
@@ -426,15 +426,22 @@ def main():
             for kind in kinds:
                 row = pooled(rows, [kind], unit, args.seeds)
                 each = [found["standardised"] for found in effects(rows, kind, unit, args.seeds).values()]
-                print(f"{unit}: {kind}: {row['effect']:+.3f} {row['interval']} p {row['p']:.4f}; "
-                      + " ".join(f"{domain} {value:+.2f}" for domain, value in zip(DOMAINS, each)))
+                shown = " ".join(f"{domain} {value:+.2f}" for domain, value in zip(DOMAINS, each))
+                print(f"{unit}: {kind}: {row['effect']:+.3f}, p {row['p']:.4f}; {shown}")
     report = {
         "schema": "demeanor.evaluation.free_text/1",
         "model": server.call("GET", "/v1/models")["data"][0]["id"],
         "inventory": inventory["name"],
-        "prompts": len(PROMPTS), "prompts_of_controls": min(args.controls, len(PROMPTS)), "seeds": args.seeds, "tokens": args.tokens, "temperature": TEMPERATURE,
-        "unit": UNIT, "items_per_pole": args.items,
-        "resamples": RESAMPLES, "flips": FLIPS,
+        "prompts": len(PROMPTS),
+        "prompts_of_controls": min(args.controls, len(PROMPTS)),
+        "seeds": args.seeds,
+        "draws": args.draws,
+        "tokens": args.tokens,
+        "temperature": TEMPERATURE,
+        "unit": UNIT,
+        "items_per_pole": args.items,
+        "resamples": RESAMPLES,
+        "flips": FLIPS,
         "spread": {domain: spread(rows, domain, UNIT, args.seeds) for domain in DOMAINS},
         "effects": {kind: effects(rows, kind, UNIT, args.seeds) for kind in kinds},
         "pooled": {kind: pooled(rows, [kind], UNIT, args.seeds) for kind in kinds},
