@@ -391,6 +391,8 @@ def tables(report):
     lines += ["", "| answers | n | words | distinct | broken |", "|---|---|---|---|---|"]
     for kind, row in report["surface"].items():
         lines.append(f"| {kind} | {row['answers']} | {row['words']:.1f} | {row['distinct']:.3f} | {row['broken']:.3f} |")
+    if report["few_prompts"]:
+        lines += ["", "Fewer than ten prompts: intervals are too narrow, and no domain can be expected to show."]
     if "verdict" in report:
         size, shown = report["size"], report["verdict"]
         lines += ["", f"Root mean square of standardised effects: vectors {size['vector']:.2f}, shuffled {size['shuffled']:.2f}."]
@@ -434,6 +436,7 @@ def main():
         "inventory": inventory["name"],
         "prompts": len(PROMPTS),
         "prompts_of_controls": min(args.controls, len(PROMPTS)),
+        "few_prompts": min(args.controls, len(PROMPTS)) < 10,
         "seeds": args.seeds,
         "draws": args.draws,
         "tokens": args.tokens,
