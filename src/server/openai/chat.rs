@@ -37,18 +37,29 @@ impl ChatRequest {
         ChatRequest { fields: Fields::new(fields), headers }
     }
 
-    /// The only way to a [`ValidChat`].
-    pub fn validate(mut self, context: &Context) -> Result<ValidChat, ApiError> {
+    /// The way to a [`ValidChat`] from a body with `messages`.
+    pub fn validate(self, context: &Context) -> Result<ValidChat, ApiError> {
+        self.validate_with(context, |fields, warnings| Ok((messages::read(fields, warnings)?, 0)))
+    }
+
+    /// The only way to a [`ValidChat`]. `read` takes the messages out of the fields and says how many of them stand
+    /// before the client's own list; warnings name what it left out.
+    pub fn validate_with(
+        mut self,
+        context: &Context,
+        read: impl FnOnce(&mut Fields, &mut Vec<String>) -> Result<(Vec<Message>, usize), ApiError>,
+    ) -> Result<ValidChat, ApiError> {
         let fields = &mut self.fields;
         let mut named = Named::read(fields, &self.headers, context)?;
         let mut options = Options::read(fields, &context.text.tokenizer, defaults(&named))?;
         let logprobs = read_logprobs(fields)?;
-        let mut messages = messages::read(fields, &mut options.warnings)?;
+        let (mut messages, put_first) = read(fields, &mut options.warnings)?;
         let mut template = template_options(fields, &messages)?;
+        template.put_first = put_first;
         let query = messages::last_user_text(&messages);
         named.other_text = messages::have_system(&messages);
         if let Some(persona) = &named.persona {
-            template.put_first = messages::put_system(&mut messages, &persona.spec.system);
+            template.put_first += messages::put_system(&mut messages, &persona.spec.system);
         }
         Ok(ValidChat { messages, query, template, options, logprobs, named })
     }
