@@ -115,3 +115,7 @@ impl Drop for Place {
         self.0.running.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+#[path = "grammars_tests.rs"]
+mod tests;
