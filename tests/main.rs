@@ -12,6 +12,7 @@
 //! | `sharing` | sequences of one batch do not touch each other: bytes equal solo runs |
 //! | `http` | the HTTP surface: shapes, streams, disconnects, names, keys, recorded client requests |
 //! | `shapes` | answers fit what they must be, steered hard, streamed and in company; neighbours keep their bytes |
+//! | `tools` | forced calls have the arguments that their schema asks for; calls come apart from the text, in streams too |
 //! | `bad_requests` | every bad request of a table gets its status and message |
 //! | `personas` | stored personas: versions, digests, what adds up, restarts |
 //! | `probe` | the safety probe: reports bind to the persona, equal runs, controls, refusals; bias benchmarks' bad inputs |
@@ -56,4 +57,5 @@ mod sharing;
 mod soft_prompts;
 mod steering;
 mod text;
+mod tools;
 mod users;

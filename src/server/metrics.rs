@@ -143,7 +143,7 @@ impl Metrics {
 
     pub fn count_finish(&self, finish: Option<Finish>) {
         match finish {
-            Some(Finish::Stop) => self.finished_stop.fetch_add(1, Ordering::Relaxed),
+            Some(Finish::Stop | Finish::ToolCalls) => self.finished_stop.fetch_add(1, Ordering::Relaxed),
             Some(Finish::Length) => self.finished_length.fetch_add(1, Ordering::Relaxed),
             None => 0,
         };
@@ -208,7 +208,7 @@ impl Page {
     }
 
     fn engine(&mut self, stats: &EngineStats) {
-        let counters: [(&str, &str, &AtomicU64); 10] = [
+        let counters: [(&str, &str, &AtomicU64); 11] = [
             ("steps", "Forward passes.", &stats.steps_total),
             (
                 "step_rows",
@@ -234,6 +234,7 @@ impl Page {
                 &stats.prefix_cache_hits_tokens_total,
             ),
             ("preemptions", "Sequences put back for want of memory.", &stats.preemptions_total),
+            ("mask_waits", "Draws that waited for the mask of their constraint.", &stats.mask_waits_total),
             ("cancelled", "Sequences whose client went away or wanted no more.", &stats.cancelled_total),
         ];
         for (name, help, value) in counters {

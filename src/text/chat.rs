@@ -3,7 +3,7 @@
 use super::added::absent_characters;
 use super::roles::Turn;
 use super::template::Chat;
-use super::{Specials, Template, TemplateKind, TextError, Tokenizer};
+use super::{CallSyntax, Specials, Template, TemplateKind, TextError, Tokenizer};
 use crate::limits::MESSAGES_MAX;
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -109,6 +109,11 @@ impl Text {
 
     pub fn template(&self) -> &Template {
         &self.template
+    }
+
+    /// How this model spells calls of functions.
+    pub fn call_syntax(&self) -> CallSyntax {
+        CallSyntax::of(self.template.source())
     }
 
     /// Strings that end an answer beside the stop tokens: a plain dialogue's model has no token for that.

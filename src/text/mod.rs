@@ -6,6 +6,7 @@
 mod added;
 mod bpe;
 mod bytes;
+mod calls;
 mod capped;
 mod chat;
 mod error;
@@ -24,6 +25,7 @@ mod template;
 mod tokenizer;
 mod value;
 
+pub use calls::{CallReader, CallSyntax, Told};
 pub use chat::{ChatOptions, Encoded, Message, Rendered, Role, Text};
 pub use error::TextError;
 pub use functions::civil;

@@ -4,6 +4,7 @@ use super::messages;
 use super::names::Named;
 use super::options::Options;
 use super::resolve::defaults;
+use super::tools::Tools;
 use crate::limits;
 use crate::server::Context;
 use crate::server::error::{ApiError, ErrorCode};
@@ -30,6 +31,8 @@ pub struct ValidChat {
     /// `Some(k)`: log-probabilities of the drawn tokens and of the `k` most probable ones.
     pub logprobs: Option<u32>,
     pub named: Named,
+    /// Functions that the answer may call.
+    pub tools: Option<Tools>,
 }
 
 impl ChatRequest {
@@ -39,7 +42,9 @@ impl ChatRequest {
 
     /// The way to a [`ValidChat`] from a body with `messages`.
     pub fn validate(self, context: &Context) -> Result<ValidChat, ApiError> {
-        self.validate_with(context, |fields, warnings| Ok((messages::read(fields, warnings)?, 0)))
+        self.validate_with(context, |fields, warnings| {
+            Ok((messages::read_spelled(fields, warnings, context.text.call_syntax())?, 0))
+        })
     }
 
     /// The only way to a [`ValidChat`]. `read` takes the messages out of the fields and says how many of them stand
@@ -53,15 +58,22 @@ impl ChatRequest {
         let mut named = Named::read(fields, &self.headers, context)?;
         let mut options = Options::read(fields, &context.text.tokenizer, defaults(&named))?;
         let logprobs = read_logprobs(fields)?;
+        let tools = Tools::read(fields)?;
         let (mut messages, put_first) = read(fields, &mut options.warnings)?;
         let mut template = template_options(fields, &messages)?;
         template.put_first = put_first;
         let query = messages::last_user_text(&messages);
         named.other_text = messages::have_system(&messages);
+        if let Some(tools) = &tools {
+            named.other_text = true;
+            let syntax = context.text.call_syntax();
+            template.put_first += tools.put_into(&mut messages, syntax);
+            options.shape = tools.with(options.shape, syntax, &mut options.warnings)?;
+        }
         if let Some(persona) = &named.persona {
             template.put_first += messages::put_system(&mut messages, &persona.spec.system);
         }
-        Ok(ValidChat { messages, query, template, options, logprobs, named })
+        Ok(ValidChat { messages, query, template, options, logprobs, named, tools })
     }
 }
 

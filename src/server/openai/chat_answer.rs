@@ -1,6 +1,7 @@
 //! What a chat answers: one object, or a stream of chunks.
 
 use super::answer::{Answer, finite, prompt_progress, timings, usage};
+use super::calls::Calls;
 use super::choice::{Entry, Finish, Piece};
 use super::compare::Choices;
 use super::generation::{Account, Generation, Happening};
@@ -16,6 +17,8 @@ pub struct ChatAnswer {
     pub context: Arc<Context>,
     pub answer: Answer,
     pub choices: Choices,
+    /// Names of the functions that may be called.
+    pub functions: Option<Arc<[String]>>,
     pub wants_logprobs: bool,
     pub stream_usage: bool,
     pub return_progress: bool,
@@ -24,9 +27,8 @@ pub struct ChatAnswer {
 }
 
 /// What a choice has said so far.
-#[derive(Default)]
 struct Said {
-    text: String,
+    calls: Calls,
     logprobs: Vec<Value>,
     finish: Option<Finish>,
 }
@@ -34,16 +36,16 @@ struct Said {
 impl ChatAnswer {
     /// Waits for all choices and answers with one object.
     pub async fn collect(self, mut generation: Generation) -> Result<Value, ApiError> {
-        let mut said: Vec<Said> = (0..self.choices.each()).map(|_| Said::default()).collect();
+        let mut said: Vec<Said> = (0..self.choices.each()).map(|_| self.nothing_said()).collect();
         let mut watch = self.context.metrics.watch();
         while let Some((index, news)) = generation.next().await {
             match news {
                 Happening::Progress { .. } | Happening::Prefilled { .. } => {}
-                Happening::Piece(piece) => {
+                Happening::Piece(mut piece) => {
                     watch.token(index);
                     let Some(said) = said.get_mut(index) else { continue };
                     said.logprobs.extend(self.logprobs(&piece.entries));
-                    said.text += &piece.text;
+                    said.calls.take(&mut piece);
                     said.finish = piece.finish.or(said.finish);
                 }
                 Happening::Failed(error) => return Err(error.into()),
@@ -54,7 +56,7 @@ impl ChatAnswer {
             self.context.metrics.count_finish(said.finish);
             let mut choice = json!({
                 "index": index,
-                "message": {"role": "assistant", "content": said.text, "refusal": null},
+                "message": said.calls.message(),
                 "logprobs": self.wants_logprobs.then(|| json!({"content": said.logprobs})),
                 "finish_reason": said.finish.map(Finish::name),
             });
@@ -75,6 +77,7 @@ impl ChatAnswer {
         for index in 0..self.choices.each() {
             frames.data(&self.chunk(index, json!({"role": "assistant", "content": ""}), None, None)).await;
         }
+        let mut calls: Vec<Calls> = (0..self.choices.each()).map(|_| self.nothing_said().calls).collect();
         let mut watch = self.context.metrics.watch();
         while let Some((index, news)) = pings.until(&frames, generation.next()).await {
             match news {
@@ -84,9 +87,11 @@ impl ChatAnswer {
                 Happening::Prefilled { .. } => {
                     self.progress(index, self.prompt_tokens, generation.account(index), &frames).await;
                 }
-                Happening::Piece(piece) => {
+                Happening::Piece(mut piece) => {
                     watch.token(index);
-                    self.piece(index, piece, generation.account(index), &frames).await;
+                    let Some(calls) = calls.get_mut(index) else { continue };
+                    let deltas = calls.take(&mut piece);
+                    self.piece(index, piece, deltas, generation.account(index), &frames).await;
                 }
                 Happening::Failed(error) => {
                     frames.data(&ApiError::from(error).body()).await;
@@ -100,15 +105,19 @@ impl ChatAnswer {
         frames.done().await;
     }
 
+    fn nothing_said(&self) -> Said {
+        Said { calls: Calls::new(self.functions.as_ref()), logprobs: Vec::new(), finish: None }
+    }
+
     fn accounts(&self, generation: &Generation) -> Vec<Account> {
         (0..self.choices.each() as usize).map(|index| generation.account(index)).collect()
     }
 
-    async fn piece(&self, index: usize, piece: Piece, account: Account, frames: &Frames) {
+    async fn piece(&self, index: usize, piece: Piece, deltas: Vec<Value>, account: Account, frames: &Frames) {
         let index = index as u32;
-        if !piece.text.is_empty() || !piece.entries.is_empty() {
-            let logprobs = self.wants_logprobs.then(|| json!({"content": self.logprobs(&piece.entries)}));
-            frames.data(&self.chunk(index, json!({"content": piece.text}), logprobs, None)).await;
+        let mut logprobs = self.wants_logprobs.then(|| json!({"content": self.logprobs(&piece.entries)}));
+        for delta in deltas {
+            frames.data(&self.chunk(index, delta, logprobs.take(), None)).await;
         }
         if let Some(finish) = piece.finish {
             self.context.metrics.count_finish(Some(finish));

@@ -28,7 +28,7 @@ pub struct Started {
 
 /// Starts a chat. `id_prefix` begins the answer's id.
 pub async fn start_chat(context: &Context, id_prefix: &str, valid: ValidChat) -> Result<Started, ApiError> {
-    let ValidChat { messages, query, template, options, logprobs, named } = valid;
+    let ValidChat { messages, query, template, options, logprobs, named, tools: _ } = valid;
     let compiled = compile(context, &options).await?;
     let resolved = resolve(context, named, query).await?;
     let condition = condition(context, &options, &resolved, &template);
