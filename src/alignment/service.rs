@@ -189,6 +189,7 @@ impl Alignments {
             edits: applied.edits.digest(),
             soft: PersonaSoft::None,
             sampling: &spec.sampling,
+            card: None,
         });
         Ok(self.parts.personas.create(&request.name, spec, digest)?)
     }
