@@ -62,13 +62,21 @@ pub struct ChatOptions {
     pub continue_final: bool,
     /// Messages at the front that the server put there: warnings and errors number the others from 0.
     pub put_first: usize,
+    /// Place of one more message of the server's own, behind them.
+    pub put_last: Option<usize>,
     /// Values for names that the template reads (`enable_thinking`).
     pub kwargs: Map<String, Value>,
 }
 
 impl Default for ChatOptions {
     fn default() -> ChatOptions {
-        ChatOptions { add_generation_prompt: true, continue_final: false, put_first: 0, kwargs: Map::new() }
+        ChatOptions {
+            add_generation_prompt: true,
+            continue_final: false,
+            put_first: 0,
+            put_last: None,
+            kwargs: Map::new(),
+        }
     }
 }
 
@@ -163,7 +171,10 @@ impl Text {
             wrong("messages", "they use nearly all of Unicode's private characters".to_owned())
         })?;
         kwargs.values_mut().for_each(|value| self.mark_strings(value, mark));
-        let place = |at: usize| at.checked_sub(options.put_first);
+        let place = |at: usize| {
+            let own = options.put_first + usize::from(options.put_last.is_some_and(|own| own < at));
+            at.checked_sub(own).filter(|_| options.put_last != Some(at))
+        };
         let turn = |(at, message)| Turn { index: place(at), ..self.turn(message, mark) };
         let mut turns: Vec<Turn> = messages.iter().enumerate().map(turn).collect();
         if let Some(last) = turns.last_mut().filter(|_| continued) {

@@ -21,10 +21,8 @@ pub struct ChatRequest {
 /// The same with every value checked; nothing of it has been looked up yet.
 #[derive(Clone, Debug)]
 pub struct ValidChat {
-    /// The persona's system text included.
+    /// The client's alone.
     pub messages: Vec<Message>,
-    /// The last user message, for soft prompts that depend on it.
-    pub query: Option<String>,
     pub template: ChatOptions,
     pub options: Options,
     /// `Some(k)`: log-probabilities of the drawn tokens and of the `k` most probable ones.
@@ -40,17 +38,12 @@ impl ChatRequest {
     /// The only way to a [`ValidChat`].
     pub fn validate(mut self, context: &Context) -> Result<ValidChat, ApiError> {
         let fields = &mut self.fields;
-        let mut named = Named::read(fields, &self.headers, context)?;
+        let named = Named::read(fields, &self.headers, context)?;
         let mut options = Options::read(fields, &context.text.tokenizer, defaults(&named))?;
         let logprobs = read_logprobs(fields)?;
-        let mut messages = messages::read(fields, &mut options.warnings)?;
-        let mut template = template_options(fields, &messages)?;
-        let query = messages::last_user_text(&messages);
-        named.other_text = messages::have_system(&messages);
-        if let Some(persona) = &named.persona {
-            template.put_first = messages::put_system(&mut messages, &persona.spec.system);
-        }
-        Ok(ValidChat { messages, query, template, options, logprobs, named })
+        let messages = messages::read(fields, &mut options.warnings)?;
+        let template = template_options(fields, &messages)?;
+        Ok(ValidChat { messages, template, options, logprobs, named })
     }
 }
 
@@ -94,6 +87,7 @@ pub fn template_options(fields: &mut Fields, messages: &[Message]) -> Result<Cha
         add_generation_prompt: !continue_final && prompt.unwrap_or(true),
         continue_final,
         put_first: 0,
+        put_last: None,
         kwargs,
     })
 }

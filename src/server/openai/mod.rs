@@ -22,12 +22,12 @@ pub use chat::{ChatRequest, template_options};
 pub use choice::Finish;
 pub use completion::CompletionRequest;
 pub use embeddings::embeddings;
-pub use messages::{have_system, last_user_text, put_system, read as read_messages};
+pub use messages::read as read_messages;
 pub use models::{model, models};
 pub use names::Named;
 pub use options::token_ids;
 pub use prepare::{PromptSize, check_room, encode_chat, encode_text, template_digest};
-pub use resolve::{Resolved, digest_checked, digest_now, probe_subject, resolve};
+pub use resolve::{Chat, Resolved, digest_checked, digest_now, probe_subject, resolve};
 pub use sampling::read_defaults;
 
 use super::Context;
@@ -51,8 +51,9 @@ use std::sync::Arc;
 pub async fn chat(State(context): State<Arc<Context>>, request: Request) -> Result<Response<Body>, ApiError> {
     let connection = request.extensions().get::<Arc<ConnectionState>>().cloned();
     let (headers, fields) = read_object(request).await?;
-    let valid = ChatRequest::new(fields, headers).validate(&context)?;
-    let resolved = resolve(&context, valid.named, valid.query).await?;
+    let mut valid = ChatRequest::new(fields, headers).validate(&context)?;
+    let chat = Chat { messages: &mut valid.messages, template: &mut valid.template };
+    let resolved = resolve(&context, valid.named, Some(chat)).await?;
     let options = &valid.options;
     let condition = condition(&context, options, &resolved, &valid.template);
     let encoded = encode_chat(&context, valid.messages, valid.template).await?;
