@@ -363,7 +363,8 @@ impl Aligner {
         let measured = self.measured(&self.edits_of(&aligned)?, &items, &mut |_, _| Ok(()))?;
         let weights = self.inventory.agreement_weights(&items);
         let differences = chosen.iter().zip(&measured).map(|((_, wanted), answer)| wanted - answer);
-        let difference = differences.zip(&weights).map(|(difference, weight)| difference * weight).sum::<f64>();
+        let difference =
+            differences.zip(&weights).map(|(difference, weight)| difference * weight).sum::<f64>();
         let (common, slope) = self.linear.common();
         let most = SHIFT_NORM_FACTOR * self.norm_cap;
         let norm = (difference / slope).clamp(-most, most);

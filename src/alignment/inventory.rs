@@ -388,7 +388,8 @@ mod tests {
             items.iter().zip(weights).map(|(&item, weight)| weight * answer(&inventory.items[item])).sum()
         };
         for pole in Domain::ALL {
-            let extreme = |item: &Item| 3.0 + if item.domain == pole { 2.0 * f64::from(item.key) } else { 0.0 };
+            let extreme =
+                |item: &Item| 3.0 + if item.domain == pole { 2.0 * f64::from(item.key) } else { 0.0 };
             assert!((weighted(&known, &extreme) - 3.0).abs() < 1e-12);
             assert!((weighted(&known, &|item| extreme(item) + 0.5) - 3.5).abs() < 1e-12);
         }
