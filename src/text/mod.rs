@@ -39,4 +39,4 @@ pub use stream::StreamDecoder;
 pub use template::{Template, TemplateKind};
 pub use thinking::{Thinking, ThinkingTags, Thought};
 pub use tokenizer::{Specials, Tokenizer};
-pub use value::json_kind;
+pub use value::{json_kind, shown};
