@@ -28,6 +28,8 @@ pub struct ValidChat {
     /// `Some(k)`: log-probabilities of the drawn tokens and of the `k` most probable ones.
     pub logprobs: Option<u32>,
     pub named: Named,
+    /// Whether thinking is told apart from the answer, where the model's template names tags for it.
+    pub splits_thinking: bool,
 }
 
 impl ChatRequest {
@@ -43,7 +45,8 @@ impl ChatRequest {
         let logprobs = read_logprobs(fields)?;
         let messages = messages::read(fields, &mut options.warnings)?;
         let template = template_options(fields, &messages)?;
-        Ok(ValidChat { messages, template, options, logprobs, named })
+        let splits_thinking = splits_thinking(fields)?;
+        Ok(ValidChat { messages, template, options, logprobs, named, splits_thinking })
     }
 }
 
@@ -54,6 +57,19 @@ fn read_logprobs(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
         (true, top) => Ok(Some(top.unwrap_or(0) as u32)),
         (false, None | Some(0)) => Ok(None),
         (false, Some(_)) => Err(fields.refuse("top_logprobs", "needs `logprobs: true`")),
+    }
+}
+
+/// `reasoning_format`, as llama.cpp has it: `none` leaves the tags in the content.
+fn splits_thinking(fields: &mut Fields) -> Result<bool, ApiError> {
+    match fields.string("reasoning_format")?.as_deref() {
+        None | Some("" | "auto" | "deepseek") => Ok(true),
+        Some("none") => Ok(false),
+        Some(other) => {
+            let shown: String = other.chars().take(40).collect();
+            let message = format!("`{shown}` is not known; allowed are auto, deepseek and none");
+            Err(fields.refuse("reasoning_format", message))
+        }
     }
 }
 
@@ -89,5 +105,7 @@ pub fn template_options(fields: &mut Fields, messages: &[Message]) -> Result<Cha
         put_first: 0,
         put_last: None,
         kwargs,
+        documents: messages::documents(fields)?,
+        ..ChatOptions::default()
     })
 }
