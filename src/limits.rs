@@ -44,6 +44,10 @@ pub const JSON_DEPTH_MAX: usize = 64;
 
 // ---- requests ----
 pub const MESSAGES_MAX: usize = 1024;
+/// Pairs of a response's `metadata`, which its answer repeats: OpenAI's own limit.
+pub const METADATA_PAIRS_MAX: usize = 16;
+/// Bytes of one of their values: OpenAI's own limit.
+pub const METADATA_VALUE_BYTES_MAX: usize = 512;
 pub const STOP_STRINGS_MAX: usize = 64;
 pub const STOP_STRING_BYTES_MAX: usize = 256;
 /// Stop tokens of a request beside the model's own; each drawn token is compared with all.

@@ -22,6 +22,7 @@
 //! | `text` | token ids and rendered chats equal `transformers` |
 //! | `thinking` | what a model thinks is told apart from what it says, whole and streamed |
 //! | `readme` | the README's examples work as they stand |
+//! | `clients` | dialects beside OpenAI's chats: llama.cpp's routes, responses, twins, progress |
 //! | `cli` | the binary: verbs, exit statuses, terminal chat, orderly end |
 //! | `jobs` | an extraction is told of, streamed, cancelled |
 //! | `kill_store` | kill -9 at random moments: nothing acknowledged is missing |
@@ -33,6 +34,7 @@ mod align;
 mod bad_requests;
 mod candle;
 mod cli;
+mod clients;
 mod distributions;
 mod embed;
 mod encoder;

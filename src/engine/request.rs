@@ -135,6 +135,12 @@ pub struct TokenLogprob {
 
 #[derive(Clone, Debug)]
 pub enum Event {
+    /// A part of a prompt that is to be continued went through: `done` of its tokens, `cached` of them from the prefix
+    /// cache. The last part is told by `Prefilled`.
+    Progress {
+        done: u32,
+        cached: u32,
+    },
     /// The prompt went through. `prompt` is empty unless asked for; entry i is prompt token i + 1 given all before it, soft
     /// rows included.
     Prefilled {

@@ -312,6 +312,18 @@ impl Sequence {
             self.fail(problem);
         } else if !self.finished {
             self.after_rows();
+            self.report_progress();
+        }
+    }
+
+    /// How far the prompt is, while it is not through.
+    fn report_progress(&self) {
+        if !matches!(self.request.want, Want::Generate(_)) || self.computed >= self.prompt_rows() {
+            return;
+        }
+        let done = self.token_index(self.computed).map_or(self.request.soft_at, |index| index as u32);
+        if self.first_token.is_none() {
+            let _ = self.events.send(Event::Progress { done, cached: self.usage.cached_tokens });
         }
     }
 

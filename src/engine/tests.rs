@@ -97,6 +97,7 @@ fn finish(mut events: Events) -> Result<(Answer, Usage), SequenceError> {
     let mut answer = Answer::default();
     while let Some(event) = events.next_blocking() {
         match event {
+            Event::Progress { .. } => {}
             Event::Prefilled { prompt, .. } => answer.prompt = prompt,
             Event::Token { logprob, .. } => answer.tokens.extend(logprob),
             Event::Scored(scored) => answer.scored = scored,

@@ -197,6 +197,7 @@ fn finished(mut events: Events) -> Result<Outcome, SteeringError> {
     let mut outcome = Outcome::default();
     while let Some(event) = events.next_blocking() {
         match event {
+            Event::Progress { .. } => {}
             Event::Prefilled { prompt, .. } => {
                 outcome.prompt = prompt.iter().map(|token| token.logprob).collect();
             }

@@ -119,7 +119,7 @@ pub async fn numbers(engine: &Engine, request: Request) -> Result<(Vec<Vec<f32>>
                 return found.map(|numbers| (numbers, usage)).ok_or_else(ended);
             }
             Event::Failed(error) => return Err(error.into()),
-            Event::Prefilled { .. } | Event::Token { .. } => {}
+            Event::Progress { .. } | Event::Prefilled { .. } | Event::Token { .. } => {}
         }
     }
     Err(ApiError::internal("a sequence's events ended early"))

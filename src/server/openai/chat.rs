@@ -37,14 +37,25 @@ impl ChatRequest {
         ChatRequest { fields: Fields::new(fields), headers }
     }
 
-    /// The only way to a [`ValidChat`].
-    pub fn validate(mut self, context: &Context) -> Result<ValidChat, ApiError> {
+    /// The way to a [`ValidChat`] from a body with `messages`.
+    pub fn validate(self, context: &Context) -> Result<ValidChat, ApiError> {
+        self.validate_with(context, |fields, warnings| Ok((messages::read(fields, warnings)?, 0)))
+    }
+
+    /// The only way to a [`ValidChat`]. `read` takes the messages out of the fields and says how many of them stand
+    /// before the client's own list; warnings name what it left out.
+    pub fn validate_with(
+        mut self,
+        context: &Context,
+        read: impl FnOnce(&mut Fields, &mut Vec<String>) -> Result<(Vec<Message>, usize), ApiError>,
+    ) -> Result<ValidChat, ApiError> {
         let fields = &mut self.fields;
         let named = Named::read(fields, &self.headers, context)?;
         let mut options = Options::read(fields, &context.text.tokenizer, defaults(&named))?;
         let logprobs = read_logprobs(fields)?;
-        let messages = messages::read(fields, &mut options.warnings)?;
-        let template = template_options(fields, &messages)?;
+        let (messages, put_first) = read(fields, &mut options.warnings)?;
+        let mut template = template_options(fields, &messages)?;
+        template.put_first = put_first;
         let splits_thinking = splits_thinking(fields)?;
         Ok(ValidChat { messages, template, options, logprobs, named, splits_thinking })
     }

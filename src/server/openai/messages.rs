@@ -49,7 +49,8 @@ pub fn last_user_text(messages: &[Message]) -> Option<String> {
     messages.iter().rev().find(|message| message.role == Role::User).map(|message| message.content.clone())
 }
 
-fn one(item: Value, path: &str, warnings: &mut Vec<String>) -> Result<Message, ApiError> {
+/// One message found at `path`.
+pub fn one(item: Value, path: &str, warnings: &mut Vec<String>) -> Result<Message, ApiError> {
     let mut fields = Fields::nested(item, path)?;
     let role = match fields.string("role")?.as_deref() {
         Some("system") => Role::System,
@@ -100,7 +101,7 @@ fn text_part(part: Value, path: &str) -> Result<String, ApiError> {
     }
     let mut fields = Fields::nested(part, path)?;
     match fields.string("type")?.as_deref() {
-        Some("text" | "input_text") => match fields.string("text")? {
+        Some("text" | "input_text" | "output_text") => match fields.string("text")? {
             Some(text) => Ok(text),
             None => Err(missing(fields.path("text"))),
         },

@@ -28,6 +28,8 @@ pub struct Options {
     /// A last chunk with `usage` is wanted.
     pub stream_usage: bool,
     pub return_progress: bool,
+    /// Each choice is wanted a second time without steering and soft prompt.
+    pub compare: bool,
     pub warnings: Vec<String>,
 }
 
@@ -53,6 +55,7 @@ impl Options {
             stream,
             stream_usage: read_stream_usage(fields)?,
             return_progress: fields.bool("return_progress")?.unwrap_or(false),
+            compare: fields.bool("compare")?.unwrap_or(false),
             warnings: Vec::new(),
         };
         if ignore_eos {

@@ -1,6 +1,7 @@
 //! Between a checked request and the engine: plan, token ids, room in the context, condition.
 
 use super::choice::ChoiceRules;
+use super::compare::Choices;
 use super::completion::Prompt;
 use super::completion_answer::Encoded;
 use super::options::Options;
@@ -189,6 +190,7 @@ pub fn completion_requests(
     logprobs: Option<u32>,
     echo: bool,
 ) -> Result<Vec<Request>, ApiError> {
+    let choices = Choices::of(options);
     let top = logprobs.map(|top| top.max(1));
     let size = |prompt: &Encoded| PromptSize { tokens: prompt.ids.len(), soft_rows: condition.soft.len() };
     let at_prompt = |error: ApiError| ApiError { param: error.param.map(|_| "prompt".into()), ..error };
@@ -198,15 +200,13 @@ pub fn completion_requests(
             let own = if echo { prompt.ids.len() as u64 } else { 0 };
             tokens += own + u64::from(tokens_max(context, options, size(prompt)).map_err(at_prompt)?);
         }
-        check_entries(tokens * u64::from(options.choices), top)?;
+        check_entries(tokens * u64::from(choices.each()), top)?;
     }
     let mut requests = Vec::new();
     for prompt in prompts {
         let prompt_top = top.filter(|_| echo);
         let generate = generate(context, options, size(prompt), top, prompt_top).map_err(at_prompt)?;
-        for choice in 0..options.choices {
-            requests.push(condition.request(prompt.ids.clone(), generate(condition.sampling_of(choice))));
-        }
+        requests.extend(choices.requests(condition, &prompt.ids, generate));
     }
     Ok(requests)
 }
