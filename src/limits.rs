@@ -394,6 +394,29 @@ pub const TEMPLATE_STACK_BYTES: usize = 64 << 20;
 /// Longest rendered chat and longest text that is tokenised: a body's worth of messages and what a template adds.
 pub const ENCODE_BYTES_MAX: usize = JSON_BODY_BYTES_MAX + TEMPLATE_BYTES_MAX;
 
+// ---- constraints on answers ----
+/// Bytes of a schema, expression or grammar; the schemas of large tools have some 20 KiB.
+pub const CONSTRAINT_BYTES_MAX: usize = 64 << 10;
+/// Nesting of one: parsers of all kinds recurse over it.
+pub const CONSTRAINT_DEPTH_MAX: usize = 128;
+/// Texts of a choice.
+pub const CONSTRAINT_CHOICES_MAX: usize = 1024;
+/// Stack of a compilation. Touched only as far as used.
+pub const CONSTRAINT_STACK_BYTES: usize = 64 << 20;
+/// A compilation that takes longer is refused; an ordinary one takes some milliseconds.
+pub const CONSTRAINT_COMPILE_SECONDS_MAX: u64 = 5;
+/// Compilations at once, those left to themselves included.
+pub const CONSTRAINT_COMPILES_MAX: usize = 4;
+/// Steps for building the expressions of a grammar: some 20 ms.
+pub const CONSTRAINT_COMPILE_STEPS_MAX: u64 = 1_000_000;
+/// Symbols of a compiled grammar: some MB.
+pub const CONSTRAINT_SYMBOLS_MAX: usize = 200_000;
+/// Steps of lexer and parser for one mask: some 15 ms and 3 ms.
+pub const CONSTRAINT_LEXER_STEPS_MAX: u64 = 200_000;
+pub const CONSTRAINT_PARSER_ITEMS_MAX: usize = 50_000;
+/// States of one answer's lexer: 1 to 2 KiB each.
+pub const CONSTRAINT_LEXER_STATES_MAX: usize = 32_768;
+
 // ---- engine ----
 /// Requests waiting for a slot; more are answered 429.
 pub const QUEUE_MAX: usize = 64;

@@ -11,6 +11,7 @@
 //! | `soft_prompts` | PEFT adapters give PEFT's logits; named soft prompts in, served and out |
 //! | `sharing` | sequences of one batch do not touch each other: bytes equal solo runs |
 //! | `http` | the HTTP surface: shapes, streams, disconnects, names, keys, recorded client requests |
+//! | `shapes` | answers fit what they must be, steered hard, streamed and in company; neighbours keep their bytes |
 //! | `bad_requests` | every bad request of a table gets its status and message |
 //! | `personas` | stored personas: versions, digests, what adds up, restarts |
 //! | `probe` | the safety probe: reports bind to the persona, equal runs, controls, refusals; bias benchmarks' bad inputs |
@@ -51,6 +52,7 @@ mod probe;
 mod readme;
 mod repository;
 mod run;
+mod shapes;
 mod sharing;
 mod soft_prompts;
 mod steering;

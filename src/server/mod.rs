@@ -23,6 +23,7 @@ pub use error::{ApiError, ErrorCode};
 
 use crate::alignment::Alignments;
 use crate::config::Settings;
+use crate::constraint::Grammars;
 use crate::digest::Digest;
 use crate::encoder::EncoderHandle;
 use crate::engine::Engine;
@@ -60,6 +61,8 @@ pub struct Context {
     pub prober: Prober,
     pub jobs: Jobs,
     pub alignments: Alignments,
+    /// Compiles what answers must be.
+    grammars: Grammars,
     /// Loaded when it is first needed.
     pub encoder: EncoderHandle,
     /// Name of the loaded model.
@@ -111,6 +114,7 @@ impl Context {
         let keys = Keys::new(&settings.api_keys);
         let prober = Prober::new(engine.clone(), text.clone(), jobs.clone(), gate.clone(), model.clone());
         Context {
+            grammars: Grammars::new(text.tokenizer.clone()),
             template: Digest::of(text.template().source().as_bytes()),
             engine,
             text,

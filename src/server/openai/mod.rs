@@ -22,6 +22,7 @@ mod resolve;
 mod responses;
 mod responses_answer;
 mod sampling;
+mod shape;
 mod start;
 
 pub use answer::{demeanor, finite, persona_headers};

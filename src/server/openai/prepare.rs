@@ -92,7 +92,7 @@ pub fn template_digest(template: &ChatOptions) -> Digest {
     digester.finish()
 }
 
-/// What of the options ends an answer.
+/// What of the options ends an answer, its shape included.
 fn ends_digest(options: &Options) -> Digest {
     let mut digester = Digester::new("demeanor.ends/1");
     let most = options.tokens_max.map(|most| most.to_le_bytes());
@@ -103,6 +103,9 @@ fn ends_digest(options: &Options) -> Digest {
     }
     for token in &options.stop_tokens {
         digester.part(&token.to_le_bytes());
+    }
+    if let Some(asked) = &options.shape {
+        digester.part(&asked.shape.digest().0);
     }
     digester.finish()
 }
@@ -152,7 +155,14 @@ pub fn generate(
     let stop_tokens = stop_tokens(context, options);
     Ok(move |sampling| {
         let stop_tokens = stop_tokens.clone();
-        Want::Generate(Generate { tokens_max, stop_tokens, sampling, logprobs, prompt_logprobs })
+        Want::Generate(Generate {
+            tokens_max,
+            stop_tokens,
+            sampling,
+            constraint: None,
+            logprobs,
+            prompt_logprobs,
+        })
     })
 }
 
