@@ -88,6 +88,8 @@ pub const EXPRESSION_BYTES_MAX: usize = 1024;
 /// System text of a persona: a character card with its scenario and examples.
 pub const PERSONA_SYSTEM_BYTES_MAX: usize = 64 << 10;
 pub const PERSONA_DESCRIPTION_BYTES_MAX: usize = 4 << 10;
+/// JSON body of a persona: a card and what stands beside it.
+pub const PERSONA_BODY_BYTES_MAX: usize = 2 << 20;
 /// Personas of one page of a listing, when nothing else is asked for.
 pub const PERSONAS_PAGE: usize = 100;
 /// Names that `GET /v1/models` lists for personas unless asked for more: clients show them in a menu.
@@ -112,6 +114,40 @@ pub const CONTROL_COSINE_MAX: f32 = 0.999;
 pub const CONTROL_ROWS_MAX: usize = 1024;
 /// Rows whose lengths are measured at load; their median is that of the table to a percent.
 pub const EMBEDDING_NORMS_MAX: usize = 8192;
+
+// ---- character cards ----
+/// A file that holds a card: most of it is a picture.
+pub const CARD_FILE_BYTES_MAX: usize = UPLOAD_BYTES_MAX;
+/// The card itself as JSON: a lorebook of a thousand entries. Every version of a persona keeps its card.
+pub const CARD_BYTES_MAX: usize = 1 << 20;
+/// Files in a CHARX archive; honest ones have a card and some pictures.
+pub const CARD_ZIP_ENTRIES_MAX: usize = 4096;
+/// Notes of one import; each is a line for a person.
+pub const CARD_NOTES_MAX: usize = 32;
+/// Characters of a user's name that may stand in a persona's text.
+pub const CARD_USER_NAME_CHARS_MAX: usize = 64;
+/// Entries of a lorebook that could ever be used.
+pub const LORE_ENTRIES_MAX: usize = 4096;
+/// Keys of a lorebook, all entries together; each is looked for in the scanned text of each request.
+pub const LORE_KEYS_MAX: usize = 8192;
+/// Bytes of one key: a name or a phrase, or a pattern.
+pub const LORE_KEY_BYTES_MAX: usize = 512;
+/// Patterns of a lorebook, and bytes that one may take when compiled: a few Unicode classes. A search takes time in
+/// proportion to this times the scanned text.
+pub const LORE_PATTERNS_MAX: usize = 128;
+pub const LORE_PATTERN_BYTES_MAX: usize = 128 << 10;
+/// Nesting of a pattern; deeper ones take stack in the compiler.
+pub const LORE_PATTERN_DEPTH_MAX: u32 = 32;
+/// Messages that keys are looked for in, where the card says nothing, and at most.
+pub const LORE_SCAN_DEPTH: u32 = 4;
+pub const LORE_SCAN_DEPTH_MAX: u32 = 100;
+/// Bytes at the end of those messages that are looked at; 8192 keys take some 100 ms there.
+pub const LORE_SCANNED_BYTES_MAX: usize = 32 << 10;
+/// Rounds in which entries may bring in further entries.
+pub const LORE_ROUNDS_MAX: usize = 4;
+/// Tokens of all entries of one request, where the card says nothing, and at most: half of a small model's context.
+pub const LORE_TOKENS: u32 = 1024;
+pub const LORE_TOKENS_MAX: u32 = 4096;
 
 // ---- steering ----
 /// From this dose on an answer carries a warning (steering.md: 0.7 is far past collapse).
@@ -312,6 +348,18 @@ pub const DOWNLOAD_STALL_SECONDS_MAX: u64 = 30;
 pub const BLOCKS_MAX: u32 = 1024;
 pub const WIDTH_MAX: u32 = 1 << 17;
 pub const VOCABULARY_MAX: u32 = 1 << 21;
+
+/// Bytes of a `tokenizer.json`: gemma's takes 33 MB.
+pub const TOKENIZER_FILE_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of a `tokenizer_config.json`, which lists thousands of added tokens again: gemma's takes 1.2 MB.
+pub const TOKENIZER_CONFIG_BYTES_MAX: u64 = 16 << 20;
+/// JSON values of one component of a tokenizer; the largest in use, a template with all its tokens, has some hundred.
+pub const TOKENIZER_COMPONENT_VALUES_MAX: usize = 10_000;
+/// Merges of a tokenizer: gemma's 262,144 tokens have 514,906.
+pub const TOKENIZER_MERGES_MAX: usize = 1 << 21;
+/// Ids below the highest that no token has: o200k leaves some twenty. Each gets a token, so a small file could ask for
+/// millions.
+pub const TOKENIZER_GAPS_MAX: usize = 4096;
 
 // ---- sentence encoder ----
 /// Texts of one embeddings request: some 10 seconds of work for two cores when all are long.

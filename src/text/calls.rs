@@ -8,6 +8,8 @@ const CLOSE: &str = "</tool_call>";
 /// Llama's token before a call; the text of an answer has it only where the file does not call it a control token.
 const PYTHON_TAG: &str = "<|python_tag|>";
 
+pub(super) const CALL_TAGS: [&str; 2] = [OPEN, CLOSE];
+
 /// How a family spells a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallSyntax {

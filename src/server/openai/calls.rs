@@ -1,6 +1,6 @@
 //! Calls of functions in one choice of a chat, as OpenAI has them.
 
-use super::choice::{Finish, Piece};
+use super::choice::Finish;
 use crate::text::{CallReader, Told};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -24,26 +24,22 @@ impl Calls {
         }
     }
 
-    /// What a piece adds to the message, as deltas of a stream; there is at least one where the piece has
-    /// log-probabilities. An answer that ended with a call says so in the piece's finish.
-    pub fn take(&mut self, piece: &mut Piece) -> Vec<Value> {
-        let text = std::mem::take(&mut piece.text);
+    /// What more text adds to the message, as deltas of a stream. With the last text comes why the choice ended; where a
+    /// call was made, that is said instead.
+    pub fn take(&mut self, text: String, finish: &mut Option<Finish>) -> Vec<Value> {
         let told = match &mut self.reader {
             None => vec![Told::Content(text)],
             Some(reader) => {
                 let mut told = reader.push(&text);
-                if piece.finish.is_some() {
+                if finish.is_some() {
                     told.extend(reader.finish());
                 }
                 told
             }
         };
-        let mut deltas: Vec<Value> = told.into_iter().filter_map(|one| self.delta(one)).collect();
-        if deltas.is_empty() && !piece.entries.is_empty() {
-            deltas.push(json!({"content": ""}));
-        }
-        if piece.finish == Some(Finish::Stop) && !self.made.is_empty() {
-            piece.finish = Some(Finish::ToolCalls);
+        let deltas = told.into_iter().filter_map(|one| self.delta(one)).collect();
+        if *finish == Some(Finish::Stop) && !self.made.is_empty() {
+            *finish = Some(Finish::ToolCalls);
         }
         deltas
     }
@@ -87,21 +83,17 @@ impl Calls {
 mod tests {
     use super::*;
 
-    fn piece(text: &str, finish: Option<Finish>) -> Piece {
-        Piece { text: text.into(), finish, ..Piece::default() }
-    }
-
     #[test]
     fn a_call_in_pieces() {
         let names: Arc<[String]> = Arc::from(["f".to_owned()]);
         let mut calls = Calls::new(Some(&names));
         let mut deltas = Vec::new();
         for text in ["Well. <tool", "_call>{\"name\": \"f\", \"arguments\": {\"a\"", ": 1}}</tool_call>"] {
-            deltas.extend(calls.take(&mut piece(text, None)));
+            deltas.extend(calls.take(text.to_owned(), &mut None));
         }
-        let mut last = piece("", Some(Finish::Stop));
-        deltas.extend(calls.take(&mut last));
-        assert_eq!(last.finish, Some(Finish::ToolCalls));
+        let mut finish = Some(Finish::Stop);
+        deltas.extend(calls.take(String::new(), &mut finish));
+        assert_eq!(finish, Some(Finish::ToolCalls));
         let kinds: Vec<String> = deltas
             .iter()
             .map(|delta| match delta["tool_calls"][0].get("id") {
@@ -122,9 +114,9 @@ mod tests {
     fn without_functions_text_is_content() {
         let mut calls = Calls::new(None);
         let text = "<tool_call>{\"name\": \"f\", \"arguments\": {}}</tool_call>";
-        let mut last = piece(text, Some(Finish::Stop));
-        assert_eq!(calls.take(&mut last), [json!({"content": text})]);
-        assert_eq!(last.finish, Some(Finish::Stop));
+        let mut finish = Some(Finish::Stop);
+        assert_eq!(calls.take(text.to_owned(), &mut finish), [json!({"content": text})]);
+        assert_eq!(finish, Some(Finish::Stop));
         assert_eq!(calls.message()["content"], text);
     }
 }

@@ -8,7 +8,7 @@ use super::generation::{Account, Generation, Happening};
 use crate::server::Context;
 use crate::server::error::ApiError;
 use crate::server::sse::{Frames, Pings};
-use crate::text::Tokenizer;
+use crate::text::{Thinking, ThinkingTags, Thought, Tokenizer};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -24,19 +24,49 @@ pub struct ChatAnswer {
     pub return_progress: bool,
     /// Tokens of the prompt.
     pub prompt_tokens: u32,
+    /// The tags around thinking, where it is told apart, and whether the prompt ends inside a block.
+    pub thinking: Option<(ThinkingTags, bool)>,
 }
 
 /// What a choice has said so far.
 struct Said {
-    calls: Calls,
+    split: Split,
+    reasoning: String,
     logprobs: Vec<Value>,
     finish: Option<Finish>,
+}
+
+/// What a choice thinks, says and calls, with the count of tokens of the first.
+struct Split {
+    thinking: Thinking,
+    tokens: u32,
+    calls: Calls,
+}
+
+impl Split {
+    /// A piece's text, and what was held back if it is the last. `generated`: tokens up to here.
+    fn take(&mut self, piece: &Piece, generated: u32) -> Thought {
+        let was_inside = self.thinking.is_inside();
+        let mut thought = self.thinking.push(&piece.text);
+        let is_inside = self.thinking.is_inside();
+        if was_inside || is_inside || !thought.reasoning.is_empty() {
+            self.tokens = generated;
+        }
+        if piece.finish.is_some() {
+            let last = self.thinking.finish();
+            thought.reasoning += &last.reasoning;
+            thought.content += &last.content;
+        }
+        thought
+    }
 }
 
 impl ChatAnswer {
     /// Waits for all choices and answers with one object.
     pub async fn collect(self, mut generation: Generation) -> Result<Value, ApiError> {
-        let mut said: Vec<Said> = (0..self.choices.each()).map(|_| self.nothing_said()).collect();
+        let fresh =
+            |_| Said { split: self.split(), reasoning: String::new(), logprobs: Vec::new(), finish: None };
+        let mut said: Vec<Said> = (0..self.choices.each()).map(fresh).collect();
         let mut watch = self.context.metrics.watch();
         while let Some((index, news)) = generation.next().await {
             match news {
@@ -45,18 +75,24 @@ impl ChatAnswer {
                     watch.token(index);
                     let Some(said) = said.get_mut(index) else { continue };
                     said.logprobs.extend(self.logprobs(&piece.entries));
-                    said.calls.take(&mut piece);
+                    let thought = said.split.take(&piece, generation.account(index).generated_tokens);
+                    said.reasoning += &thought.reasoning;
+                    said.split.calls.take(thought.content, &mut piece.finish);
                     said.finish = piece.finish.or(said.finish);
                 }
                 Happening::Failed(error) => return Err(error.into()),
             }
         }
-        let accounts = self.accounts(&generation);
+        let accounts = self.accounts(&generation, said.iter().map(|said| &said.split));
         let choice = |(index, said): (usize, Said)| {
             self.context.metrics.count_finish(said.finish);
+            let mut message = said.split.calls.message();
+            if !said.reasoning.is_empty() {
+                message["reasoning_content"] = said.reasoning.into();
+            }
             let mut choice = json!({
                 "index": index,
-                "message": said.calls.message(),
+                "message": message,
                 "logprobs": self.wants_logprobs.then(|| json!({"content": said.logprobs})),
                 "finish_reason": said.finish.map(Finish::name),
             });
@@ -77,7 +113,7 @@ impl ChatAnswer {
         for index in 0..self.choices.each() {
             frames.data(&self.chunk(index, json!({"role": "assistant", "content": ""}), None, None)).await;
         }
-        let mut calls: Vec<Calls> = (0..self.choices.each()).map(|_| self.nothing_said().calls).collect();
+        let mut splits: Vec<Split> = (0..self.choices.each()).map(|_| self.split()).collect();
         let mut watch = self.context.metrics.watch();
         while let Some((index, news)) = pings.until(&frames, generation.next()).await {
             match news {
@@ -87,11 +123,10 @@ impl ChatAnswer {
                 Happening::Prefilled { .. } => {
                     self.progress(index, self.prompt_tokens, generation.account(index), &frames).await;
                 }
-                Happening::Piece(mut piece) => {
+                Happening::Piece(piece) => {
                     watch.token(index);
-                    let Some(calls) = calls.get_mut(index) else { continue };
-                    let deltas = calls.take(&mut piece);
-                    self.piece(index, piece, deltas, generation.account(index), &frames).await;
+                    let Some(split) = splits.get_mut(index) else { continue };
+                    self.piece(index, piece, split, generation.account(index), &frames).await;
                 }
                 Happening::Failed(error) => {
                     frames.data(&ApiError::from(error).body()).await;
@@ -100,21 +135,43 @@ impl ChatAnswer {
             }
         }
         if self.stream_usage {
-            frames.data(&self.usage_chunk(&self.accounts(&generation))).await;
+            frames.data(&self.usage_chunk(&self.accounts(&generation, splits.iter()))).await;
         }
         frames.done().await;
     }
 
-    fn nothing_said(&self) -> Said {
-        Said { calls: Calls::new(self.functions.as_ref()), logprobs: Vec::new(), finish: None }
+    fn split(&self) -> Split {
+        let (tags, opened) = self.thinking.map_or((None, false), |(tags, opened)| (Some(tags), opened));
+        let calls = Calls::new(self.functions.as_ref());
+        Split { thinking: Thinking::new(tags, opened), tokens: 0, calls }
     }
 
-    fn accounts(&self, generation: &Generation) -> Vec<Account> {
-        (0..self.choices.each() as usize).map(|index| generation.account(index)).collect()
+    fn accounts<'a>(&self, generation: &Generation, splits: impl Iterator<Item = &'a Split>) -> Vec<Account> {
+        let account = |(index, split): (usize, &Split)| Account {
+            reasoning_tokens: split.tokens,
+            ..generation.account(index)
+        };
+        splits.enumerate().map(account).collect()
     }
 
-    async fn piece(&self, index: usize, piece: Piece, deltas: Vec<Value>, account: Account, frames: &Frames) {
+    async fn piece(
+        &self,
+        index: usize,
+        mut piece: Piece,
+        split: &mut Split,
+        account: Account,
+        frames: &Frames,
+    ) {
         let index = index as u32;
+        let thought = split.take(&piece, account.generated_tokens);
+        let mut deltas = split.calls.take(thought.content, &mut piece.finish);
+        if !thought.reasoning.is_empty() {
+            deltas.insert(0, json!({"reasoning_content": thought.reasoning}));
+        }
+        // Log-probabilities come with the first chunk of their piece, also where its text is held back.
+        if deltas.is_empty() && !piece.entries.is_empty() {
+            deltas.push(json!({"content": ""}));
+        }
         let mut logprobs = self.wants_logprobs.then(|| json!({"content": self.logprobs(&piece.entries)}));
         for delta in deltas {
             frames.data(&self.chunk(index, delta, logprobs.take(), None)).await;

@@ -1,12 +1,12 @@
 //! `tools` and `tool_choice`: what may be called, how the model is told, and what an answer must be when it has to call.
 
-use super::messages::put_system;
 use super::shape::Asked;
 use crate::constraint::{Call, Shape};
 use crate::limits;
+use crate::persona::put_system;
 use crate::server::error::{ApiError, ErrorCode, shown};
 use crate::server::fields::{Fields, missing, wrong_kind};
-use crate::text::{CallSyntax, Message};
+use crate::text::{CallSyntax, ChatOptions, Message, Text};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -97,8 +97,17 @@ impl Tools {
         }
     }
 
-    /// Tells a model whose template knows no tools what there is. Returns the number of messages put in front.
-    pub fn put_into(&self, messages: &mut Vec<Message>, syntax: CallSyntax) -> usize {
+    /// Tells the model what there is: by its template where that knows tools, else in a system message.
+    pub fn tell(&self, text: &Text, messages: &mut Vec<Message>, template: &mut ChatOptions) {
+        if text.template().reads_tools() {
+            template.tools = self.functions.iter().map(|function| function.described.clone()).collect();
+        } else {
+            template.put_first += self.put_into(messages, text.call_syntax());
+        }
+    }
+
+    /// Returns the number of messages put in front.
+    fn put_into(&self, messages: &mut Vec<Message>, syntax: CallSyntax) -> usize {
         let described: Vec<String> = self
             .functions
             .iter()
