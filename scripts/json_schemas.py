@@ -82,7 +82,7 @@ class Drawer:
 
     def number(self):
         low = round(self.random.uniform(-50, 50), 2)
-        return {"type": "number", "minimum": low, "maximum": low + self.random.choice([0.5, 10, 1000])}
+        return {"type": "number", "minimum": low, "maximum": round(low + self.random.choice([0.5, 10, 1000]), 2)}
 
     def choice(self):
         values = self.random.sample(WORDS, self.random.randint(1, 4))

@@ -8,6 +8,7 @@
 //! mask depends on the grammar and the tokens alone.
 
 mod error;
+mod exact;
 mod gbnf;
 mod grammars;
 mod masks;

@@ -1,6 +1,6 @@
 //! What was asked for, with its bounds, and as a grammar.
 
-use super::{ConstraintError, gbnf};
+use super::{ConstraintError, exact, gbnf};
 use crate::digest::{Digest, Digester};
 use crate::limits;
 use llguidance::api::TopLevelGrammar;
@@ -127,6 +127,7 @@ fn with_options(schema: &Value, strict: bool) -> Value {
         // Nothing is valid: the compiler says so.
         map.insert("not".into(), Value::Object(Map::new()));
     }
+    exact::tighten(&mut map);
     let options = json!({"whitespace_pattern": JSON_SPACE, "lenient": !strict, "coerce_one_of": !strict});
     map.insert("x-guidance".into(), options);
     Value::Object(map)
