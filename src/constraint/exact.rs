@@ -89,6 +89,7 @@ mod tests {
                 "format": {"type": "string", "format": "date"},
                 "b": {"pattern": "^2", "format": "date-time"},
                 "c": {"allOf": [{"minLength": 1}], "format": "date"},
+                "d": {"allOf": [{"minLength": 1}], "pattern": "^2", "format": "date"},
             },
             "enum": [{"format": "date"}],
             "format": "uuid",
@@ -98,7 +99,8 @@ mod tests {
         assert!(properties["format"]["pattern"].is_string() && properties["format"].get("format").is_none());
         assert_eq!(properties["b"]["pattern"], "^2");
         assert!(properties["b"]["allOf"][0]["pattern"].is_string());
-        assert_eq!(properties["c"]["allOf"].as_array().map(Vec::len), Some(2));
+        assert!(properties["c"]["pattern"].is_string());
+        assert_eq!(properties["d"]["allOf"].as_array().map(Vec::len), Some(2));
         assert_eq!(schema["enum"][0]["format"], "date");
         assert_eq!(schema["format"], "uuid");
     }
