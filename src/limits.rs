@@ -44,6 +44,10 @@ pub const JSON_DEPTH_MAX: usize = 64;
 
 // ---- requests ----
 pub const MESSAGES_MAX: usize = 1024;
+/// Pairs of a response's `metadata`, which its answer repeats: OpenAI's own limit.
+pub const METADATA_PAIRS_MAX: usize = 16;
+/// Bytes of one of their values: OpenAI's own limit.
+pub const METADATA_VALUE_BYTES_MAX: usize = 512;
 pub const STOP_STRINGS_MAX: usize = 64;
 pub const STOP_STRING_BYTES_MAX: usize = 256;
 /// Stop tokens of a request beside the model's own; each drawn token is compared with all.
@@ -345,6 +349,18 @@ pub const BLOCKS_MAX: u32 = 1024;
 pub const WIDTH_MAX: u32 = 1 << 17;
 pub const VOCABULARY_MAX: u32 = 1 << 21;
 
+/// Bytes of a `tokenizer.json`: gemma's takes 33 MB.
+pub const TOKENIZER_FILE_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of a `tokenizer_config.json`, which lists thousands of added tokens again: gemma's takes 1.2 MB.
+pub const TOKENIZER_CONFIG_BYTES_MAX: u64 = 16 << 20;
+/// JSON values of one component of a tokenizer; the largest in use, a template with all its tokens, has some hundred.
+pub const TOKENIZER_COMPONENT_VALUES_MAX: usize = 10_000;
+/// Merges of a tokenizer: gemma's 262,144 tokens have 514,906.
+pub const TOKENIZER_MERGES_MAX: usize = 1 << 21;
+/// Ids below the highest that no token has: o200k leaves some twenty. Each gets a token, so a small file could ask for
+/// millions.
+pub const TOKENIZER_GAPS_MAX: usize = 4096;
+
 // ---- sentence encoder ----
 /// Texts of one embeddings request: some 10 seconds of work for two cores when all are long.
 pub const EMBEDDING_TEXTS_MAX: usize = 256;
@@ -377,6 +393,29 @@ pub const TEMPLATE_BYTES_MAX: usize = 256 << 10;
 pub const TEMPLATE_STACK_BYTES: usize = 64 << 20;
 /// Longest rendered chat and longest text that is tokenised: a body's worth of messages and what a template adds.
 pub const ENCODE_BYTES_MAX: usize = JSON_BODY_BYTES_MAX + TEMPLATE_BYTES_MAX;
+
+// ---- constraints on answers ----
+/// Bytes of a schema, expression or grammar; the schemas of large tools have some 20 KiB.
+pub const CONSTRAINT_BYTES_MAX: usize = 64 << 10;
+/// Nesting of one: parsers of all kinds recurse over it.
+pub const CONSTRAINT_DEPTH_MAX: usize = 128;
+/// Texts of a choice.
+pub const CONSTRAINT_CHOICES_MAX: usize = 1024;
+/// Stack of a compilation. Touched only as far as used.
+pub const CONSTRAINT_STACK_BYTES: usize = 64 << 20;
+/// A compilation that takes longer is refused; an ordinary one takes some milliseconds.
+pub const CONSTRAINT_COMPILE_SECONDS_MAX: u64 = 5;
+/// Compilations at once, those left to themselves included.
+pub const CONSTRAINT_COMPILES_MAX: usize = 4;
+/// Steps for building the expressions of a grammar: some 20 ms.
+pub const CONSTRAINT_COMPILE_STEPS_MAX: u64 = 1_000_000;
+/// Symbols of a compiled grammar: some MB.
+pub const CONSTRAINT_SYMBOLS_MAX: usize = 200_000;
+/// Steps of lexer and parser for one mask: some 15 ms and 3 ms.
+pub const CONSTRAINT_LEXER_STEPS_MAX: u64 = 200_000;
+pub const CONSTRAINT_PARSER_ITEMS_MAX: usize = 50_000;
+/// States of one answer's lexer: 1 to 2 KiB each.
+pub const CONSTRAINT_LEXER_STATES_MAX: usize = 32_768;
 
 // ---- engine ----
 /// Requests waiting for a slot; more are answered 429.

@@ -123,7 +123,7 @@ fn finished(mut events: Events) -> Result<Option<Vec<Vec<f32>>>, ProbeError> {
             Event::Failed(SequenceError::NonFiniteLogits) => return Ok(None),
             Event::Failed(error) => return Err(error.into()),
             Event::Done { .. } => return found.map(Some).ok_or(ProbeError::Incomplete),
-            Event::Prefilled { .. } | Event::Token { .. } | Event::Captured(_) => {}
+            Event::Progress { .. } | Event::Prefilled { .. } | Event::Token { .. } | Event::Captured(_) => {}
         }
     }
     Err(ProbeError::Incomplete)

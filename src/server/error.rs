@@ -73,6 +73,7 @@ pub enum ErrorCode {
     EncoderNotReady,
     VectorNotReady,
     ShuttingDown,
+    ConstraintTooComplex,
     SequenceFailed,
     DiskFull,
     Internal,
@@ -103,6 +104,7 @@ impl ErrorCode {
             ContextLengthExceeded => (bad, "invalid_request_error", "context_length_exceeded", None),
             InvalidSteering => (bad, "invalid_request_error", "invalid_steering", None),
             DoseExceeded => (bad, "invalid_request_error", "dose_exceeded", None),
+            ConstraintTooComplex => (bad, "invalid_request_error", "constraint_too_complex", None),
             InvalidTemplate => (bad, "invalid_request_error", "invalid_messages", None),
             HostMissing => (bad, "invalid_request_error", "invalid_host", None),
             InvalidApiKey => (StatusCode::UNAUTHORIZED, "authentication_error", "invalid_api_key", None),
@@ -444,6 +446,7 @@ impl From<TextError> for ApiError {
             E::Argument { name, .. } => (ErrorCode::InvalidValue, Some(name.clone())),
             E::Failed
             | E::Unsupported { .. }
+            | E::File { .. }
             | E::Missing { .. }
             | E::Vocabulary(_)
             | E::TemplateLoad(_)
@@ -476,6 +479,7 @@ impl From<SequenceError> for ApiError {
         let code = match &error {
             SequenceError::NonFiniteLogits => ErrorCode::DoseTooLarge,
             SequenceError::CacheTooSmall { .. } => ErrorCode::ContextLengthExceeded,
+            SequenceError::Constraint(_) => ErrorCode::ConstraintTooComplex,
             SequenceError::ShuttingDown => ErrorCode::ShuttingDown,
             SequenceError::EngineFailed => ErrorCode::SequenceFailed,
             SequenceError::OwnerDeleted => ErrorCode::UserDeleted,

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 /// Routes as they appear in labels: no names, ids or expressions of users. The last one is everything else.
-const ROUTES: [&str; 19] = [
+const ROUTES: [&str; 22] = [
     "/v1/chat/completions",
     "/v1/completions",
     "/v1/models",
@@ -26,6 +26,9 @@ const ROUTES: [&str; 19] = [
     "/live",
     "/metrics",
     "/v1/embeddings",
+    "/v1/responses",
+    "/completion",
+    "/props",
     "/",
     "other",
 ];

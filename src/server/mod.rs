@@ -23,6 +23,7 @@ pub use error::{ApiError, ErrorCode};
 
 use crate::alignment::Alignments;
 use crate::config::Settings;
+use crate::constraint::Grammars;
 use crate::digest::Digest;
 use crate::encoder::EncoderHandle;
 use crate::engine::Engine;
@@ -60,6 +61,8 @@ pub struct Context {
     pub prober: Prober,
     pub jobs: Jobs,
     pub alignments: Alignments,
+    /// Compiles what answers must be.
+    grammars: Grammars,
     /// Loaded when it is first needed.
     pub encoder: EncoderHandle,
     /// Name of the loaded model.
@@ -111,6 +114,7 @@ impl Context {
         let keys = Keys::new(&settings.api_keys);
         let prober = Prober::new(engine.clone(), text.clone(), jobs.clone(), gate.clone(), model.clone());
         Context {
+            grammars: Grammars::new(text.tokenizer.clone()),
             template: Digest::of(text.template().source().as_bytes()),
             engine,
             text,
@@ -172,6 +176,9 @@ const ROUTES: &[(&str, Route)] = &[
     ("/v1/align", Route::Align),
     ("/v1/chat/completions", Route::Chat),
     ("/v1/completions", Route::Completions),
+    ("/v1/completion", Route::LlamaCompletion),
+    ("/v1/responses", Route::Responses),
+    ("/v1/props", Route::Props),
     ("/v1/embeddings", Route::Embeddings),
     ("/v1/models", Route::Models),
     ("/v1/models/{*id}", Route::Model),
@@ -212,6 +219,9 @@ enum Route {
     Align,
     Chat,
     Completions,
+    LlamaCompletion,
+    Responses,
+    Props,
     Embeddings,
     Models,
     Model,
@@ -253,6 +263,9 @@ impl Route {
             Route::Align => post(native::align),
             Route::Chat => post(openai::chat),
             Route::Completions => post(openai::complete),
+            Route::LlamaCompletion => post(openai::llama_completion),
+            Route::Responses => post(openai::responses),
+            Route::Props => get(native::props),
             Route::Embeddings => post(openai::embeddings),
             Route::Models => get(openai::models),
             Route::Model => get(openai::model),

@@ -29,6 +29,11 @@ impl Frames {
         self.raw(format!("data: {value}\n\n")).await;
     }
 
+    /// A `data:` line with the name of its kind before it.
+    pub async fn event(&self, kind: &str, value: &Value) {
+        self.raw(format!("event: {kind}\ndata: {value}\n\n")).await;
+    }
+
     /// A comment, which clients skip.
     async fn ping(&self) {
         self.raw(": ping\n\n".into()).await;

@@ -12,6 +12,24 @@ use crate::server::openai::{
 };
 use crate::text::{ChatOptions, Message};
 
+/// Fields that say what the model reads and under which condition, as both routes take them.
+pub const FIELDS: [&str; 14] = [
+    "model",
+    "messages",
+    "prompt",
+    "persona",
+    "steering",
+    "soft_prompt",
+    "user",
+    "safety_identifier",
+    "add_generation_prompt",
+    "continue_final_message",
+    "chat_template_kwargs",
+    "enable_thinking",
+    "reasoning_effort",
+    "cache_prompt",
+];
+
 /// What continuations follow, or what is looked into.
 pub enum Before {
     Text(String),
@@ -101,7 +119,7 @@ pub async fn numbers(engine: &Engine, request: Request) -> Result<(Vec<Vec<f32>>
                 return found.map(|numbers| (numbers, usage)).ok_or_else(ended);
             }
             Event::Failed(error) => return Err(error.into()),
-            Event::Prefilled { .. } | Event::Token { .. } => {}
+            Event::Progress { .. } | Event::Prefilled { .. } | Event::Token { .. } => {}
         }
     }
     Err(ApiError::internal("a sequence's events ended early"))

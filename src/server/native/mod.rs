@@ -23,7 +23,7 @@ pub use score::score;
 pub use soft_prompts::{
     delete_soft_prompt, export_soft_prompt, list_soft_prompts, show_soft_prompt, upload_soft_prompt,
 };
-pub use status::{health, live, metrics, ready, root};
+pub use status::{health, live, metrics, props, ready, root};
 pub use tokens::{apply_template, detokenize, tokenize, tokenizer_info};
 pub use users::{
     add_history, create_user, delete_item, delete_user, export_user, list_history, list_users, show_user,

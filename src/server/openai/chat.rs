@@ -28,6 +28,8 @@ pub struct ValidChat {
     /// `Some(k)`: log-probabilities of the drawn tokens and of the `k` most probable ones.
     pub logprobs: Option<u32>,
     pub named: Named,
+    /// Whether thinking is told apart from the answer, where the model's template names tags for it.
+    pub splits_thinking: bool,
 }
 
 impl ChatRequest {
@@ -35,15 +37,27 @@ impl ChatRequest {
         ChatRequest { fields: Fields::new(fields), headers }
     }
 
-    /// The only way to a [`ValidChat`].
-    pub fn validate(mut self, context: &Context) -> Result<ValidChat, ApiError> {
+    /// The way to a [`ValidChat`] from a body with `messages`.
+    pub fn validate(self, context: &Context) -> Result<ValidChat, ApiError> {
+        self.validate_with(context, |fields, warnings| Ok((messages::read(fields, warnings)?, 0)))
+    }
+
+    /// The only way to a [`ValidChat`]. `read` takes the messages out of the fields and says how many of them stand
+    /// before the client's own list; warnings name what it left out.
+    pub fn validate_with(
+        mut self,
+        context: &Context,
+        read: impl FnOnce(&mut Fields, &mut Vec<String>) -> Result<(Vec<Message>, usize), ApiError>,
+    ) -> Result<ValidChat, ApiError> {
         let fields = &mut self.fields;
         let named = Named::read(fields, &self.headers, context)?;
         let mut options = Options::read(fields, &context.text.tokenizer, defaults(&named))?;
         let logprobs = read_logprobs(fields)?;
-        let messages = messages::read(fields, &mut options.warnings)?;
-        let template = template_options(fields, &messages)?;
-        Ok(ValidChat { messages, template, options, logprobs, named })
+        let (messages, put_first) = read(fields, &mut options.warnings)?;
+        let mut template = template_options(fields, &messages)?;
+        template.put_first = put_first;
+        let splits_thinking = splits_thinking(fields)?;
+        Ok(ValidChat { messages, template, options, logprobs, named, splits_thinking })
     }
 }
 
@@ -54,6 +68,19 @@ fn read_logprobs(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
         (true, top) => Ok(Some(top.unwrap_or(0) as u32)),
         (false, None | Some(0)) => Ok(None),
         (false, Some(_)) => Err(fields.refuse("top_logprobs", "needs `logprobs: true`")),
+    }
+}
+
+/// `reasoning_format`, as llama.cpp has it: `none` leaves the tags in the content.
+fn splits_thinking(fields: &mut Fields) -> Result<bool, ApiError> {
+    match fields.string("reasoning_format")?.as_deref() {
+        None | Some("" | "auto" | "deepseek") => Ok(true),
+        Some("none") => Ok(false),
+        Some(other) => {
+            let shown: String = other.chars().take(40).collect();
+            let message = format!("`{shown}` is not known; allowed are auto, deepseek and none");
+            Err(fields.refuse("reasoning_format", message))
+        }
     }
 }
 
@@ -89,5 +116,7 @@ pub fn template_options(fields: &mut Fields, messages: &[Message]) -> Result<Cha
         put_first: 0,
         put_last: None,
         kwargs,
+        documents: messages::documents(fields)?,
+        ..ChatOptions::default()
     })
 }

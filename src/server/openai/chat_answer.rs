@@ -1,12 +1,13 @@
 //! What a chat answers: one object, or a stream of chunks.
 
-use super::answer::{Answer, finite, timings, usage};
+use super::answer::{Answer, finite, prompt_progress, timings, usage};
 use super::choice::{Entry, Finish, Piece};
+use super::compare::Choices;
 use super::generation::{Account, Generation, Happening};
 use crate::server::Context;
 use crate::server::error::ApiError;
 use crate::server::sse::{Frames, Pings};
-use crate::text::Tokenizer;
+use crate::text::{Thinking, ThinkingTags, Thought, Tokenizer};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -14,49 +15,91 @@ use std::sync::Arc;
 pub struct ChatAnswer {
     pub context: Arc<Context>,
     pub answer: Answer,
-    pub choices: u32,
+    pub choices: Choices,
     pub wants_logprobs: bool,
     pub stream_usage: bool,
     pub return_progress: bool,
     /// Tokens of the prompt.
     pub prompt_tokens: u32,
+    /// The tags around thinking, where it is told apart, and whether the prompt ends inside a block.
+    pub thinking: Option<(ThinkingTags, bool)>,
 }
 
 /// What a choice has said so far.
-#[derive(Default)]
 struct Said {
+    split: Split,
+    reasoning: String,
     text: String,
     logprobs: Vec<Value>,
     finish: Option<Finish>,
 }
 
+/// What a choice thinks and says, with the count of tokens of the former.
+struct Split {
+    thinking: Thinking,
+    tokens: u32,
+}
+
+impl Split {
+    /// A piece's text, and what was held back if it is the last. `generated`: tokens up to here.
+    fn take(&mut self, piece: &Piece, generated: u32) -> Thought {
+        let was_inside = self.thinking.is_inside();
+        let mut thought = self.thinking.push(&piece.text);
+        let is_inside = self.thinking.is_inside();
+        if was_inside || is_inside || !thought.reasoning.is_empty() {
+            self.tokens = generated;
+        }
+        if piece.finish.is_some() {
+            let last = self.thinking.finish();
+            thought.reasoning += &last.reasoning;
+            thought.content += &last.content;
+        }
+        thought
+    }
+}
+
 impl ChatAnswer {
     /// Waits for all choices and answers with one object.
     pub async fn collect(self, mut generation: Generation) -> Result<Value, ApiError> {
-        let mut said: Vec<Said> = (0..self.choices).map(|_| Said::default()).collect();
+        let fresh = |_| Said {
+            split: self.split(),
+            reasoning: String::new(),
+            text: String::new(),
+            logprobs: Vec::new(),
+            finish: None,
+        };
+        let mut said: Vec<Said> = (0..self.choices.each()).map(fresh).collect();
         let mut watch = self.context.metrics.watch();
         while let Some((index, news)) = generation.next().await {
             match news {
-                Happening::Prefilled { .. } => {}
+                Happening::Progress { .. } | Happening::Prefilled { .. } => {}
                 Happening::Piece(piece) => {
                     watch.token(index);
                     let Some(said) = said.get_mut(index) else { continue };
                     said.logprobs.extend(self.logprobs(&piece.entries));
-                    said.text += &piece.text;
+                    let thought = said.split.take(&piece, generation.account(index).generated_tokens);
+                    said.reasoning += &thought.reasoning;
+                    said.text += &thought.content;
                     said.finish = piece.finish.or(said.finish);
                 }
                 Happening::Failed(error) => return Err(error.into()),
             }
         }
-        let accounts = self.accounts(&generation);
+        let accounts = self.accounts(&generation, said.iter().map(|said| &said.split));
         let choice = |(index, said): (usize, Said)| {
             self.context.metrics.count_finish(said.finish);
-            json!({
+            let mut message = json!({"role": "assistant", "content": said.text, "refusal": null});
+            if !said.reasoning.is_empty() {
+                message["reasoning_content"] = said.reasoning.into();
+            }
+            let mut choice = json!({
                 "index": index,
-                "message": {"role": "assistant", "content": said.text, "refusal": null},
+                "message": message,
                 "logprobs": self.wants_logprobs.then(|| json!({"content": said.logprobs})),
                 "finish_reason": said.finish.map(Finish::name),
-            })
+            });
+            self.choices.mark(index, &mut choice);
+            choice
         };
         let choices: Vec<Value> = said.into_iter().enumerate().map(choice).collect();
         let mut object = self.answer.object("chat.completion");
@@ -69,16 +112,23 @@ impl ChatAnswer {
 
     /// Writes the stream to its `[DONE]`.
     pub async fn stream(self, mut generation: Generation, frames: Frames, mut pings: Pings) {
-        for index in 0..self.choices {
+        for index in 0..self.choices.each() {
             frames.data(&self.chunk(index, json!({"role": "assistant", "content": ""}), None, None)).await;
         }
+        let mut splits: Vec<Split> = (0..self.choices.each()).map(|_| self.split()).collect();
         let mut watch = self.context.metrics.watch();
         while let Some((index, news)) = pings.until(&frames, generation.next()).await {
             match news {
-                Happening::Prefilled { .. } => self.progress(index, generation.account(index), &frames).await,
+                Happening::Progress { done } => {
+                    self.progress(index, done, generation.account(index), &frames).await;
+                }
+                Happening::Prefilled { .. } => {
+                    self.progress(index, self.prompt_tokens, generation.account(index), &frames).await;
+                }
                 Happening::Piece(piece) => {
                     watch.token(index);
-                    self.piece(index, piece, generation.account(index), &frames).await;
+                    let Some(split) = splits.get_mut(index) else { continue };
+                    self.piece(index, piece, split, generation.account(index), &frames).await;
                 }
                 Happening::Failed(error) => {
                     frames.data(&ApiError::from(error).body()).await;
@@ -87,20 +137,35 @@ impl ChatAnswer {
             }
         }
         if self.stream_usage {
-            frames.data(&self.usage_chunk(&self.accounts(&generation))).await;
+            frames.data(&self.usage_chunk(&self.accounts(&generation, splits.iter()))).await;
         }
         frames.done().await;
     }
 
-    fn accounts(&self, generation: &Generation) -> Vec<Account> {
-        (0..self.choices as usize).map(|index| generation.account(index)).collect()
+    fn split(&self) -> Split {
+        let (tags, opened) = self.thinking.map_or((None, false), |(tags, opened)| (Some(tags), opened));
+        Split { thinking: Thinking::new(tags, opened), tokens: 0 }
     }
 
-    async fn piece(&self, index: usize, piece: Piece, account: Account, frames: &Frames) {
+    fn accounts<'a>(&self, generation: &Generation, splits: impl Iterator<Item = &'a Split>) -> Vec<Account> {
+        let account = |(index, split): (usize, &Split)| Account {
+            reasoning_tokens: split.tokens,
+            ..generation.account(index)
+        };
+        splits.enumerate().map(account).collect()
+    }
+
+    async fn piece(&self, index: usize, piece: Piece, split: &mut Split, account: Account, frames: &Frames) {
         let index = index as u32;
-        if !piece.text.is_empty() || !piece.entries.is_empty() {
-            let logprobs = self.wants_logprobs.then(|| json!({"content": self.logprobs(&piece.entries)}));
-            frames.data(&self.chunk(index, json!({"content": piece.text}), logprobs, None)).await;
+        let thought = split.take(&piece, account.generated_tokens);
+        let mut logprobs = self.wants_logprobs.then(|| json!({"content": self.logprobs(&piece.entries)}));
+        if !thought.reasoning.is_empty() {
+            let delta = json!({"reasoning_content": thought.reasoning});
+            frames.data(&self.chunk(index, delta, logprobs.take(), None)).await;
+        }
+        // Log-probabilities come with the first chunk of their piece, also where its text is held back.
+        if !thought.content.is_empty() || (!piece.entries.is_empty() && thought.reasoning.is_empty()) {
+            frames.data(&self.chunk(index, json!({"content": thought.content}), logprobs, None)).await;
         }
         if let Some(finish) = piece.finish {
             self.context.metrics.count_finish(Some(finish));
@@ -111,25 +176,21 @@ impl ChatAnswer {
         }
     }
 
-    async fn progress(&self, index: usize, account: Account, frames: &Frames) {
+    async fn progress(&self, index: usize, done: u32, account: Account, frames: &Frames) {
         if !self.return_progress || index > 0 {
             return;
         }
         let mut chunk = self.chunk(0, json!({}), None, None);
-        chunk["prompt_progress"] = json!({
-            "total": self.prompt_tokens,
-            "cache": account.cached_tokens,
-            "processed": self.prompt_tokens,
-            "time_ms": account.prefill.as_millis() as u64,
-        });
+        chunk["prompt_progress"] = prompt_progress(self.prompt_tokens, done, account);
         frames.data(&chunk).await;
     }
 
     fn chunk(&self, index: u32, delta: Value, logprobs: Option<Value>, finish: Option<Finish>) -> Value {
         let mut object = self.answer.object("chat.completion.chunk");
-        let choice = json!({
+        let mut choice = json!({
             "index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish.map(Finish::name),
         });
+        self.choices.mark(index as usize, &mut choice);
         object.insert("choices".into(), json!([choice]));
         if self.stream_usage {
             object.insert("usage".into(), Value::Null);
@@ -147,15 +208,19 @@ impl ChatAnswer {
     }
 
     fn logprobs(&self, entries: &[Entry]) -> Vec<Value> {
-        let tokenizer = &self.context.text.tokenizer;
-        let one = |entry: &Entry| {
-            let top = entry.token.top.iter().map(|(id, logprob)| shown(tokenizer, *id, *logprob));
-            let mut value = shown(tokenizer, entry.token.id, entry.token.logprob);
-            value["top_logprobs"] = top.collect();
-            value
-        };
-        if self.wants_logprobs { entries.iter().map(one).collect() } else { Vec::new() }
+        if self.wants_logprobs { listed(&self.context.text.tokenizer, entries) } else { Vec::new() }
     }
+}
+
+/// Each token with its log-probability and the most probable ones beside it.
+pub fn listed(tokenizer: &Tokenizer, entries: &[Entry]) -> Vec<Value> {
+    let one = |entry: &Entry| {
+        let top = entry.token.top.iter().map(|(id, logprob)| shown(tokenizer, *id, *logprob));
+        let mut value = shown(tokenizer, entry.token.id, entry.token.logprob);
+        value["top_logprobs"] = top.collect();
+        value
+    };
+    entries.iter().map(one).collect()
 }
 
 fn shown(tokenizer: &Tokenizer, id: u32, logprob: f32) -> Value {

@@ -35,6 +35,8 @@ pub struct Piece {
     pub text: String,
     pub entries: Vec<Entry>,
     pub finish: Option<Finish>,
+    /// The stop string that ended the choice.
+    pub stop: Option<String>,
 }
 
 impl Piece {
@@ -53,6 +55,8 @@ pub struct ChoiceRules {
     pub stop_tokens: Arc<[u32]>,
     /// Completions list the end token among the log-probabilities, chats do not.
     pub lists_end_token: bool,
+    /// Control tokens that are part of the text: tags around thinking.
+    pub shown: Arc<[u32]>,
 }
 
 /// Text is held back while it could be the beginning of a stop string or of a character; log-probabilities wait with
@@ -71,7 +75,7 @@ pub struct Choice {
 impl Choice {
     pub fn new(rules: &ChoiceRules) -> Choice {
         Choice {
-            decoder: StreamDecoder::new(rules.tokenizer.clone()),
+            decoder: StreamDecoder::showing(rules.tokenizer.clone(), rules.shown.clone()),
             stops: StopStrings::new(rules.stop_strings.to_vec()),
             rules: rules.clone(),
             waiting: VecDeque::new(),
@@ -132,7 +136,8 @@ impl Choice {
             }
             entries.extend(self.waiting.pop_front());
         }
-        Piece { text, entries, finish: hit.then_some(Finish::Stop) }
+        let stop = stopped.hit.and_then(|index| self.rules.stop_strings.get(index).cloned());
+        Piece { text, entries, finish: hit.then_some(Finish::Stop), stop }
     }
 }
 
@@ -174,6 +179,7 @@ mod tests {
             stop_strings: stops.iter().map(|stop| stop.to_string()).collect(),
             stop_tokens: Arc::from([END]),
             lists_end_token,
+            shown: Arc::default(),
         }
     }
 
@@ -209,6 +215,9 @@ mod tests {
     #[test]
     fn log_probabilities_come_with_their_text_and_not_with_the_stop() {
         let ids = bytes("abXYcd");
+        let mut choice = Choice::new(&rules(&["ab ", "XY"], false));
+        let stop = ids.iter().find_map(|id| choice.push(*id, None).stop);
+        assert_eq!(stop.as_deref(), Some("XY"));
         let (text, listed, finish) = run(&rules(&["XY"], false), &ids, Finish::Length);
         assert_eq!((text.as_str(), finish), ("ab", Some(Finish::Stop)));
         assert_eq!(listed, [(97, 0), (98, 1)]);

@@ -11,6 +11,10 @@ use std::time::{Duration, Instant};
 /// Something a client may be told.
 #[derive(Debug)]
 pub enum Happening {
+    /// So many tokens of a choice's prompt went through.
+    Progress {
+        done: u32,
+    },
     /// The prompt of a choice went through; its log-probabilities when they were asked for.
     Prefilled {
         prompt: Vec<TokenLogprob>,
@@ -25,6 +29,8 @@ pub struct Account {
     pub prompt_tokens: u32,
     pub cached_tokens: u32,
     pub generated_tokens: u32,
+    /// Of the generated ones those before the answer proper; filled in by who splits the text.
+    pub reasoning_tokens: u32,
     pub soft_rows: u32,
     pub queued: Duration,
     pub prefill: Duration,
@@ -151,6 +157,11 @@ impl Generation {
     fn take(&mut self, index: usize, event: Option<Event>) -> Option<Happening> {
         let sequence = self.sequences.get_mut(index)?;
         let piece = match event {
+            Some(Event::Progress { done, cached }) => {
+                sequence.account.cached_tokens = cached;
+                sequence.account.prefill = sequence.submitted.elapsed();
+                return Some(Happening::Progress { done });
+            }
             Some(Event::Prefilled { cached, prompt }) => {
                 let now = Instant::now();
                 sequence.prefilled = Some(now);

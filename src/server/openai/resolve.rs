@@ -94,7 +94,8 @@ impl Chat<'_> {
         };
         let framed = if has_card { blocking(work).await? } else { work()? };
         *self.messages = framed.messages;
-        (self.template.put_first, self.template.put_last) = (framed.put_first, framed.put_last);
+        self.template.put_first += framed.put_first;
+        self.template.put_last = framed.put_last;
         Ok(Around { warnings: framed.warnings, has_unprobed: framed.has_unprobed })
     }
 }
