@@ -40,7 +40,7 @@ impl ChatAnswer {
             match news {
                 Happening::Progress { .. } | Happening::Prefilled { .. } => {}
                 Happening::Piece(piece) => {
-                    watch.token(index);
+                    watch.token(index, generation.account(index).queued);
                     let Some(said) = said.get_mut(index) else { continue };
                     said.logprobs.extend(self.logprobs(&piece.entries));
                     said.text += &piece.text;
@@ -85,7 +85,7 @@ impl ChatAnswer {
                     self.progress(index, self.prompt_tokens, generation.account(index), &frames).await;
                 }
                 Happening::Piece(piece) => {
-                    watch.token(index);
+                    watch.token(index, generation.account(index).queued);
                     self.piece(index, piece, generation.account(index), &frames).await;
                 }
                 Happening::Failed(error) => {
