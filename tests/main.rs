@@ -26,6 +26,7 @@
 //! | `readme` | the README's examples work as they stand |
 //! | `clients` | dialects beside OpenAI's chats: llama.cpp's routes, responses, twins, progress |
 //! | `cli` | the binary: verbs, exit statuses, terminal chat, orderly end |
+//! | `operating` | the description of all routes, metrics, the log, variables, completions, manual pages |
 //! | `jobs` | an extraction is told of, streamed, cancelled |
 //! | `kill_store` | kill -9 at random moments: nothing acknowledged is missing |
 //! | `repository` | ranks, dependencies, documents |
@@ -48,6 +49,7 @@ mod hooks;
 mod http;
 mod jobs;
 mod kill_store;
+mod operating;
 mod papi;
 mod personas;
 mod probe;
