@@ -156,6 +156,7 @@ pub(super) fn operations(route: Route) -> &'static [Operation] {
                 ]
             }
         }
+        Route::PersonaCard => const { &[get("A persona as a character card").query(fields::CARD_FORMAT)] },
         Route::Align => {
             const {
                 &[post("Make a persona of a person's answers to a questionnaire")
