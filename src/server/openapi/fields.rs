@@ -167,6 +167,7 @@ pub const PERSONA: &[Field] = &[
     may("user", "string", "Or a user's"),
     may("sampling", "object", "Defaults where a request says nothing"),
     may("description", "string", "For people"),
+    may("card", "object|string", "A character card, or the digest of the one it has"),
 ];
 
 pub const ALIGN: &[Field] = &[

@@ -139,8 +139,8 @@ pub(super) fn operations(route: Route) -> &'static [Operation] {
             const {
                 &[
                     get("The personas").query(fields::PAGE).answers(LIST),
-                    post("Store a persona")
-                        .body(Body::Closed(&[fields::PERSONA_NAME, fields::PERSONA]))
+                    post("Store a persona, or import a character card as `file`")
+                        .body(Body::Upload(&[fields::PERSONA_NAME, fields::PERSONA]))
                         .answers(CREATED),
                 ]
             }
