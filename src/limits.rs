@@ -417,6 +417,13 @@ pub const CONSTRAINT_PARSER_ITEMS_MAX: usize = 50_000;
 /// States of one answer's lexer: 1 to 2 KiB each.
 pub const CONSTRAINT_LEXER_STATES_MAX: usize = 32_768;
 
+/// Functions that a request may offer; clients with many have some dozens.
+pub const TOOLS_MAX: usize = 128;
+/// Bytes of a function's name, as OpenAI has it.
+pub const TOOL_NAME_BYTES_MAX: usize = 64;
+/// Calls that one answer makes when it has to.
+pub const TOOL_CALLS_MAX: u32 = 8;
+
 // ---- engine ----
 /// Requests waiting for a slot; more are answered 429.
 pub const QUEUE_MAX: usize = 64;
