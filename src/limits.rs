@@ -305,6 +305,21 @@ pub const HUB_LISTING_BYTES_MAX: u64 = 16 << 20;
 pub const REACH_SECONDS_MAX: u64 = 3;
 /// A download that brings nothing for so long is ended; the next pull continues it.
 pub const DOWNLOAD_STALL_SECONDS_MAX: u64 = 30;
+/// Header of one safetensors shard and its tensors: a header of 90 MB costs the reader 1.3 GB.
+pub const SHARD_HEADER_BYTES_MAX: u64 = 8 << 20;
+pub const SHARD_TENSORS_MAX: usize = 65_536;
+/// Shards of one model; the largest open ones have some 200.
+pub const SHARDS_MAX: usize = 1024;
+/// Bytes of `model.safetensors.index.json`: a name and a file for each of 65,536 tensors.
+pub const SHARD_INDEX_BYTES_MAX: u64 = 16 << 20;
+/// Bytes of a model folder's `config.json` and `generation_config.json`; some kilobytes are usual.
+pub const MODEL_CONFIG_BYTES_MAX: u64 = 1 << 20;
+/// Bytes of a model folder's `tokenizer.json`: gemma's has 33 MB.
+pub const MODEL_TOKENIZER_BYTES_MAX: u64 = 64 << 20;
+/// Tokens that may end an answer.
+pub const END_TOKENS_MAX: usize = 64;
+/// Numbers in a list of rotary factors: half the width of the widest head.
+pub const ROTARY_FACTORS_MAX: usize = 1024;
 pub const BLOCKS_MAX: u32 = 1024;
 pub const WIDTH_MAX: u32 = 1 << 17;
 pub const VOCABULARY_MAX: u32 = 1 << 21;

@@ -12,6 +12,9 @@ pub enum WeightsError {
     /// A rule of the file format is broken at `offset` bytes into the file.
     #[error("`{}`: {fault}, at byte {offset}", path.display())]
     File { path: PathBuf, fault: FileFault, offset: u64 },
+    /// A file of a model folder breaks a rule.
+    #[error("`{}`: {rule}", path.display())]
+    Folder { path: PathBuf, rule: String },
     #[error("cannot write `{name}` into a GGUF file: {problem}")]
     Write { name: String, problem: String },
     #[error(
