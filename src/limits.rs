@@ -318,8 +318,6 @@ pub const MODEL_CONFIG_BYTES_MAX: u64 = 1 << 20;
 pub const MODEL_TOKENIZER_BYTES_MAX: u64 = 64 << 20;
 /// Tokens that may end an answer.
 pub const END_TOKENS_MAX: usize = 64;
-/// Numbers in a list of rotary factors: half the width of the widest head.
-pub const ROTARY_FACTORS_MAX: usize = 1024;
 pub const BLOCKS_MAX: u32 = 1024;
 pub const WIDTH_MAX: u32 = 1 << 17;
 pub const VOCABULARY_MAX: u32 = 1 << 21;
@@ -358,6 +356,8 @@ pub const TEMPLATE_STACK_BYTES: usize = 64 << 20;
 pub const ENCODE_BYTES_MAX: usize = JSON_BODY_BYTES_MAX + TEMPLATE_BYTES_MAX;
 
 // ---- engine ----
+/// Positions of a sequence when nothing else is said: what the model was trained for, but no more than this.
+pub const CONTEXT_DEFAULT_MAX: u32 = 8192;
 /// Requests waiting for a slot; more are answered 429.
 pub const QUEUE_MAX: usize = 64;
 /// Sequences that jobs may have in the engine; an extraction submits some two hundred.

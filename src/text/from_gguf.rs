@@ -1,7 +1,7 @@
 //! Tokenizer and template out of a GGUF file's metadata.
 
 use super::{Template, TemplateKind, Text, TextError, Tokenizer, TokenizerSource};
-use crate::weights::Metadata;
+use crate::weights::{Container, Metadata};
 use std::sync::Arc;
 
 impl TokenizerSource {
@@ -38,6 +38,14 @@ impl TokenizerSource {
 }
 
 impl Text {
+    /// Of a model in either container.
+    pub fn from_container(container: &Container) -> Result<Text, TextError> {
+        match container {
+            Container::Gguf(file) => Text::from_gguf(file.metadata()),
+            Container::Folder(folder) => Text::from_folder(folder),
+        }
+    }
+
     /// The tokenizer and the file's own chat template; without one a plain dialogue.
     pub fn from_gguf(metadata: &Metadata) -> Result<Text, TextError> {
         let tokenizer = Arc::new(Tokenizer::new(&TokenizerSource::from_gguf(metadata)?)?);

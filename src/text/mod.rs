@@ -11,6 +11,7 @@ mod chat;
 mod error;
 #[cfg(test)]
 mod fixtures;
+mod from_folder;
 mod from_gguf;
 mod functions;
 mod hash;

@@ -18,7 +18,7 @@ pub enum WeightsError {
     #[error("cannot write `{name}` into a GGUF file: {problem}")]
     Write { name: String, problem: String },
     #[error(
-        "`{name}` is neither in the catalogue nor a file; the catalogue has {known}; other models: `hf:ORG/REPO/FILE` or the path of a GGUF file"
+        "`{name}` is neither in the catalogue nor a file; the catalogue has {known}; other models: `hf:ORG/REPO/FILE` or the path of a GGUF file or of a folder with `config.json` and safetensors"
     )]
     UnknownModel { name: String, known: String },
     #[error("`{name}` is no sentence encoder of the catalogue; it has {known}")]
