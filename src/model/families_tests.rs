@@ -1,80 +1,14 @@
 //! Every family in both containers against the logits of `transformers`; each quirk is missed when it is switched off.
 //!
-//! The fixtures are made by `scripts/make_tiny_models.py`; prompts are longer than every window.
+//! Prompts are longer than every window.
 
 use super::decoder::CpuModel;
+use super::fixtures::{LIMIT, MODELS, Reference, containers, folder, options};
 use super::tensors::Tensors;
 use super::*;
 use crate::config::Backend;
 use crate::limits::PAGE_POSITIONS;
 use crate::weights::Container;
-use crate::weights::safetensors::{Bounds, Safetensors};
-use std::path::{Path, PathBuf};
-
-/// Largest |difference| over largest |logit|.
-const LIMIT: f32 = 1e-4;
-
-const MODELS: [&str; 7] = ["llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3"];
-
-fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models").join(name)
-}
-
-/// The model in both containers.
-fn containers(name: &str) -> [Container; 2] {
-    [folder(name).join("model.gguf"), folder(name)].map(|path| Container::open(&path).unwrap())
-}
-
-/// What `transformers` says.
-struct Reference {
-    ids: Vec<TokenId>,
-    /// Positions whose logits are known.
-    rows: Vec<usize>,
-    /// `[rows, vocab_size]`
-    logits: Vec<f32>,
-}
-
-impl Reference {
-    fn read(name: &str, file: &str) -> Reference {
-        let bytes = std::fs::read(folder(name).join(file)).unwrap();
-        let read = Safetensors::read(&bytes, Bounds { header_bytes: 1 << 16, tensors: 3 }).unwrap();
-        let floats = |name: &str| read.tensors[name].floats().unwrap();
-        Reference {
-            ids: floats("ids").iter().map(|id| *id as TokenId).collect(),
-            rows: floats("rows").iter().map(|row| *row as usize).collect(),
-            logits: floats("logits"),
-        }
-    }
-
-    fn of(name: &str) -> Reference {
-        Reference::read(name, "reference.safetensors")
-    }
-
-    /// max |difference| / max |logit| of logits of all positions.
-    fn difference(&self, logits: &[f32]) -> f32 {
-        let width = self.logits.len() / self.rows.len();
-        let largest = self.logits.iter().fold(0f32, |largest, value| largest.max(value.abs()));
-        let own = self.rows.iter().flat_map(|row| &logits[row * width..][..width]);
-        let pairs = own.zip(&self.logits);
-        let worst = pairs.map(|(own, wanted)| (own - wanted).abs()).fold(0f32, |worst, x| {
-            // A NaN is no small difference.
-            if x <= worst { worst } else { x }
-        });
-        worst / largest
-    }
-}
-
-fn options(backend: Backend, context: u32) -> ModelOptions {
-    ModelOptions {
-        backend,
-        device: Device::Cpu,
-        precision: Precision::F32,
-        isa: Isa::detect(),
-        threads: 2,
-        reading: Reading { quantize: None, context },
-        pages: 4,
-    }
-}
 
 /// Logits of all positions, `chunk` of them a step.
 fn logits(model: &mut Model, ids: &[TokenId], chunk: usize) -> Vec<f32> {

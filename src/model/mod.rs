@@ -10,6 +10,8 @@ mod edits;
 mod embedding;
 #[cfg(test)]
 mod families_tests;
+#[cfg(test)]
+pub mod fixtures;
 mod heads;
 mod load;
 mod names;

@@ -15,6 +15,8 @@ mod content;
 mod encoder;
 mod error;
 mod folder;
+#[cfg(test)]
+mod folder_tests;
 pub mod gguf;
 mod hub;
 mod names;

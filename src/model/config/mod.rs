@@ -7,6 +7,8 @@ mod family;
 mod folder;
 mod gguf;
 mod scaling;
+#[cfg(test)]
+mod tests;
 
 pub(super) use gguf::RopeTensors;
 
