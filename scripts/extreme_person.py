@@ -7,9 +7,8 @@
 For each domain two people: all of its known items at one pole or at the other, the known items of other domains at 3. Each
 is aligned over `POST /v1/align`; then every unseen item of the inventory is put to the persona over `POST /v1/score`, as
 the result says the model is asked. Reported per domain: the keyed score of its unseen items, pole minus the other pole,
-the same for other domains, how far the mean of all raw answers moves, and seconds per person. Where a domain's items are
-keyed unevenly, the person's own answers have another raw mean; what is held to 0.15 is the move beyond theirs. Exit status
-1 where fewer than four domains move by 0.05, or a raw mean by more than that.
+the same for other domains, how far the mean of all raw answers moves (unseen items are keyed evenly, so nobody's content
+moves it), and seconds per person. Exit status 1 where fewer than four domains move by 0.05, or a raw mean by more than 0.15.
 """
 import argparse
 import json
@@ -72,11 +71,6 @@ def answers(server, persona, items, readout):
     return found
 
 
-def own_mean(known, domain):
-    """How far the mean of the upper pole's own answers is from the middle."""
-    return 2 * sum(item["key"] for item in known if item["domain"] == domain) / len(known)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--server", required=True)
@@ -87,7 +81,6 @@ def main():
     inventory = json.load(open(args.inventory))
     items = inventory["items"]
     unseen = [i for i, item in enumerate(items) if not item.get("known", True)]
-    known = [item for item in items if item.get("known", True)]
     rows, plain, times = {}, None, []
     for domain in "OCEAN":
         shifts = []
@@ -113,21 +106,17 @@ def main():
         rows[domain] = {
             "keyed": {of: round(keyed(of), 3) for of in "OCEAN"},
             "raw_mean_moved": [round(sum(shift) / len(shift), 3) for shift in shifts],
-            "raw_mean_beyond_own": [
-                round(sum(shift) / len(shift) - pole * own_mean(known, domain), 3)
-                for pole, shift in zip((1, -1), shifts)
-            ],
         }
     right = sum(row["keyed"][domain] >= 0.05 for domain, row in rows.items())
-    kept = all(abs(moved) <= 0.15 for row in rows.values() for moved in row["raw_mean_beyond_own"])
+    kept = all(abs(moved) <= 0.15 for row in rows.values() for moved in row["raw_mean_moved"])
     once, following = times[0][0], sorted(times[1:], key=lambda one: one[1])
     print("pole against pole, keyed scores of unseen items")
-    print("domain " + " ".join(f"{of:>7}" for of in "OCEAN") + "   raw mean moved (high, low), beyond the person's own")
+    print("domain " + " ".join(f"{of:>7}" for of in "OCEAN") + "   raw mean moved (high, low)")
     for domain, row in rows.items():
-        moved = " ".join(f"{value:+.3f}" for value in row["raw_mean_moved"] + row["raw_mean_beyond_own"])
+        moved = " ".join(f"{value:+.3f}" for value in row["raw_mean_moved"])
         print(f"{domain:6} " + " ".join(f"{row['keyed'][of]:+7.3f}" for of in "OCEAN") + f"   {moved}")
     print(f"once {once:.1f} s; following people {following[len(following) // 2][1]:.1f} s (median of the job)")
-    print(f"{right} of 5 domains move by at least 0.05; raw means {'kept' if kept else 'NOT kept'} within 0.15 of the person's own")
+    print(f"{right} of 5 domains move by at least 0.05; raw means {'kept' if kept else 'NOT kept'} within 0.15")
     if args.out:
         json.dump({"rows": rows, "seconds": times}, open(args.out, "w"), indent=1)
     sys.exit(0 if right >= 4 and kept else 1)

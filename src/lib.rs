@@ -2,6 +2,7 @@
 //!
 //! The rooms and their ranks are described in ARCHITECTURE.md; a file uses rooms of a lower rank only.
 
+pub mod algebra;
 pub mod alignment;
 pub mod app;
 pub mod cli;

@@ -15,6 +15,7 @@ const RANKS: &[(&str, u32)] = &[
     ("limits", 0),
     ("digest", 0),
     ("statistics", 0),
+    ("algebra", 0),
     ("format", 0),
     ("shipped", 0),
     ("names", 0),

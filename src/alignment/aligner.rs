@@ -13,7 +13,7 @@ use crate::digest::Digest;
 use crate::engine::Engine;
 use crate::limits;
 use crate::model::{Edits, Place};
-use crate::statistics::mean;
+use crate::statistics::{mean, rounded};
 use crate::steering::{Origin, Provenance, Vector, edits_for};
 use crate::text::Text;
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 /// Items of the pass that measures the shift of the mean.
-const SHIFT_ITEMS: usize = 60;
+const SHIFT_ITEMS: usize = 120;
 /// The correction of the mean is at most so long, in units of the norm where gradients are true: what is left then stays.
 const SHIFT_NORM_FACTOR: f64 = 1.0;
 /// Strengths that the published search tries.
@@ -354,15 +354,17 @@ impl Aligner {
         }
     }
 
-    /// Measures the mean difference of the answers to those wanted on up to 60 items, and takes it away along the common
-    /// direction: beyond first order constants shift all answers alike, which is nobody's personality.
+    /// Measures on up to 120 items by how much more or less is agreed with than is wanted, whatever is said, and takes it away
+    /// along the common direction: beyond first order constants shift all answers alike, which is nobody's personality.
     fn with_mean(&self, mut aligned: Aligned, wanted: &[(usize, f64)]) -> Result<Aligned, AlignmentError> {
         let all: Vec<usize> = (0..wanted.len()).collect();
         let chosen: Vec<(usize, f64)> = spread(&all, SHIFT_ITEMS).into_iter().map(|at| wanted[at]).collect();
         let items: Vec<usize> = chosen.iter().map(|(item, _)| *item).collect();
         let measured = self.measured(&self.edits_of(&aligned)?, &items, &mut |_, _| Ok(()))?;
+        let weights = self.inventory.agreement_weights(&items);
         let differences = chosen.iter().zip(&measured).map(|((_, wanted), answer)| wanted - answer);
-        let difference = mean(&differences.collect::<Vec<f64>>());
+        let difference =
+            differences.zip(&weights).map(|(difference, weight)| difference * weight).sum::<f64>();
         let (common, slope) = self.linear.common();
         let most = SHIFT_NORM_FACTOR * self.norm_cap;
         let norm = (difference / slope).clamp(-most, most);
@@ -394,7 +396,7 @@ impl Aligner {
             let own = items.iter().zip(answers).map(|(&item, answer)| (&self.inventory.items[item], *answer));
             let own = own.filter(|(item, _)| item.domain == domain);
             let keyed: Vec<f64> = own.map(|(item, answer)| item.keyed(answer)).collect();
-            let score = (!keyed.is_empty()).then(|| rounded(mean(&keyed)));
+            let score = (!keyed.is_empty()).then(|| rounded(mean(&keyed), 4));
             (domain.to_string(), json!(score))
         };
         Value::Object(Domain::ALL.map(of_domain).into_iter().collect())
@@ -435,9 +437,4 @@ fn usable(answers: &Answers, algorithm: Algorithm) -> usize {
 pub(super) fn spread(items: &[usize], count: usize) -> Vec<usize> {
     let count = count.min(items.len());
     (0..count).map(|at| items[at * items.len() / count]).collect()
-}
-
-/// Four decimals.
-pub(super) fn rounded(value: f64) -> f64 {
-    (value * 1e4).round() / 1e4
 }

@@ -2,6 +2,7 @@
 
 use super::AlignmentError;
 use crate::digest::{Digest, Digester};
+use crate::text::shown;
 use crate::{limits, shipped};
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -130,7 +131,7 @@ impl Inventory {
     /// A shipped inventory, or an error that names all of them.
     pub fn named(name: &str) -> Result<Arc<Inventory>, AlignmentError> {
         Inventory::shipped(name).ok_or_else(|| AlignmentError::UnknownInventory {
-            name: name.chars().take(limits::SHOWN_CHARS_MAX).collect(),
+            name: shown(name),
             known: Inventory::shipped_names().into_iter().map(str::to_owned).collect(),
         })
     }
@@ -164,6 +165,22 @@ impl Inventory {
             return Err("no item is `known`; a person is described by those".into());
         }
         Ok(())
+    }
+
+    /// Weights of sum 1 whose weighted mean of answers to `items` says how much is agreed with, and not what: every domain
+    /// has the same part, and in it the items of either key have a half. Domains with items of one key only have none,
+    /// unless all are so.
+    pub fn agreement_weights(&self, items: &[usize]) -> Vec<f64> {
+        let kind = |item: &usize| (self.items[*item].domain, self.items[*item].key);
+        let count = |domain, key| items.iter().filter(|item| kind(item) == (domain, key)).count();
+        let both = Domain::ALL.into_iter().filter(|&domain| count(domain, 1) > 0 && count(domain, -1) > 0);
+        let both: Vec<Domain> = both.collect();
+        let weight = |item: &usize| match kind(item) {
+            _ if both.is_empty() => 1.0 / items.len() as f64,
+            (domain, key) if both.contains(&domain) => 0.5 / (both.len() * count(domain, key)) as f64,
+            _ => 0.0,
+        };
+        items.iter().map(weight).collect()
     }
 
     /// Of everything that scores and alignments depend on: items, keys, split and norms.
@@ -221,11 +238,6 @@ fn line(text: &str, bytes_max: usize) -> Result<(), String> {
         return Err("it has control characters; expected one line".into());
     }
     Ok(())
-}
-
-/// The beginning of outside text, for a message.
-fn shown(text: &str) -> String {
-    text.chars().take(limits::SHOWN_CHARS_MAX).collect()
 }
 
 #[cfg(test)]
@@ -359,5 +371,28 @@ mod tests {
                 prop_assert!(read.items.iter().all(|item| item.key.abs() == 1 && !item.text.trim().is_empty()));
             }
         }
+    }
+
+    /// What is agreed with in one direction of a domain does not count as agreeing; agreeing with everything does.
+    #[test]
+    fn agreement_is_apart_from_what_is_agreed_with() {
+        let inventory = Inventory::shipped("ipip-neo-300").unwrap();
+        let known = inventory.known();
+        let weighted = |items: &[usize], answer: &dyn Fn(&Item) -> f64| -> f64 {
+            let weights = inventory.agreement_weights(items);
+            assert!((weights.iter().sum::<f64>() - 1.0).abs() < 1e-12);
+            items.iter().zip(weights).map(|(&item, weight)| weight * answer(&inventory.items[item])).sum()
+        };
+        for pole in Domain::ALL {
+            let extreme =
+                |item: &Item| 3.0 + if item.domain == pole { 2.0 * f64::from(item.key) } else { 0.0 };
+            assert!((weighted(&known, &extreme) - 3.0).abs() < 1e-12);
+            assert!((weighted(&known, &|item| extreme(item) + 0.5) - 3.5).abs() < 1e-12);
+        }
+        // Of one key only: the mean is all there is.
+        let upwards: Vec<usize> = known.into_iter().filter(|&item| inventory.items[item].key == 1).collect();
+        let first = upwards[0];
+        let only_first = |item: &Item| f64::from(item.text == inventory.items[first].text);
+        assert!((weighted(&upwards, &only_first) - 1.0 / upwards.len() as f64).abs() < 1e-12);
     }
 }

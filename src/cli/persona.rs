@@ -153,7 +153,7 @@ impl Action {
 pub fn persona(args: &PersonaArgs) -> Outcome {
     let (server, key) = (args.server.as_deref(), args.api_key.clone());
     let Some(model) = args.action.model() else { return list_shipped(args.json) };
-    let target = Target::open_or_ask(server, key, model, &equivalent(&args.action))?;
+    let target = Target::open(server, key, model, &equivalent(&args.action))?;
     let client = &target.client;
     match &args.action {
         Action::Shipped => list_shipped(args.json),

@@ -33,4 +33,4 @@ pub use stop::{StopStrings, Stopped};
 pub use stream::StreamDecoder;
 pub use template::{Template, TemplateKind};
 pub use tokenizer::{Specials, Tokenizer};
-pub use value::json_kind;
+pub use value::{json_kind, shown};

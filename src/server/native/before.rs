@@ -12,6 +12,24 @@ use crate::server::openai::{
 };
 use crate::text::{ChatOptions, Message};
 
+/// Fields that say what the model reads and under which condition, as both routes take them.
+pub const FIELDS: [&str; 14] = [
+    "model",
+    "messages",
+    "prompt",
+    "persona",
+    "steering",
+    "soft_prompt",
+    "user",
+    "safety_identifier",
+    "add_generation_prompt",
+    "continue_final_message",
+    "chat_template_kwargs",
+    "enable_thinking",
+    "reasoning_effort",
+    "cache_prompt",
+];
+
 /// What continuations follow, or what is looked into.
 pub enum Before {
     Text(String),
