@@ -314,13 +314,23 @@ pub const SHARDS_MAX: usize = 1024;
 pub const SHARD_INDEX_BYTES_MAX: u64 = 16 << 20;
 /// Bytes of a model folder's `config.json` and `generation_config.json`; some kilobytes are usual.
 pub const MODEL_CONFIG_BYTES_MAX: u64 = 1 << 20;
-/// Bytes of a model folder's `tokenizer.json`: gemma's has 33 MB.
-pub const MODEL_TOKENIZER_BYTES_MAX: u64 = 64 << 20;
 /// Tokens that may end an answer.
 pub const END_TOKENS_MAX: usize = 64;
 pub const BLOCKS_MAX: u32 = 1024;
 pub const WIDTH_MAX: u32 = 1 << 17;
 pub const VOCABULARY_MAX: u32 = 1 << 21;
+
+/// Bytes of a `tokenizer.json`: gemma's takes 33 MB.
+pub const TOKENIZER_FILE_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of a `tokenizer_config.json`, which lists thousands of added tokens again: gemma's takes 1.2 MB.
+pub const TOKENIZER_CONFIG_BYTES_MAX: u64 = 16 << 20;
+/// JSON values of one component of a tokenizer; the largest in use, a template with all its tokens, has some hundred.
+pub const TOKENIZER_COMPONENT_VALUES_MAX: usize = 10_000;
+/// Merges of a tokenizer: gemma's 262,144 tokens have 514,906.
+pub const TOKENIZER_MERGES_MAX: usize = 1 << 21;
+/// Ids below the highest that no token has: o200k leaves some twenty. Each gets a token, so a small file could ask for
+/// millions.
+pub const TOKENIZER_GAPS_MAX: usize = 4096;
 
 // ---- sentence encoder ----
 /// Texts of one embeddings request: some 10 seconds of work for two cores when all are long.

@@ -435,6 +435,7 @@ impl From<TextError> for ApiError {
             E::Argument { name, .. } => (ErrorCode::InvalidValue, Some(name.clone())),
             E::Failed
             | E::Unsupported { .. }
+            | E::File { .. }
             | E::Missing { .. }
             | E::Vocabulary(_)
             | E::TemplateLoad(_)

@@ -11,7 +11,7 @@ mod chat;
 mod error;
 #[cfg(test)]
 mod fixtures;
-mod from_folder;
+mod folder;
 mod from_gguf;
 mod functions;
 mod hash;
@@ -24,11 +24,14 @@ mod stream;
 mod template;
 mod tokenizer;
 mod value;
+mod vocabulary;
+mod words;
 
 pub use chat::{ChatOptions, Encoded, Message, Rendered, Role, Text};
 pub use error::TextError;
+pub use folder::TextFiles;
 pub use functions::civil;
-pub use source::{TokenizerSource, kind};
+pub use source::{SpacePrefix, Strip, TokenizerSource, kind};
 pub use stop::{StopStrings, Stopped};
 pub use stream::StreamDecoder;
 pub use template::{Template, TemplateKind};

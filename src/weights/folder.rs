@@ -94,20 +94,6 @@ impl ModelFolder {
         &self.config
     }
 
-    /// Where `config.json` is, for messages.
-    pub fn config_path(&self) -> PathBuf {
-        self.path.join(CONFIG)
-    }
-
-    /// A JSON or text file of the folder, of at most `bytes_max` bytes; `None` where it is not there.
-    pub fn text_file(&self, name: &'static str, bytes_max: u64) -> Result<Option<String>, WeightsError> {
-        let path = self.path.join(name);
-        match path.exists() {
-            true => read_text(&path, bytes_max).map(Some),
-            false => Ok(None),
-        }
-    }
-
     /// Tokens that end an answer: those of `generation_config.json`, or else of `config.json`. One number or a list.
     pub fn end_tokens(&self) -> Result<Vec<u32>, WeightsError> {
         for (name, object) in [(GENERATION_CONFIG, &self.generation_config), (CONFIG, &self.config)] {

@@ -1,0 +1,1 @@
+//! Folders as the families have them, and hostile ones.
