@@ -39,7 +39,7 @@ pub struct TrainArgs {
     /// File for the projector
     #[arg(long)]
     pub out: PathBuf,
-    /// Catalogue name, path of a GGUF file, or hf:REPO/FILE
+    /// Catalogue name, path of a GGUF file or of a folder with config.json and safetensors, or hf:REPO/FILE
     #[arg(long, short = 'm', default_value = weights::default_model(), env = "DEMEANOR_MODEL")]
     pub model: String,
     /// Folder of a sentence encoder; default: the catalogue's, fetched when missing

@@ -70,16 +70,16 @@ impl ModelFolder {
             tensors: BTreeMap::new(),
             digest: OnceLock::new(),
         };
+        // Where a folder has both, `transformers` takes the one file.
         let index = path.join(INDEX);
-        if index.exists() {
+        if path.join(ONE_FILE).exists() {
+            folder.add_shard(ONE_FILE)?;
+        } else if index.exists() {
             let index = Index::read(&index)?;
             index.files.iter().try_for_each(|name| folder.add_shard(name))?;
             folder.check_index(&index)?;
-        } else if path.join(ONE_FILE).exists() {
-            folder.add_shard(ONE_FILE)?;
         } else {
-            let rule =
-                format!("neither `{ONE_FILE}` nor `{INDEX}` is in this folder; other formats are not read");
+            let rule = format!("neither `{ONE_FILE}` nor `{INDEX}` is in this folder; other formats are not read");
             return Err(broken(path, rule));
         }
         Ok(folder)
