@@ -20,6 +20,7 @@
 //! | `papi` | the benchmark of alignment: a folder is checked, bad ones are refused |
 //! | `users` | history, soft prompts made of it, export, and deletion that leaves nothing |
 //! | `text` | token ids and rendered chats equal `transformers` |
+//! | `thinking` | what a model thinks is told apart from what it says, whole and streamed |
 //! | `readme` | the README's examples work as they stand |
 //! | `cli` | the binary: verbs, exit statuses, terminal chat, orderly end |
 //! | `jobs` | an extraction is told of, streamed, cancelled |
@@ -52,4 +53,5 @@ mod sharing;
 mod soft_prompts;
 mod steering;
 mod text;
+mod thinking;
 mod users;

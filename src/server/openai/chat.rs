@@ -30,6 +30,8 @@ pub struct ValidChat {
     /// `Some(k)`: log-probabilities of the drawn tokens and of the `k` most probable ones.
     pub logprobs: Option<u32>,
     pub named: Named,
+    /// Whether thinking is told apart from the answer, where the model's template names tags for it.
+    pub splits_thinking: bool,
 }
 
 impl ChatRequest {
@@ -45,12 +47,13 @@ impl ChatRequest {
         let logprobs = read_logprobs(fields)?;
         let mut messages = messages::read(fields, &mut options.warnings)?;
         let mut template = template_options(fields, &messages)?;
+        let splits_thinking = splits_thinking(fields)?;
         let query = messages::last_user_text(&messages);
         named.other_text = messages::have_system(&messages);
         if let Some(persona) = &named.persona {
             template.put_first = messages::put_system(&mut messages, &persona.spec.system);
         }
-        Ok(ValidChat { messages, query, template, options, logprobs, named })
+        Ok(ValidChat { messages, query, template, options, logprobs, named, splits_thinking })
     }
 }
 
@@ -61,6 +64,19 @@ fn read_logprobs(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
         (true, top) => Ok(Some(top.unwrap_or(0) as u32)),
         (false, None | Some(0)) => Ok(None),
         (false, Some(_)) => Err(fields.refuse("top_logprobs", "needs `logprobs: true`")),
+    }
+}
+
+/// `reasoning_format`, as llama.cpp has it: `none` leaves the tags in the content.
+fn splits_thinking(fields: &mut Fields) -> Result<bool, ApiError> {
+    match fields.string("reasoning_format")?.as_deref() {
+        None | Some("" | "auto" | "deepseek") => Ok(true),
+        Some("none") => Ok(false),
+        Some(other) => {
+            let shown: String = other.chars().take(40).collect();
+            let message = format!("`{shown}` is not known; allowed are auto, deepseek and none");
+            Err(fields.refuse("reasoning_format", message))
+        }
     }
 }
 
@@ -95,5 +111,7 @@ pub fn template_options(fields: &mut Fields, messages: &[Message]) -> Result<Cha
         continue_final,
         put_first: 0,
         kwargs,
+        documents: messages::documents(fields)?,
+        ..ChatOptions::default()
     })
 }

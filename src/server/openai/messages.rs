@@ -97,7 +97,8 @@ fn one(item: Value, path: &str, warnings: &mut Vec<String>) -> Result<Message, A
             return Err(missing(fields.path("content")));
         }
     };
-    Ok(Message { role, content, name: fields.string("name")? })
+    let reasoning = fields.string("reasoning_content")?.filter(|_| role == Role::Assistant);
+    Ok(Message { role, content, name: fields.string("name")?, reasoning })
 }
 
 /// A string, or an array of text parts, which are joined.
@@ -169,6 +170,20 @@ pub fn template_variables(fields: &mut Fields) -> Result<Map<String, Value>, Api
         variables.entry("reasoning_effort").or_insert(Value::String(effort));
     }
     Ok(variables)
+}
+
+/// Texts that the answer may draw on: objects of texts, as templates take them.
+pub fn documents(fields: &mut Fields) -> Result<Vec<Value>, ApiError> {
+    let path = fields.path("documents");
+    match fields.take("documents") {
+        None => Ok(Vec::new()),
+        Some(Value::Array(items)) => {
+            let bad = items.iter().enumerate().find(|(_, item)| !item.is_object());
+            bad.map_or(Ok(()), |(at, item)| Err(wrong_kind(&format!("{path}[{at}]"), item, "an object")))?;
+            Ok(items)
+        }
+        Some(other) => Err(wrong_kind(&path, &other, "an array of objects")),
+    }
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ use axum::http::Response;
 use axum::response::IntoResponse;
 use chat_answer::ChatAnswer;
 use completion_answer::CompletionAnswer;
-use prepare::{completion_requests, condition, generate, rules};
+use prepare::{chat_rules, completion_requests, condition, generate, rules};
 use std::sync::Arc;
 
 /// `POST /v1/chat/completions`.
@@ -61,12 +61,9 @@ pub async fn chat(State(context): State<Arc<Context>>, request: Request) -> Resu
     let requests = (0..options.choices)
         .map(|choice| condition.request(encoded.ids.clone(), generate(condition.sampling_of(choice))))
         .collect();
-    let generation = generation::Generation::start(
-        &context.engine,
-        requests,
-        &rules(&context, options, false),
-        context.running_max(),
-    )?;
+    let tags = context.text.thinking().filter(|_| valid.splits_thinking);
+    let rules = chat_rules(&context, options, tags.is_some());
+    let generation = generation::Generation::start(&context.engine, requests, &rules, context.running_max())?;
 
     let warnings = [&options.warnings[..], &encoded.warnings, &resolved.warnings].concat();
     let answer = Answer::new("chatcmpl-", &context, &condition, &resolved, warnings);
@@ -77,6 +74,7 @@ pub async fn chat(State(context): State<Arc<Context>>, request: Request) -> Resu
         stream_usage: options.stream && options.stream_usage,
         return_progress: options.return_progress,
         prompt_tokens: encoded.ids.len() as u32,
+        thinking: tags.map(|tags| (tags, encoded.thinks)),
         context,
     };
     let head = answer.answer.headers.clone();

@@ -83,6 +83,11 @@ pub fn template_digest(template: &ChatOptions) -> Digest {
     let mut digester = Digester::new("demeanor.template-options/1");
     let flags = [u8::from(template.add_generation_prompt), u8::from(template.continue_final)];
     digester.part(&flags).part(Value::Object(template.kwargs.clone()).to_string().as_bytes());
+    if !(template.tools.is_empty() && template.documents.is_empty()) {
+        for list in [&template.tools, &template.documents] {
+            digester.part(Value::Array(list.clone()).to_string().as_bytes());
+        }
+    }
     digester.finish()
 }
 
@@ -164,7 +169,14 @@ pub fn rules(context: &Context, options: &Options, lists_end_token: bool) -> Cho
         stop_strings: stop_strings.collect(),
         stop_tokens: stop_tokens(context, options),
         lists_end_token,
+        shown: Arc::default(),
     }
+}
+
+/// The same for a chat. With `splits` the text has the tags around thinking in it.
+pub fn chat_rules(context: &Context, options: &Options, splits: bool) -> ChoiceRules {
+    let shown = if splits { context.text.thinking_tokens() } else { Vec::new() };
+    ChoiceRules { shown: shown.into(), ..rules(context, options, false) }
 }
 
 /// One request for each choice of each prompt, prompt-major. The maps of this route always hold the most probable

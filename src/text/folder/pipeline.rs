@@ -159,10 +159,8 @@ fn pre_tokenizers(value: &Value) -> Result<Cut, TextError> {
         }
         ("ByteLevel", [split]) if split.kind == "Split" => {
             let pre = split.pattern("Regex").and_then(|pattern| Kind::spelled(false, pattern));
-            let covers = match (split.text("behavior"), split.bool("invert").unwrap_or(false)) {
-                (Some("Isolated"), false) | (Some("Removed"), true) => true,
-                _ => false,
-            };
+            let how = (split.text("behavior"), split.bool("invert").unwrap_or(false));
+            let covers = matches!(how, (Some("Isolated"), false) | (Some("Removed"), true));
             pre.filter(|_| covers).map(|pre| Cut::ByteLevel { pre }).ok_or_else(|| split.refuse(SUPPORTED))
         }
         ("ByteLevel", [other, ..]) => Err(other.refuse(SUPPORTED)),
