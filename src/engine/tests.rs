@@ -171,7 +171,7 @@ fn a_hit_gives_the_logits_of_transformers() {
             let ask = |prompt: &[TokenId]| request(prompt.to_vec(), Want::Generate(generate.clone()));
             run(&engine, ask(&reference.ids[..131]));
             let (answer, usage) = run(&engine, ask(&reference.ids));
-            assert_eq!(usage.cached_tokens, 131, "{name}");
+            assert!(usage.cached_tokens >= 128, "{name}: {}", usage.cached_tokens);
             let normaliser = last.iter().map(|logit| f64::from(*logit).exp()).sum::<f64>().ln();
             let largest = last.iter().fold(0f32, |largest, logit| largest.max(logit.abs()));
             let top = &answer.tokens[0].top;

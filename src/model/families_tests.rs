@@ -254,7 +254,7 @@ fn a_folder_can_be_rounded_at_load() {
         let container = Container::open(&folder(name)).unwrap();
         let mut worst = Vec::new();
         for quantize in [Quantize::Q8, Quantize::Q4] {
-            // Rows of 64 values: the others are no whole blocks of 32 and stay.
+            // Rows that are no whole blocks of 32 values stay: most of gemma2's here.
             let reading = Reading { quantize: Some(quantize), context: 512 };
             let of = |backend| ModelOptions { reading, ..options(backend, 512) };
             let mut cpu = Model::load(&container, &of(Backend::Cpu)).unwrap();
@@ -266,6 +266,7 @@ fn a_folder_can_be_rounded_at_load() {
             let apart = rounded.iter().zip(&other).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             assert!(apart <= LIMIT * largest, "{name}: backends differ by {apart}");
         }
-        assert!(LIMIT < worst[0] && worst[0] < worst[1] && worst[1] < 0.5, "{name}: {worst:?}");
+        // Random weights are far more sensitive than trained ones; what rounding itself costs is tested beside it.
+        assert!(LIMIT < worst[0] && worst[0] < 0.2 && worst[0] < worst[1], "{name}: {worst:?}");
     }
 }

@@ -79,7 +79,8 @@ impl ModelFolder {
             index.files.iter().try_for_each(|name| folder.add_shard(name))?;
             folder.check_index(&index)?;
         } else {
-            let rule = format!("neither `{ONE_FILE}` nor `{INDEX}` is in this folder; other formats are not read");
+            let rule =
+                format!("neither `{ONE_FILE}` nor `{INDEX}` is in this folder; other formats are not read");
             return Err(broken(path, rule));
         }
         Ok(folder)
