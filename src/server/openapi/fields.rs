@@ -245,5 +245,6 @@ pub const PAGE: &[Field] =
     &[may("after", "string", "Entries behind this one"), may("limit", "integer(1..)", "Most entries")];
 pub const LIMIT: &[Field] = &[may("limit", "integer(0..)", "Most personas")];
 pub const VERSION: &[Field] = &[may("version", "integer(1..)", "Instead of the newest")];
-pub const CARD_FORMAT: &[Field] = &[may("format", "string", "card-v3, card-v2, or given: as it was imported")];
+pub const CARD_FORMAT: &[Field] =
+    &[may("format", "string", "card-v3, card-v2, or given: as it was imported")];
 pub const FORMAT: &[Field] = &[may("format", "string", "Of the file")];
