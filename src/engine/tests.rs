@@ -169,6 +169,7 @@ fn a_hit_gives_the_logits_of_transformers() {
                 sampling: Sampling::default(),
                 logprobs: Some(width as u32),
                 prompt_logprobs: None,
+                constraint: None,
             };
             let ask = |prompt: &[TokenId]| request(prompt.to_vec(), Want::Generate(generate.clone()));
             run(&engine, ask(&reference.ids[..131]));
