@@ -15,6 +15,7 @@
 //! | `tools` | forced calls have the arguments that their schema asks for; calls come apart from the text, in streams too |
 //! | `bad_requests` | every bad request of a table gets its status and message |
 //! | `personas` | stored personas: versions, digests, what adds up, restarts |
+//! | `cards` | character cards: imported, in chats, exported, hostile files refused |
 //! | `probe` | the safety probe: reports bind to the persona, equal runs, controls, refusals; bias benchmarks' bad inputs |
 //! | `gate` | what is served under each mode, one byte changed, what a request brings beside, thresholds files |
 //! | `align` | answers to an inventory become a persona, or are refused |
@@ -26,6 +27,7 @@
 //! | `readme` | the README's examples work as they stand |
 //! | `clients` | dialects beside OpenAI's chats: llama.cpp's routes, responses, twins, progress |
 //! | `cli` | the binary: verbs, exit statuses, terminal chat, orderly end |
+//! | `operating` | the description of all routes, metrics, the log, variables, completions, manual pages |
 //! | `jobs` | an extraction is told of, streamed, cancelled |
 //! | `kill_store` | kill -9 at random moments: nothing acknowledged is missing |
 //! | `repository` | ranks, dependencies, documents |
@@ -35,6 +37,7 @@
 mod align;
 mod bad_requests;
 mod candle;
+mod cards;
 mod cli;
 mod clients;
 mod distributions;
@@ -47,6 +50,7 @@ mod hooks;
 mod http;
 mod jobs;
 mod kill_store;
+mod operating;
 mod papi;
 mod personas;
 mod probe;

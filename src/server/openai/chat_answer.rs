@@ -72,7 +72,7 @@ impl ChatAnswer {
             match news {
                 Happening::Progress { .. } | Happening::Prefilled { .. } => {}
                 Happening::Piece(mut piece) => {
-                    watch.token(index);
+                    watch.token(index, generation.account(index).queued);
                     let Some(said) = said.get_mut(index) else { continue };
                     said.logprobs.extend(self.logprobs(&piece.entries));
                     let thought = said.split.take(&piece, generation.account(index).generated_tokens);
@@ -124,7 +124,7 @@ impl ChatAnswer {
                     self.progress(index, self.prompt_tokens, generation.account(index), &frames).await;
                 }
                 Happening::Piece(piece) => {
-                    watch.token(index);
+                    watch.token(index, generation.account(index).queued);
                     let Some(split) = splits.get_mut(index) else { continue };
                     self.piece(index, piece, split, generation.account(index), &frames).await;
                 }

@@ -193,8 +193,10 @@ async fn look_up(
         && !is_named
         && let Some(softs) = at_hand(&context.users, &named.users)
     {
+        named.users.iter().for_each(|_| context.metrics.count_soft_prompt(true));
         return Ok(softs);
     }
+    named.users.iter().filter(|_| !is_off).for_each(|_| context.metrics.count_soft_prompt(false));
     let (users, choice, ids) = (context.users.clone(), named.soft_prompt.clone(), named.users.clone());
     let (soft_prompt, user) = (spec.soft_prompt.clone(), spec.user.clone());
     let work = move || -> Result<Softs, ApiError> {
