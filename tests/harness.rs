@@ -1,7 +1,7 @@
 //! Real servers on loopback, one per configuration, a small HTTP client, the binary's runs and their folders.
 
 use demeanor::app;
-use demeanor::config::{Activations, Backend, Device, GateMode, Settings};
+use demeanor::config::{Activations, Backend, Device, GateMode, MetricsDialect, Settings};
 use demeanor::encoder::DEFAULT_ENCODER;
 use demeanor::engine::Engine;
 use demeanor::weights::{Cache, Fetcher};
@@ -144,6 +144,7 @@ impl Setup {
             threads: self.threads,
             isa: self.isa.map(str::to_owned),
             activations: if self.exact { Activations::F32 } else { Activations::Int8 },
+            quantize: None,
             backend: if self.candle { Backend::Candle } else { Backend::Cpu },
             device: Device::Cpu,
             max_batch: self.max_batch,
@@ -164,6 +165,7 @@ impl Setup {
             user_header: None,
             cors_origins: Vec::new(),
             allowed_hosts: Vec::new(),
+            metrics_dialect: MetricsDialect::Demeanor,
             queue: 64,
         }
     }

@@ -12,6 +12,7 @@
 //! | `sharing` | sequences of one batch do not touch each other: bytes equal solo runs |
 //! | `http` | the HTTP surface: shapes, streams, disconnects, names, keys, recorded client requests |
 //! | `shapes` | answers fit what they must be, steered hard, streamed and in company; neighbours keep their bytes |
+//! | `tools` | forced calls have the arguments that their schema asks for; calls come apart from the text, in streams too |
 //! | `bad_requests` | every bad request of a table gets its status and message |
 //! | `personas` | stored personas: versions, digests, what adds up, restarts |
 //! | `cards` | character cards: imported, in chats, exported, hostile files refused |
@@ -26,6 +27,7 @@
 //! | `readme` | the README's examples work as they stand |
 //! | `clients` | dialects beside OpenAI's chats: llama.cpp's routes, responses, twins, progress |
 //! | `cli` | the binary: verbs, exit statuses, terminal chat, orderly end |
+//! | `operating` | the description of all routes, metrics, the log, variables, completions, manual pages |
 //! | `jobs` | an extraction is told of, streamed, cancelled |
 //! | `kill_store` | kill -9 at random moments: nothing acknowledged is missing |
 //! | `repository` | ranks, dependencies, documents |
@@ -48,6 +50,7 @@ mod hooks;
 mod http;
 mod jobs;
 mod kill_store;
+mod operating;
 mod papi;
 mod personas;
 mod probe;
@@ -60,4 +63,5 @@ mod soft_prompts;
 mod steering;
 mod text;
 mod thinking;
+mod tools;
 mod users;

@@ -2,7 +2,7 @@
 
 use super::{CliError, Outcome};
 use crate::app::{self, Front, Loaded};
-use crate::config::{Activations, Backend, Device, GateMode, Settings};
+use crate::config::{Activations, Backend, Device, GateMode, MetricsDialect, Quantize, Settings};
 use crate::limits;
 use crate::weights;
 use std::net::SocketAddr;
@@ -53,6 +53,9 @@ pub struct ServeArgs {
     /// Origin whose pages may call this server from a browser (repeatable)
     #[arg(long, env = "DEMEANOR_CORS_ORIGIN", value_delimiter = ',')]
     pub cors_origin: Vec<String>,
+    /// Whose names /metrics uses: demeanor, vllm (for routers that read vLLM's) or both
+    #[arg(long, default_value = "demeanor", value_parser = ["demeanor", "vllm", "both"], env = "DEMEANOR_METRICS_DIALECT")]
+    pub metrics_dialect: String,
     /// Host name that requests may carry besides loopback names and --host (repeatable)
     #[arg(long, env = "DEMEANOR_ALLOWED_HOST", value_delimiter = ',')]
     pub allowed_host: Vec<String>,
@@ -61,7 +64,7 @@ pub struct ServeArgs {
 /// Flags that every verb with a model has.
 #[derive(clap::Args, Clone, Debug)]
 pub struct ModelArgs {
-    /// Catalogue name, path of a GGUF file, or hf:REPO/FILE
+    /// Catalogue name, path of a GGUF file or of a folder with config.json and safetensors, or hf:REPO/FILE
     #[arg(long, short = 'm', default_value = weights::default_model(), env = "DEMEANOR_MODEL")]
     pub model: String,
     /// Compute threads; default: the cores of this machine
@@ -73,6 +76,9 @@ pub struct ModelArgs {
     /// int8: fast; f32: exact
     #[arg(long, default_value = "int8", value_parser = ["int8", "f32"], env = "DEMEANOR_ACTIVATIONS")]
     pub activations: String,
+    /// Rounds weights in F32, F16 and BF16 at load: q8 to eight bits, q4 to four (embeddings and head to eight)
+    #[arg(long, value_parser = ["q8", "q4"], env = "DEMEANOR_QUANTIZE")]
+    pub quantize: Option<String>,
     /// cpu: our own kernels; candle: dense f32 weights on --device
     #[arg(long, default_value = "cpu", value_parser = ["cpu", "candle"], env = "DEMEANOR_BACKEND")]
     pub backend: String,
@@ -117,6 +123,7 @@ impl ModelArgs {
             && self.threads.is_none()
             && self.isa.is_none()
             && self.activations == "int8"
+            && self.quantize.is_none()
             && self.backend == "cpu"
             && self.device == "cpu"
     }
@@ -151,6 +158,7 @@ impl ModelArgs {
             threads,
             isa: self.isa.clone(),
             activations: if self.activations == "f32" { Activations::F32 } else { Activations::Int8 },
+            quantize: self.quantize.as_deref().and_then(Quantize::parse),
             backend: if self.backend == "candle" { Backend::Candle } else { Backend::Cpu },
             device,
             max_batch: self.max_batch,
@@ -171,6 +179,7 @@ impl ModelArgs {
             user_header: None,
             cors_origins: Vec::new(),
             allowed_hosts: Vec::new(),
+            metrics_dialect: MetricsDialect::Demeanor,
             queue: limits::QUEUE_MAX,
         })
     }
@@ -218,6 +227,7 @@ impl ServeArgs {
             user_header: self.user_header.clone(),
             cors_origins: self.cors_origin.clone(),
             allowed_hosts: self.allowed_host.clone(),
+            metrics_dialect: MetricsDialect::parse(&self.metrics_dialect).unwrap_or(MetricsDialect::Demeanor),
             queue: self.queue,
             ..self.model.settings()?
         })

@@ -56,7 +56,7 @@ pub struct EngineOptions {
 }
 
 /// What upper rooms may know of the loaded model.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct EngineInfo {
     pub architecture: String,
     pub n_blocks: u32,
@@ -98,6 +98,8 @@ pub struct EngineStats {
     /// Sequences that had a row in a step, summed over steps.
     pub step_sequences_total: AtomicU64,
     pub steered_rows_total: AtomicU64,
+    /// Different plans among the running sequences.
+    pub plans_active: AtomicU64,
     pub requests_running: AtomicU64,
     pub requests_waiting: AtomicU64,
     pub prompt_tokens_total: AtomicU64,

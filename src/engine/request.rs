@@ -157,6 +157,8 @@ pub enum Event {
     /// rows included.
     Prefilled {
         cached: u32,
+        /// From submission to the first step that held a row of this sequence.
+        queued: Duration,
         prompt: Vec<TokenLogprob>,
     },
     /// A drawn token; stop tokens come too, right before `Done`. `logprob` is `None` unless asked for.

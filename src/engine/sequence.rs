@@ -449,7 +449,8 @@ impl Sequence {
             self.usage.prefill = now - self.started.unwrap_or(now);
             self.first_token = Some(now);
             let prompt = std::mem::take(&mut self.prompt_logprobs);
-            let _ = self.events.send(Event::Prefilled { cached: self.usage.cached_tokens, prompt });
+            let (cached, queued) = (self.usage.cached_tokens, self.usage.queued);
+            let _ = self.events.send(Event::Prefilled { cached, queued, prompt });
         }
     }
 

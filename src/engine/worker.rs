@@ -7,7 +7,7 @@ use super::{EngineOptions, EngineStats, Incoming};
 use crate::digest::Digest;
 use crate::limits::{FORGOTTEN_OWNERS_MAX, PAGE_POSITIONS, SCORE_LANES_MAX};
 use crate::model::{Model, ModelError, Row, Rows, Slot, StepOutput};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -450,6 +450,9 @@ impl Worker {
     }
 
     fn publish(&self) {
+        let steered = self.running.iter().filter(|sequence| sequence.is_steered());
+        let plans: BTreeSet<Digest> = steered.map(|sequence| sequence.request.edits.digest()).collect();
+        self.stats.plans_active.store(plans.len() as u64, Relaxed);
         self.stats.requests_running.store(self.running.len() as u64, Relaxed);
         self.stats.requests_waiting.store(self.waiting.len() as u64, Relaxed);
         self.stats.kv_pages_in_use.store(self.pages.in_use() as u64, Relaxed);

@@ -6,6 +6,7 @@ mod blocking;
 mod body;
 mod connection;
 mod error;
+mod exposition;
 mod fields;
 mod json;
 mod keys;
@@ -14,6 +15,7 @@ mod metrics;
 mod multipart;
 mod native;
 mod openai;
+mod openapi;
 mod path;
 mod query;
 mod sse;
@@ -172,6 +174,10 @@ impl Context {
 
 /// The route table. Every route also answers without `/v1`.
 const ROUTES: &[(&str, Route)] = &[
+    ("/", Route::Root),
+    ("/docs", Route::Docs),
+    ("/metrics", Route::Metrics),
+    ("/openapi.json", Route::OpenApi),
     ("/v1/activations", Route::Activations),
     ("/v1/align", Route::Align),
     ("/v1/chat/completions", Route::Chat),
@@ -215,6 +221,10 @@ const ROUTES: &[(&str, Route)] = &[
 
 #[derive(Clone, Copy)]
 enum Route {
+    Root,
+    Docs,
+    Metrics,
+    OpenApi,
     Activations,
     Align,
     Chat,
@@ -259,6 +269,10 @@ enum Route {
 impl Route {
     fn handler(self) -> MethodRouter<Arc<Context>> {
         match self {
+            Route::Root => get(native::root),
+            Route::Docs => get(openapi::docs),
+            Route::Metrics => get(native::metrics),
+            Route::OpenApi => get(openapi::openapi),
             Route::Activations => post(native::activations),
             Route::Align => post(native::align),
             Route::Chat => post(openai::chat),
@@ -306,7 +320,7 @@ impl Route {
 
 /// All routes with everything that stands before them.
 pub fn router(context: Arc<Context>) -> Router {
-    let mut router = Router::new().route("/", get(native::root)).route("/metrics", get(native::metrics));
+    let mut router = Router::new();
     for &(path, route) in ROUTES {
         router = router.route(path, route.handler());
         if let Some(short) = path.strip_prefix("/v1") {
@@ -321,10 +335,7 @@ pub fn router(context: Arc<Context>) -> Router {
             )
         })
         .fallback(|| async {
-            ApiError::new(
-                ErrorCode::RouteNotFound,
-                "there is no such route; hint: `GET /` names the documentation",
-            )
+            ApiError::new(ErrorCode::RouteNotFound, "there is no such route; hint: `GET /docs` names all")
         })
         .layer(DefaultBodyLimit::max(limits::UPLOAD_BYTES_MAX))
         .layer(from_fn_with_state(context.clone(), layers::outermost))

@@ -2,6 +2,7 @@
 
 use crate::server::accept::Lifecycle;
 use crate::server::error::{ApiError, ErrorCode};
+use crate::server::exposition::{self, Facts};
 use crate::server::openai::default_settings;
 use crate::server::{BUILD, Context};
 use axum::Extension;
@@ -38,7 +39,13 @@ pub async fn ready(
 
 /// `GET /metrics` for Prometheus.
 pub async fn metrics(State(context): State<Arc<Context>>) -> impl IntoResponse {
-    let page = context.metrics.page(context.engine.stats(), context.engine.info(), &context.model);
+    let facts = Facts {
+        stats: context.engine.stats(),
+        info: context.engine.info(),
+        metrics: &context.metrics,
+        model: &context.model,
+    };
+    let page = exposition::page(&facts, context.settings.metrics_dialect);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page)
 }
 
@@ -64,7 +71,7 @@ pub async fn props(State(context): State<Arc<Context>>) -> Json<Value> {
 /// `GET /`: what this is and where to go on.
 pub async fn root(State(context): State<Arc<Context>>) -> String {
     format!(
-        "demeanor {BUILD} serves {}; POST /v1/chat/completions takes OpenAI's requests and a `steering` field, see README.md\n",
+        "demeanor {BUILD} serves {}; POST /v1/chat/completions takes OpenAI's requests and a `steering` field; /docs lists all routes\n",
         context.model
     )
 }

@@ -61,7 +61,7 @@ impl CompletionAnswer {
                 Happening::Progress { .. } => continue,
                 Happening::Prefilled { prompt } => self.echoed(index, &prompt),
                 Happening::Piece(piece) => {
-                    watch.token(index);
+                    watch.token(index, generation.account(index).queued);
                     (piece.text, self.listed(index, &piece.entries), piece.finish)
                 }
                 Happening::Failed(error) => return Err(error.into()),
@@ -104,7 +104,7 @@ impl CompletionAnswer {
                     }
                 }
                 Happening::Piece(piece) => {
-                    watch.token(index);
+                    watch.token(index, generation.account(index).queued);
                     self.piece(index, piece, generation.account(index), &frames).await;
                 }
                 Happening::Failed(error) => {

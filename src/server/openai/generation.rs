@@ -162,10 +162,11 @@ impl Generation {
                 sequence.account.prefill = sequence.submitted.elapsed();
                 return Some(Happening::Progress { done });
             }
-            Some(Event::Prefilled { cached, prompt }) => {
+            Some(Event::Prefilled { cached, queued, prompt }) => {
                 let now = Instant::now();
                 sequence.prefilled = Some(now);
                 sequence.account.cached_tokens = cached;
+                sequence.account.queued = queued;
                 sequence.account.prefill = now - sequence.submitted;
                 return Some(Happening::Prefilled { prompt });
             }

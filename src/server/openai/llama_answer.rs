@@ -62,7 +62,7 @@ impl LlamaAnswer {
             match news {
                 Happening::Progress { .. } | Happening::Prefilled { .. } => {}
                 Happening::Piece(piece) => {
-                    watch.token(index);
+                    watch.token(index, generation.account(index).queued);
                     if let Some(said) = said.get_mut(index) {
                         said.take(piece);
                     }
@@ -91,7 +91,7 @@ impl LlamaAnswer {
                 Happening::Progress { done } => self.progress(index, Some(done), account, &frames).await,
                 Happening::Prefilled { .. } => self.progress(index, None, account, &frames).await,
                 Happening::Piece(piece) => {
-                    watch.token(index);
+                    watch.token(index, generation.account(index).queued);
                     let Some(said) = said.get_mut(index) else { continue };
                     self.piece(index, piece, said, account, &frames).await;
                 }

@@ -117,7 +117,8 @@ pub async fn resolve(
     let query = chat.as_ref().and_then(|chat| last_user_text(chat.messages));
     let mut warnings = Vec::new();
     if let Some(chat) = chat {
-        named.other_text = have_system(chat.messages);
+        // Templates put tools into the system message.
+        named.other_text = have_system(chat.messages) || !chat.template.tools.is_empty();
         if let Some(persona) = named.persona.clone() {
             let around = chat.frame(context, &persona).await?;
             named.other_text |= around.has_unprobed;
@@ -192,8 +193,10 @@ async fn look_up(
         && !is_named
         && let Some(softs) = at_hand(&context.users, &named.users)
     {
+        named.users.iter().for_each(|_| context.metrics.count_soft_prompt(true));
         return Ok(softs);
     }
+    named.users.iter().filter(|_| !is_off).for_each(|_| context.metrics.count_soft_prompt(false));
     let (users, choice, ids) = (context.users.clone(), named.soft_prompt.clone(), named.users.clone());
     let (soft_prompt, user) = (spec.soft_prompt.clone(), spec.user.clone());
     let work = move || -> Result<Softs, ApiError> {

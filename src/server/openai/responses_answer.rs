@@ -66,7 +66,7 @@ impl ResponsesAnswer {
             match news {
                 Happening::Progress { .. } | Happening::Prefilled { .. } => {}
                 Happening::Piece(piece) => {
-                    watch.token(index);
+                    watch.token(index, generation.account(index).queued);
                     self.take(&mut said, piece);
                 }
                 Happening::Failed(error) => return Err(error.into()),
@@ -92,7 +92,7 @@ impl ResponsesAnswer {
             match news {
                 Happening::Progress { .. } | Happening::Prefilled { .. } => {}
                 Happening::Piece(piece) => {
-                    watch.token(index);
+                    watch.token(index, generation.account(index).queued);
                     let (text, before) = (piece.text.clone(), said.logprobs.len());
                     self.take(&mut said, piece);
                     if !text.is_empty() {
