@@ -12,7 +12,8 @@ use std::path::PathBuf;
 #[derive(clap::Args, Clone, Debug)]
 #[command(
     after_help = "Example:\n  demeanor persona set ada --system 'You are Ada.' --steering '0.6 warm' --temperature 0.7\n  \
-    demeanor persona export ada --with-vectors --out ada.json\n\n\
+    demeanor persona export ada --with-vectors --out ada.json\n  \
+    demeanor persona import mira.png\n\n\
     Works on the data folder, with the model loaded for it; --server asks a running server instead."
 )]
 pub struct PersonaArgs {

@@ -85,7 +85,7 @@ fn as_json(client: &Client, name: &str, persona: &Value, own: Map<String, Value>
         "schema": SCHEMA, "name": name, "version": persona["version"], "digest": persona["digest"],
         "model": persona["model"],
     });
-    for (field, value) in spec_of(&persona) {
+    for (field, value) in spec_of(persona) {
         file[field] = value;
     }
     if persona["card"].is_string() {

@@ -156,7 +156,7 @@ fn is_called(entry: &Entry, window: &Window, answers: u32) -> bool {
         && entry.also.iter().all(|keys| occurs(keys))
         && !occurs(&entry.excluded)
         && entry.after_answers.is_none_or(|least| answers >= least)
-        && entry.every_answers.is_none_or(|every| answers % every == 0)
+        && entry.every_answers.is_none_or(|every| answers.is_multiple_of(every))
 }
 
 /// The end of a chat that keys are looked for in.
