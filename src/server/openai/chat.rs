@@ -42,11 +42,12 @@ impl ChatRequest {
     /// The only way to a [`ValidChat`].
     pub fn validate(mut self, context: &Context) -> Result<ValidChat, ApiError> {
         let fields = &mut self.fields;
+        let documents = messages::documents(fields)?;
         let mut named = Named::read(fields, &self.headers, context)?;
         let mut options = Options::read(fields, &context.text.tokenizer, defaults(&named))?;
         let logprobs = read_logprobs(fields)?;
         let mut messages = messages::read(fields, &mut options.warnings)?;
-        let mut template = template_options(fields, &messages)?;
+        let mut template = ChatOptions { documents, ..template_options(fields, &messages)? };
         let splits_thinking = splits_thinking(fields)?;
         let query = messages::last_user_text(&messages);
         named.other_text = messages::have_system(&messages);
