@@ -69,6 +69,27 @@ impl GateMode {
     }
 }
 
+/// Under whose names `/metrics` answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricsDialect {
+    Demeanor,
+    /// vLLM's names, which routers and autoscalers read by default.
+    Vllm,
+    Both,
+}
+
+impl MetricsDialect {
+    /// `demeanor`, `vllm` or `both`.
+    pub fn parse(text: &str) -> Option<MetricsDialect> {
+        match text {
+            "demeanor" => Some(MetricsDialect::Demeanor),
+            "vllm" => Some(MetricsDialect::Vllm),
+            "both" => Some(MetricsDialect::Both),
+            _ => None,
+        }
+    }
+}
+
 /// Everything `serve` needs, with defaults filled in.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -121,6 +142,7 @@ pub struct Settings {
     pub cors_origins: Vec<String>,
     /// Host names that requests may carry besides loopback names and `host`.
     pub allowed_hosts: Vec<String>,
+    pub metrics_dialect: MetricsDialect,
     /// Requests that may wait.
     pub queue: usize,
 }

@@ -7,6 +7,7 @@ pub mod alignment;
 pub mod app;
 pub mod cli;
 pub mod config;
+pub mod constraint;
 pub mod digest;
 pub mod encoder;
 pub mod engine;

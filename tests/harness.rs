@@ -1,7 +1,7 @@
 //! Real servers on loopback, one per configuration, a small HTTP client, the binary's runs and their folders.
 
 use demeanor::app;
-use demeanor::config::{Activations, Backend, Device, GateMode, Settings};
+use demeanor::config::{Activations, Backend, Device, GateMode, MetricsDialect, Settings};
 use demeanor::encoder::DEFAULT_ENCODER;
 use demeanor::engine::Engine;
 use demeanor::weights::{Cache, Fetcher};
@@ -164,6 +164,7 @@ impl Setup {
             user_header: None,
             cors_origins: Vec::new(),
             allowed_hosts: Vec::new(),
+            metrics_dialect: MetricsDialect::Demeanor,
             queue: 64,
         }
     }

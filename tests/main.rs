@@ -11,8 +11,10 @@
 //! | `soft_prompts` | PEFT adapters give PEFT's logits; named soft prompts in, served and out |
 //! | `sharing` | sequences of one batch do not touch each other: bytes equal solo runs |
 //! | `http` | the HTTP surface: shapes, streams, disconnects, names, keys, recorded client requests |
+//! | `shapes` | answers fit what they must be, steered hard, streamed and in company; neighbours keep their bytes |
 //! | `bad_requests` | every bad request of a table gets its status and message |
 //! | `personas` | stored personas: versions, digests, what adds up, restarts |
+//! | `cards` | character cards: imported, in chats, exported, hostile files refused |
 //! | `probe` | the safety probe: reports bind to the persona, equal runs, controls, refusals; bias benchmarks' bad inputs |
 //! | `gate` | what is served under each mode, one byte changed, what a request brings beside, thresholds files |
 //! | `align` | answers to an inventory become a persona, or are refused |
@@ -22,7 +24,9 @@
 //! | `text` | token ids and rendered chats equal `transformers` |
 //! | `thinking` | what a model thinks is told apart from what it says, whole and streamed |
 //! | `readme` | the README's examples work as they stand |
+//! | `clients` | dialects beside OpenAI's chats: llama.cpp's routes, responses, twins, progress |
 //! | `cli` | the binary: verbs, exit statuses, terminal chat, orderly end |
+//! | `operating` | the description of all routes, metrics, the log, variables, completions, manual pages |
 //! | `jobs` | an extraction is told of, streamed, cancelled |
 //! | `kill_store` | kill -9 at random moments: nothing acknowledged is missing |
 //! | `repository` | ranks, dependencies, documents |
@@ -32,7 +36,9 @@
 mod align;
 mod bad_requests;
 mod candle;
+mod cards;
 mod cli;
+mod clients;
 mod distributions;
 mod embed;
 mod encoder;
@@ -43,12 +49,14 @@ mod hooks;
 mod http;
 mod jobs;
 mod kill_store;
+mod operating;
 mod papi;
 mod personas;
 mod probe;
 mod readme;
 mod repository;
 mod run;
+mod shapes;
 mod sharing;
 mod soft_prompts;
 mod steering;

@@ -27,6 +27,7 @@ const RANKS: &[(&str, u32)] = &[
     ("weights", 1),
     ("jobs", 2),
     ("text", 2),
+    ("constraint", 3),
     ("encoder", 3),
     ("model", 3),
     ("engine", 4),

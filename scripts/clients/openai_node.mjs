@@ -131,6 +131,21 @@ const checks = {
     }
   },
 
+  async responses() {
+    const ask = { model, input: MESSAGES, max_output_tokens: 12, temperature: 0 };
+    const whole = await client.responses.create(ask);
+    const said = (await chat()).choices[0].message.content;
+    need(whole.output_text === said, `a response says ${whole.output_text}, a chat ${said}`);
+    let text = "";
+    const kinds = [];
+    for await (const event of await client.responses.create({ ...ask, stream: true })) {
+      kinds.push(event.type);
+      if (event.type === "response.output_text.delta") text += event.delta;
+    }
+    need(text === whole.output_text, `streamed ${text}, at once ${whole.output_text}`);
+    need(kinds[0] === "response.created" && kinds.at(-1) === `response.${whole.status}`, `events ${kinds}`);
+  },
+
   async refused() {
     const expect = async (status, param, more) => {
       const given = JSON.stringify(more);

@@ -142,6 +142,43 @@ def steered(client, model, steering):
     need(listed.choices[0].message.content == chat(client, model).choices[0].message.content, "list form at 0")
 
 
+def compared(client, model, steering):
+    expression = steering or "0 warm"
+    answer = chat(client, model, extra_body={"steering": expression, "compare": True})
+    texts = [choice.message.content for choice in answer.choices]
+    need(len(texts) == 2 and answer.choices[1].model_extra.get("twin_of") == 0, f"choices {answer.choices}")
+    alone = chat(client, model, extra_body={"steering": expression}).choices[0].message.content
+    plain = chat(client, model).choices[0].message.content
+    need(texts == [alone, plain], f"together {texts}, alone {[alone, plain]}")
+
+
+def responses(client, model, steering):
+    ask = {"model": model, "input": MESSAGES, "max_output_tokens": 12, "temperature": 0}
+    whole = client.responses.create(**ask)
+    need(whole.object == "response" and whole.output_text, f"response {whole}")
+    need(whole.output_text == chat(client, model).choices[0].message.content, "the chat says something else")
+    need(whole.usage.total_tokens == whole.usage.input_tokens + whole.usage.output_tokens, f"usage {whole.usage}")
+    need(whole.status == "completed" or whole.incomplete_details.reason == "max_output_tokens", f"status {whole.status}")
+    kinds, text, last = [], "", None
+    for event in client.responses.create(stream=True, **ask):
+        kinds.append(event.type)
+        text += event.delta if event.type == "response.output_text.delta" else ""
+        last = event
+    need(text == whole.output_text, f"streamed {text!r}, at once {whole.output_text!r}")
+    need(kinds[0] == "response.created" and kinds[-1] == f"response.{whole.status}", f"events {kinds}")
+    need(last.response.output_text == text, f"the last event has {last.response.output_text!r}")
+    with client.responses.stream(**ask) as stream:
+        need(stream.get_final_response().output_text == text, "the stream helper gives another text")
+    told = client.responses.create(instructions="Answer in French.", extra_body={"steering": steering or "0 warm"}, **ask)
+    need(told.model_extra["demeanor"]["steering_from"] == "body", f"demeanor is {told.model_extra['demeanor']}")
+    try:
+        client.responses.create(previous_response_id="resp_1", **ask)
+    except openai.BadRequestError as error:
+        need(error.body.get("param") == "previous_response_id", f"param is {error.body.get('param')!r}")
+        return
+    raise Failed("a response after another one was answered")
+
+
 def refused(client, model, _steering):
     def expect(kind, status, param, **more):
         try:
@@ -165,7 +202,7 @@ def refused(client, model, _steering):
     raise Failed("retrieve of an unknown model was answered")
 
 
-CHECKS = (models, plain_chat, streamed_chat, several_choices, chat_logprobs, stop_strings, seeds, completions, steered, refused)
+CHECKS = (models, plain_chat, streamed_chat, several_choices, chat_logprobs, stop_strings, seeds, completions, steered, compared, responses, refused)
 
 
 def main():

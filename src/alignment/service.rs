@@ -190,6 +190,7 @@ impl Alignments {
             edits: applied.edits.digest(),
             soft: PersonaSoft::None,
             sampling: &spec.sampling,
+            card: None,
         });
         Ok(self.parts.personas.create(&request.name, spec, digest)?)
     }

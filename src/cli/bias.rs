@@ -121,7 +121,7 @@ impl BiasArgs {
             let soft = Soft::of(&persona.spec, &context.users);
             let soft = soft.map_err(|error| CliError::failed(error.to_string()))?;
             let edits = plan(&persona.spec.steering)?;
-            conditions.persona(&persona.label(), &persona.spec.system, &edits, soft);
+            conditions.persona(&persona.label(), &persona.spec, &edits, soft);
         }
         Ok((loaded, conditions))
     }

@@ -5,9 +5,11 @@ mod bias;
 mod client;
 mod embed;
 mod embed_user;
+mod environment;
 mod eval;
 mod extract;
 mod ls;
+mod manual;
 mod persona;
 mod persona_file;
 mod probe;
@@ -25,7 +27,7 @@ use crate::app::{self, AppError, Running};
 use crate::config::Settings;
 use crate::store::StoreError;
 use crate::weights::{self, WeightsError};
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches, Parser};
 use std::fmt;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -78,7 +80,12 @@ impl std::error::Error for CliError {}
 
 /// A local inference server that gives every request its own personality
 #[derive(Parser, Debug)]
-#[command(name = "demeanor", version, arg_required_else_help = true)]
+#[command(
+    name = "demeanor",
+    version,
+    arg_required_else_help = true,
+    after_help = "Every flag can also be given as a variable: DEMEANOR_PORT=9000 for --port 9000."
+)]
 struct Arguments {
     #[command(subcommand)]
     verb: Verb,
@@ -99,10 +106,18 @@ enum Verb {
     Store(store::StoreArgs),
     Embed(embed::EmbedArgs),
     Eval(eval::EvalArgs),
+    Completions(manual::CompletionsArgs),
+    Man(manual::ManArgs),
+}
+
+/// The whole command line as clap knows it; help, completions and manual pages come from it.
+fn command() -> clap::Command {
+    environment::with_environment(Arguments::command())
 }
 
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let matches = command().get_matches();
+    let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     start_logging();
     let outcome = match &arguments.verb {
         Verb::Serve(args) => serve::serve(args),
@@ -118,6 +133,8 @@ pub fn main() -> ExitCode {
         Verb::Store(args) => store::store(args),
         Verb::Embed(args) => embed::embed(args),
         Verb::Eval(args) => eval::eval(args),
+        Verb::Completions(args) => manual::completions(args),
+        Verb::Man(args) => manual::man(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,7 +2,7 @@
 
 use super::{CliError, Outcome};
 use crate::app::{self, Front, Loaded};
-use crate::config::{Activations, Backend, Device, GateMode, Settings};
+use crate::config::{Activations, Backend, Device, GateMode, MetricsDialect, Settings};
 use crate::limits;
 use crate::weights;
 use std::net::SocketAddr;
@@ -53,6 +53,9 @@ pub struct ServeArgs {
     /// Origin whose pages may call this server from a browser (repeatable)
     #[arg(long, env = "DEMEANOR_CORS_ORIGIN", value_delimiter = ',')]
     pub cors_origin: Vec<String>,
+    /// Whose names /metrics uses: demeanor, vllm (for routers that read vLLM's) or both
+    #[arg(long, default_value = "demeanor", value_parser = ["demeanor", "vllm", "both"], env = "DEMEANOR_METRICS_DIALECT")]
+    pub metrics_dialect: String,
     /// Host name that requests may carry besides loopback names and --host (repeatable)
     #[arg(long, env = "DEMEANOR_ALLOWED_HOST", value_delimiter = ',')]
     pub allowed_host: Vec<String>,
@@ -171,6 +174,7 @@ impl ModelArgs {
             user_header: None,
             cors_origins: Vec::new(),
             allowed_hosts: Vec::new(),
+            metrics_dialect: MetricsDialect::Demeanor,
             queue: limits::QUEUE_MAX,
         })
     }
@@ -218,6 +222,7 @@ impl ServeArgs {
             user_header: self.user_header.clone(),
             cors_origins: self.cors_origin.clone(),
             allowed_hosts: self.allowed_host.clone(),
+            metrics_dialect: MetricsDialect::parse(&self.metrics_dialect).unwrap_or(MetricsDialect::Demeanor),
             queue: self.queue,
             ..self.model.settings()?
         })

@@ -79,6 +79,7 @@ fn generate(n: u32, of_prompt: bool) -> Want {
         tokens_max: n,
         stop_tokens: Arc::from([]),
         sampling: Sampling { temperature: 0.8, seed: 5, ..Sampling::default() },
+        constraint: None,
         logprobs: Some(VOCAB_SIZE as u32),
         prompt_logprobs: of_prompt.then_some(VOCAB_SIZE as u32),
     })
@@ -97,6 +98,7 @@ fn finish(mut events: Events) -> Result<(Answer, Usage), SequenceError> {
     let mut answer = Answer::default();
     while let Some(event) = events.next_blocking() {
         match event {
+            Event::Progress { .. } => {}
             Event::Prefilled { prompt, .. } => answer.prompt = prompt,
             Event::Token { logprob, .. } => answer.tokens.extend(logprob),
             Event::Scored(scored) => answer.scored = scored,

@@ -73,6 +73,17 @@ impl Condition {
         }
     }
 
+    /// The same without edits and soft prompt. A persona's system text is part of the prompt and stays.
+    pub fn unsteered(&self) -> Condition {
+        Condition {
+            edits: Arc::new(Edits::none()),
+            soft: SoftRows::none(),
+            soft_label: None,
+            owner: Digest::default(),
+            ..self.clone()
+        }
+    }
+
     /// The sampling of one choice.
     pub fn sampling_of(&self, choice: u32) -> Sampling {
         Sampling { choice, ..self.sampling.clone() }

@@ -4,7 +4,7 @@ use super::escaped;
 
 const STYLE: &str = "body{font:15px/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}\
 table{border-collapse:collapse;margin:1rem 0;font-size:13px}th,td{padding:.25rem .6rem;border-bottom:1px solid #ddd;text-align:right}\
-th:first-child,td:first-child{text-align:left}svg{max-width:100%;height:auto}code{background:#f4f4f4}";
+th:first-child,td:first-child,.words th,.words td{text-align:left}svg{max-width:100%;height:auto}code{background:#f4f4f4}";
 
 /// A table; the first column is text, the others are aligned right.
 #[derive(Clone, Debug, Default)]
@@ -50,6 +50,13 @@ impl Page {
             self.body += &format!("<tr>{}</tr>\n", cells(row, "td"));
         }
         self.body += "</tbody></table>\n";
+        self
+    }
+
+    /// A table of words, all of its columns to the left, that shows when its summary is clicked.
+    pub fn words(&mut self, summary: &str, table: &Table) -> &mut Page {
+        self.body += "<div class=\"words\">";
+        self.details(summary, table).body += "</div>\n";
         self
     }
 

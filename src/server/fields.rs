@@ -35,6 +35,11 @@ impl Fields {
         ApiError::at(ErrorCode::InvalidValue, self.path(name), message)
     }
 
+    /// Sets a field, as if the client had sent it.
+    pub fn put(&mut self, name: &str, value: Value) {
+        self.map.insert(name.to_owned(), value);
+    }
+
     /// Removes a field; `null` is absent.
     pub fn take(&mut self, name: &str) -> Option<Value> {
         self.map.shift_remove(name).filter(|value| !value.is_null())

@@ -15,6 +15,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 use std::time::Instant;
+use tracing::Instrument;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_BYTES_MAX: usize = 128;
@@ -32,7 +33,9 @@ pub async fn outermost(State(context): State<Arc<Context>>, request: Request, ne
     let origin = allowed_origin(&context, request.headers());
     let method = request.method().clone();
     let route = route_label(&context, request.uri().path());
-    let guarded = Guarded(Box::pin(admit(context.clone(), request, next)));
+    // At the level of errors, so that every line of the log that a request causes carries its id.
+    let span = tracing::error_span!("request", id = id.to_str().unwrap_or("-"));
+    let guarded = Guarded(Box::pin(admit(context.clone(), request, next))).instrument(span.clone());
     let mut response = guarded.await.unwrap_or_else(IntoResponse::into_response);
     if let Some(origin) = origin {
         let headers = response.headers_mut();
@@ -42,10 +45,8 @@ pub async fn outermost(State(context): State<Arc<Context>>, request: Request, ne
     }
     let status = response.status();
     context.metrics.count_request(route, status.as_u16());
-    tracing::info!(
-        id = id.to_str().unwrap_or("-"), %method, route, status = status.as_u16(),
-        ms = started.elapsed().as_millis() as u64, "request"
-    );
+    let ms = started.elapsed().as_millis() as u64;
+    span.in_scope(|| tracing::info!(%method, route, status = status.as_u16(), ms, "answered"));
     mark(&mut response, id);
     response
 }

@@ -1,14 +1,11 @@
-//! Counters of the HTTP side and the Prometheus page.
+//! Counters of the HTTP side; `exposition` writes them down.
 
 use super::openai::Finish;
-use crate::engine::{EngineInfo, EngineStats};
-use crate::limits;
-use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Routes as they appear in labels: no names, ids or expressions of users. The last one is everything else.
-const ROUTES: [&str; 19] = [
+const ROUTES: [&str; 24] = [
     "/v1/chat/completions",
     "/v1/completions",
     "/v1/models",
@@ -26,6 +23,11 @@ const ROUTES: [&str; 19] = [
     "/live",
     "/metrics",
     "/v1/embeddings",
+    "/v1/responses",
+    "/completion",
+    "/props",
+    "/docs",
+    "/openapi.json",
     "/",
     "other",
 ];
@@ -41,10 +43,25 @@ const BOUNDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0
 pub struct Metrics {
     /// By route and status.
     requests: Table<{ STATUSES.len() + 1 }>,
-    finished_stop: AtomicU64,
-    finished_length: AtomicU64,
-    time_to_first_token: Histogram,
-    inter_token: Histogram,
+    pub finished_stop: AtomicU64,
+    pub finished_length: AtomicU64,
+    pub gate_served: AtomicU64,
+    pub gate_warned: AtomicU64,
+    pub gate_refused: AtomicU64,
+    pub soft_prompt_queries: AtomicU64,
+    pub soft_prompt_hits: AtomicU64,
+    pub queue: Histogram,
+    pub time_to_first_token: Histogram,
+    pub inter_token: Histogram,
+}
+
+/// What the gate decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GateDecision {
+    Served,
+    /// Served, with a warning.
+    Warned,
+    Refused,
 }
 
 #[derive(Default)]
@@ -59,14 +76,15 @@ impl<const N: usize> Default for Row<N> {
 }
 
 #[derive(Default)]
-struct Histogram {
+pub struct Histogram {
     buckets: [AtomicU64; BOUNDS.len()],
     count: AtomicU64,
     micros: AtomicU64,
 }
 
 impl Histogram {
-    fn observe(&self, seconds: f64) {
+    /// Counts one value.
+    pub fn observe(&self, seconds: f64) {
         if let Some(bucket) =
             BOUNDS.iter().position(|bound| seconds <= *bound).and_then(|i| self.buckets.get(i))
         {
@@ -76,17 +94,16 @@ impl Histogram {
         self.micros.fetch_add((seconds * 1e6) as u64, Ordering::Relaxed);
     }
 
-    fn write(&self, page: &mut Page, name: &str, help: &str) {
-        page.head(name, help, "histogram");
+    /// Bounds with the number of values up to each, then the sum in seconds and the number of all.
+    pub fn read(&self) -> (Vec<(f64, u64)>, f64, u64) {
         let mut total = 0;
-        for (bound, bucket) in BOUNDS.iter().zip(&self.buckets) {
+        let mut up_to = |(bound, bucket): (&f64, &AtomicU64)| {
             total += bucket.load(Ordering::Relaxed);
-            page.line(&format!("{name}_bucket{{le=\"{bound}\"}}"), total as f64);
-        }
-        let count = self.count.load(Ordering::Relaxed);
-        page.line(&format!("{name}_bucket{{le=\"+Inf\"}}"), count as f64);
-        page.line(&format!("{name}_sum"), self.micros.load(Ordering::Relaxed) as f64 / 1e6);
-        page.line(&format!("{name}_count"), count as f64);
+            (*bound, total)
+        };
+        let buckets = BOUNDS.iter().zip(&self.buckets).map(&mut up_to).collect();
+        let sum = self.micros.load(Ordering::Relaxed) as f64 / 1e6;
+        (buckets, sum, self.count.load(Ordering::Relaxed))
     }
 }
 
@@ -99,8 +116,8 @@ pub struct TokenWatch<'a> {
 }
 
 impl TokenWatch<'_> {
-    /// Sequence `index` has said something.
-    pub fn token(&mut self, index: usize) {
+    /// Sequence `index`, which had waited so long before its first step, has said something.
+    pub fn token(&mut self, index: usize, queued: Duration) {
         let now = Instant::now();
         if self.last.len() <= index {
             self.last.resize(index + 1, None);
@@ -108,7 +125,10 @@ impl TokenWatch<'_> {
         let Some(last) = self.last.get_mut(index) else { return };
         match last.replace(now) {
             Some(before) => self.metrics.inter_token.observe((now - before).as_secs_f64()),
-            None => self.metrics.time_to_first_token.observe((now - self.started).as_secs_f64()),
+            None => {
+                self.metrics.queue.observe(queued.as_secs_f64());
+                self.metrics.time_to_first_token.observe((now - self.started).as_secs_f64());
+            }
         }
     }
 }
@@ -146,114 +166,36 @@ impl Metrics {
         };
     }
 
-    /// The page in Prometheus' text format 0.0.4.
-    pub fn page(&self, stats: &EngineStats, info: &EngineInfo, model: &str) -> String {
-        let mut page = Page(String::new());
-        page.engine(stats);
-        self.requests(&mut page);
-        let ttft = "From the end of the request's body to its first token.";
-        self.time_to_first_token.write(&mut page, "demeanor_time_to_first_token_seconds", ttft);
-        let inter = "Between two tokens of one choice, as the server passes them on.";
-        self.inter_token.write(&mut page, "demeanor_inter_token_seconds", inter);
-        page.head("demeanor_info", "What is running.", "gauge");
-        let label = format!(
-            "demeanor_info{{version=\"{}\",model=\"{}\",arithmetic=\"{}\",isa=\"{}\"}}",
-            super::BUILD,
-            escape(model),
-            escape(&info.arithmetic),
-            escape(&info.isa)
-        );
-        page.line(&label, 1.0);
-        page.0
+    /// What the gate said of a request.
+    pub fn count_gate(&self, decision: GateDecision) {
+        let counter = match decision {
+            GateDecision::Served => &self.gate_served,
+            GateDecision::Warned => &self.gate_warned,
+            GateDecision::Refused => &self.gate_refused,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn requests(&self, page: &mut Page) {
-        let name = "demeanor_requests_total";
-        page.head(name, "Requests answered, by route and status.", "counter");
+    /// A user's soft prompt was wanted, and was in memory or had to be read or made.
+    pub fn count_soft_prompt(&self, at_hand: bool) {
+        self.soft_prompt_queries.fetch_add(1, Ordering::Relaxed);
+        self.soft_prompt_hits.fetch_add(u64::from(at_hand), Ordering::Relaxed);
+    }
+
+    /// Answered requests by route and status, those that occurred.
+    pub fn requests(&self) -> Vec<(&'static str, String, u64)> {
+        let mut counts = Vec::new();
         for (route, row) in ROUTES.iter().zip(&self.requests.0) {
             for (column, cell) in row.0.iter().enumerate() {
                 let count = cell.load(Ordering::Relaxed);
-                let status = STATUSES.get(column).map_or("other".to_string(), u16::to_string);
                 if count > 0 {
-                    page.line(&format!("{name}{{route=\"{route}\",status=\"{status}\"}}"), count as f64);
+                    let status = STATUSES.get(column).map_or("other".to_string(), u16::to_string);
+                    counts.push((*route, status, count));
                 }
             }
         }
-        let name = "demeanor_choices_finished_total";
-        page.head(name, "Choices that ended, by reason.", "counter");
-        for (reason, count) in [("stop", &self.finished_stop), ("length", &self.finished_length)] {
-            page.line(&format!("{name}{{reason=\"{reason}\"}}"), count.load(Ordering::Relaxed) as f64);
-        }
+        counts
     }
-}
-
-/// The text being written.
-struct Page(String);
-
-impl Page {
-    fn head(&mut self, name: &str, help: &str, kind: &str) {
-        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
-    }
-
-    fn line(&mut self, name: &str, value: f64) {
-        let _ = writeln!(self.0, "{name} {value}");
-    }
-
-    fn one(&mut self, name: &str, kind: &str, help: &str, value: f64) {
-        self.head(name, help, kind);
-        self.line(name, value);
-    }
-
-    fn engine(&mut self, stats: &EngineStats) {
-        let counters: [(&str, &str, &AtomicU64); 10] = [
-            ("steps", "Forward passes.", &stats.steps_total),
-            (
-                "step_rows",
-                "Rows of all forward passes; over steps, the mean rows of a pass.",
-                &stats.step_rows_total,
-            ),
-            (
-                "step_sequences",
-                "Sequences with a row in a pass, over all passes.",
-                &stats.step_sequences_total,
-            ),
-            ("steered_rows", "Rows that an intervention changed.", &stats.steered_rows_total),
-            ("prompt_tokens", "Tokens of prompts.", &stats.prompt_tokens_total),
-            ("generation_tokens", "Tokens drawn.", &stats.generation_tokens_total),
-            (
-                "prefix_cache_queries_tokens",
-                "Prompt tokens looked up in the prefix cache.",
-                &stats.prefix_cache_queries_tokens_total,
-            ),
-            (
-                "prefix_cache_hits_tokens",
-                "Prompt tokens found in the prefix cache.",
-                &stats.prefix_cache_hits_tokens_total,
-            ),
-            ("preemptions", "Sequences put back for want of memory.", &stats.preemptions_total),
-            ("cancelled", "Sequences whose client went away or wanted no more.", &stats.cancelled_total),
-        ];
-        for (name, help, value) in counters {
-            let value = value.load(Ordering::Relaxed) as f64;
-            self.one(&format!("demeanor_{name}_total"), "counter", help, value);
-        }
-        let get = |value: &AtomicU64| value.load(Ordering::Relaxed) as f64;
-        let pages = get(&stats.kv_pages_total);
-        let ratio = if pages > 0.0 { get(&stats.kv_pages_in_use) / pages } else { 0.0 };
-        for (name, help, value) in [
-            ("requests_running", "Sequences that have a place in the batch.", get(&stats.requests_running)),
-            ("requests_waiting", "Sequences in the queue.", get(&stats.requests_waiting)),
-            ("kv_cache_blocks_total", "Pages of the KV cache.", pages),
-            ("kv_cache_block_tokens", "Positions of a page.", limits::PAGE_POSITIONS as f64),
-            ("kv_cache_usage_ratio", "Share of pages that running sequences hold.", ratio),
-        ] {
-            self.one(&format!("demeanor_{name}"), "gauge", help, value);
-        }
-    }
-}
-
-fn escape(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 #[cfg(test)]
@@ -287,16 +229,9 @@ mod tests {
         for seconds in [0.0005, 0.02, 0.02, 99.0] {
             histogram.observe(seconds);
         }
-        let mut page = Page(String::new());
-        histogram.write(&mut page, "t", "h");
-        for line in [
-            "t_bucket{le=\"0.001\"} 1\n",
-            "t_bucket{le=\"10\"} 3\n",
-            "t_bucket{le=\"+Inf\"} 4\n",
-            "t_count 4\n",
-        ] {
-            assert!(page.0.contains(line), "{line} in {}", page.0);
-        }
+        let (buckets, sum, count) = histogram.read();
+        assert_eq!((buckets[0], buckets[11], count), ((0.001, 1), (10.0, 3), 4));
+        assert!((sum - 99.0405).abs() < 1e-6, "{sum}");
     }
 
     #[test]
@@ -305,17 +240,7 @@ mod tests {
         metrics.count_request("/v1/models", 200);
         metrics.count_request("/v1/models", 200);
         metrics.count_request("nonsense", 418);
-        let mut page = Page(String::new());
-        metrics.requests(&mut page);
-        assert!(
-            page.0.contains("demeanor_requests_total{route=\"/v1/models\",status=\"200\"} 2\n"),
-            "{}",
-            page.0
-        );
-        assert!(
-            page.0.contains("demeanor_requests_total{route=\"other\",status=\"other\"} 1\n"),
-            "{}",
-            page.0
-        );
+        let counts = metrics.requests();
+        assert_eq!(counts, [("/v1/models", "200".into(), 2), ("other", "other".into(), 1)]);
     }
 }

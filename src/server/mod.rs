@@ -6,6 +6,7 @@ mod blocking;
 mod body;
 mod connection;
 mod error;
+mod exposition;
 mod fields;
 mod json;
 mod keys;
@@ -14,6 +15,7 @@ mod metrics;
 mod multipart;
 mod native;
 mod openai;
+mod openapi;
 mod path;
 mod query;
 mod sse;
@@ -23,6 +25,7 @@ pub use error::{ApiError, ErrorCode};
 
 use crate::alignment::Alignments;
 use crate::config::Settings;
+use crate::constraint::Grammars;
 use crate::digest::Digest;
 use crate::encoder::EncoderHandle;
 use crate::engine::Engine;
@@ -60,6 +63,8 @@ pub struct Context {
     pub prober: Prober,
     pub jobs: Jobs,
     pub alignments: Alignments,
+    /// Compiles what answers must be.
+    grammars: Grammars,
     /// Loaded when it is first needed.
     pub encoder: EncoderHandle,
     /// Name of the loaded model.
@@ -111,6 +116,7 @@ impl Context {
         let keys = Keys::new(&settings.api_keys);
         let prober = Prober::new(engine.clone(), text.clone(), jobs.clone(), gate.clone(), model.clone());
         Context {
+            grammars: Grammars::new(text.tokenizer.clone()),
             template: Digest::of(text.template().source().as_bytes()),
             engine,
             text,
@@ -168,15 +174,23 @@ impl Context {
 
 /// The route table. Every route also answers without `/v1`.
 const ROUTES: &[(&str, Route)] = &[
+    ("/", Route::Root),
+    ("/docs", Route::Docs),
+    ("/metrics", Route::Metrics),
+    ("/openapi.json", Route::OpenApi),
     ("/v1/activations", Route::Activations),
     ("/v1/align", Route::Align),
     ("/v1/chat/completions", Route::Chat),
     ("/v1/completions", Route::Completions),
+    ("/v1/completion", Route::LlamaCompletion),
+    ("/v1/responses", Route::Responses),
+    ("/v1/props", Route::Props),
     ("/v1/embeddings", Route::Embeddings),
     ("/v1/models", Route::Models),
     ("/v1/models/{*id}", Route::Model),
     ("/v1/personas", Route::Personas),
     ("/v1/personas/{name}", Route::Persona),
+    ("/v1/personas/{name}/card", Route::PersonaCard),
     ("/v1/probe", Route::Probe),
     ("/v1/probe/{persona}", Route::ProbeReport),
     ("/v1/score", Route::Score),
@@ -207,15 +221,23 @@ const ROUTES: &[(&str, Route)] = &[
 
 #[derive(Clone, Copy)]
 enum Route {
+    Root,
+    Docs,
+    Metrics,
+    OpenApi,
     Activations,
     Align,
     Chat,
     Completions,
+    LlamaCompletion,
+    Responses,
+    Props,
     Embeddings,
     Models,
     Model,
     Personas,
     Persona,
+    PersonaCard,
     Probe,
     ProbeReport,
     Score,
@@ -247,14 +269,22 @@ enum Route {
 impl Route {
     fn handler(self) -> MethodRouter<Arc<Context>> {
         match self {
+            Route::Root => get(native::root),
+            Route::Docs => get(openapi::docs),
+            Route::Metrics => get(native::metrics),
+            Route::OpenApi => get(openapi::openapi),
             Route::Activations => post(native::activations),
             Route::Align => post(native::align),
             Route::Chat => post(openai::chat),
             Route::Completions => post(openai::complete),
+            Route::LlamaCompletion => post(openai::llama_completion),
+            Route::Responses => post(openai::responses),
+            Route::Props => get(native::props),
             Route::Embeddings => post(openai::embeddings),
             Route::Models => get(openai::models),
             Route::Model => get(openai::model),
             Route::Personas => get(native::list_personas).post(native::create_persona),
+            Route::PersonaCard => get(native::show_card),
             Route::Persona => {
                 get(native::show_persona).put(native::put_persona).delete(native::delete_persona)
             }
@@ -290,7 +320,7 @@ impl Route {
 
 /// All routes with everything that stands before them.
 pub fn router(context: Arc<Context>) -> Router {
-    let mut router = Router::new().route("/", get(native::root)).route("/metrics", get(native::metrics));
+    let mut router = Router::new();
     for &(path, route) in ROUTES {
         router = router.route(path, route.handler());
         if let Some(short) = path.strip_prefix("/v1") {
@@ -305,10 +335,7 @@ pub fn router(context: Arc<Context>) -> Router {
             )
         })
         .fallback(|| async {
-            ApiError::new(
-                ErrorCode::RouteNotFound,
-                "there is no such route; hint: `GET /` names the documentation",
-            )
+            ApiError::new(ErrorCode::RouteNotFound, "there is no such route; hint: `GET /docs` names all")
         })
         .layer(DefaultBodyLimit::max(limits::UPLOAD_BYTES_MAX))
         .layer(from_fn_with_state(context.clone(), layers::outermost))

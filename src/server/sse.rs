@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tracing::Instrument;
 
 /// Frames that may wait for the socket before the writer waits too.
 const FRAMES_WAITING_MAX: usize = 16;
@@ -27,6 +28,11 @@ impl Frames {
     /// One `data:` line.
     pub async fn data(&self, value: &Value) {
         self.raw(format!("data: {value}\n\n")).await;
+    }
+
+    /// A `data:` line with the name of its kind before it.
+    pub async fn event(&self, kind: &str, value: &Value) {
+        self.raw(format!("event: {kind}\ndata: {value}\n\n")).await;
     }
 
     /// A comment, which clients skip.
@@ -123,7 +129,8 @@ impl Stream for EventStream {
 /// A 200 whose body is what `write` sends.
 pub fn respond<F: Future<Output = ()> + Send + 'static>(write: impl FnOnce(Frames) -> F) -> Response<Body> {
     let (sender, frames) = mpsc::channel(FRAMES_WAITING_MAX);
-    let writer: Writer = Box::pin(write(Frames(sender)));
+    // What it logs belongs to the request that opened the stream.
+    let writer: Writer = Box::pin(write(Frames(sender)).in_current_span());
     let mut response =
         Response::new(Body::from_stream(EventStream { frames, writer: Some(writer), last: Vec::new() }));
     for (name, value) in [

@@ -117,6 +117,7 @@ impl Meter {
             tokens_max: 0,
             stop_tokens: Arc::from([]),
             sampling: Sampling::default(),
+            constraint: None,
             logprobs: None,
             prompt_logprobs: Some(0),
         });
@@ -166,6 +167,7 @@ impl Meter {
                 tokens_max,
                 stop_tokens: stop_tokens.clone(),
                 sampling: Sampling { temperature: 0.0, ..Sampling::default() },
+                constraint: None,
                 logprobs: None,
                 prompt_logprobs: None,
             });
@@ -197,6 +199,7 @@ fn finished(mut events: Events) -> Result<Outcome, SteeringError> {
     let mut outcome = Outcome::default();
     while let Some(event) = events.next_blocking() {
         match event {
+            Event::Progress { .. } => {}
             Event::Prefilled { prompt, .. } => {
                 outcome.prompt = prompt.iter().map(|token| token.logprob).collect();
             }

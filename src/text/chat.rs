@@ -65,6 +65,8 @@ pub struct ChatOptions {
     pub continue_final: bool,
     /// Messages at the front that the server put there: warnings and errors number the others from 0.
     pub put_first: usize,
+    /// Place of one more message of the server's own, behind them.
+    pub put_last: Option<usize>,
     /// Values for names that the template reads (`enable_thinking`).
     pub kwargs: Map<String, Value>,
     /// Descriptions of tools, as OpenAI has them; none is `null` to the template.
@@ -79,6 +81,7 @@ impl Default for ChatOptions {
             add_generation_prompt: true,
             continue_final: false,
             put_first: 0,
+            put_last: None,
             kwargs: Map::new(),
             tools: Vec::new(),
             documents: Vec::new(),
@@ -201,7 +204,10 @@ impl Text {
         marked.for_each(|value| self.mark_strings(value, mark));
         let (mut tools, mut documents) = (options.tools.clone(), options.documents.clone());
         tools.iter_mut().chain(&mut documents).for_each(|value| self.mark_strings(value, mark));
-        let place = |at: usize| at.checked_sub(options.put_first);
+        let place = |at: usize| {
+            let own = options.put_first + usize::from(options.put_last.is_some_and(|own| own < at));
+            at.checked_sub(own).filter(|_| options.put_last != Some(at))
+        };
         let turn = |(at, message)| Turn { index: place(at), ..self.turn(message, mark) };
         let mut turns: Vec<Turn> = messages.iter().enumerate().map(turn).collect();
         if let Some(last) = turns.last_mut().filter(|_| continued) {

@@ -120,6 +120,11 @@ impl Tokenizer {
         })
     }
 
+    /// How many tokens a text has that stands inside a message.
+    pub fn count(&self, text: &str) -> Result<usize, TextError> {
+        self.encode(text, Specials::AsText).map(|ids| ids.len())
+    }
+
     /// Ids of a rendered chat: control tokens are found while the client's text still carries `mark` (see `Guard`),
     /// the rest is plain text without the marks.
     pub(super) fn encode_marked(&self, text: &str, mark: char) -> Result<Vec<u32>, TextError> {

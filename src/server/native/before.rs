@@ -7,8 +7,8 @@ use crate::server::Context;
 use crate::server::error::{ApiError, ErrorCode};
 use crate::server::fields::Fields;
 use crate::server::openai::{
-    Named, PromptSize, Resolved, check_room, encode_chat, encode_text, have_system, last_user_text,
-    put_system, read_messages, resolve, template_digest, template_options,
+    Chat, Named, PromptSize, Resolved, check_room, encode_chat, encode_text, read_messages, resolve,
+    template_digest, template_options,
 };
 use crate::text::{ChatOptions, Message};
 
@@ -61,18 +61,16 @@ impl Before {
         }
     }
 
-    /// Looks the names up; a persona's system text goes before the messages.
+    /// Looks the names up; a persona's texts go around the messages.
     pub async fn resolve(&mut self, context: &Context, mut named: Named) -> Result<Resolved, ApiError> {
-        let mut query = None;
-        named.other_text = true;
-        if let Before::Chat { messages, options } = self {
-            query = last_user_text(messages);
-            named.other_text = have_system(messages);
-            if let Some(persona) = &named.persona {
-                options.put_first = put_system(messages, &persona.spec.system);
+        let chat = match self {
+            Before::Text(_) => {
+                named.other_text = true;
+                None
             }
-        }
-        resolve(context, named, query).await
+            Before::Chat { messages, options } => Some(Chat { messages, template: options }),
+        };
+        resolve(context, named, chat).await
     }
 
     /// The condition under which the prompt is read.
@@ -122,7 +120,7 @@ pub async fn numbers(engine: &Engine, request: Request) -> Result<(Vec<Vec<f32>>
                 return found.map(|numbers| (numbers, usage)).ok_or_else(ended);
             }
             Event::Failed(error) => return Err(error.into()),
-            Event::Prefilled { .. } | Event::Token { .. } => {}
+            Event::Progress { .. } | Event::Prefilled { .. } | Event::Token { .. } => {}
         }
     }
     Err(ApiError::internal("a sequence's events ended early"))

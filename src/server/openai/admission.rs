@@ -9,6 +9,7 @@ use crate::persona::gate::{
 use crate::persona::{OfferedRows, Persona, Source};
 use crate::server::Context;
 use crate::server::error::ApiError;
+use crate::server::metrics::GateDecision;
 use crate::steering::AppliedVector;
 use std::sync::Arc;
 
@@ -81,5 +82,11 @@ pub fn admit(
         soft,
         other_text: named.other_text,
     };
-    Ok(context.gate.admit(&case)?)
+    let decided = context.gate.admit(&case);
+    context.metrics.count_gate(match &decided {
+        Ok(admitted) if admitted.warnings.is_empty() => GateDecision::Served,
+        Ok(_) => GateDecision::Warned,
+        Err(_) => GateDecision::Refused,
+    });
+    Ok(decided?)
 }

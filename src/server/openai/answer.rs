@@ -141,6 +141,16 @@ pub fn timings(accounts: &[Account]) -> Value {
     })
 }
 
+/// llama.cpp's `prompt_progress`: tokens of a prompt that are through, those from the cache among them.
+pub fn prompt_progress(total: u32, done: u32, account: Account) -> Value {
+    json!({
+        "total": total,
+        "cache": account.cached_tokens,
+        "processed": done,
+        "time_ms": account.prefill.as_millis() as u64,
+    })
+}
+
 fn milliseconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
 }

@@ -21,10 +21,8 @@ pub struct ChatRequest {
 /// The same with every value checked; nothing of it has been looked up yet.
 #[derive(Clone, Debug)]
 pub struct ValidChat {
-    /// The persona's system text included.
+    /// The client's alone.
     pub messages: Vec<Message>,
-    /// The last user message, for soft prompts that depend on it.
-    pub query: Option<String>,
     pub template: ChatOptions,
     pub options: Options,
     /// `Some(k)`: log-probabilities of the drawn tokens and of the `k` most probable ones.
@@ -39,22 +37,27 @@ impl ChatRequest {
         ChatRequest { fields: Fields::new(fields), headers }
     }
 
-    /// The only way to a [`ValidChat`].
-    pub fn validate(mut self, context: &Context) -> Result<ValidChat, ApiError> {
+    /// The way to a [`ValidChat`] from a body with `messages`.
+    pub fn validate(self, context: &Context) -> Result<ValidChat, ApiError> {
+        self.validate_with(context, |fields, warnings| Ok((messages::read(fields, warnings)?, 0)))
+    }
+
+    /// The only way to a [`ValidChat`]. `read` takes the messages out of the fields and says how many of them stand
+    /// before the client's own list; warnings name what it left out.
+    pub fn validate_with(
+        mut self,
+        context: &Context,
+        read: impl FnOnce(&mut Fields, &mut Vec<String>) -> Result<(Vec<Message>, usize), ApiError>,
+    ) -> Result<ValidChat, ApiError> {
         let fields = &mut self.fields;
         let documents = messages::documents(fields)?;
-        let mut named = Named::read(fields, &self.headers, context)?;
+        let named = Named::read(fields, &self.headers, context)?;
         let mut options = Options::read(fields, &context.text.tokenizer, defaults(&named))?;
         let logprobs = read_logprobs(fields)?;
-        let mut messages = messages::read(fields, &mut options.warnings)?;
-        let mut template = ChatOptions { documents, ..template_options(fields, &messages)? };
+        let (messages, put_first) = read(fields, &mut options.warnings)?;
+        let template = ChatOptions { documents, put_first, ..template_options(fields, &messages)? };
         let splits_thinking = splits_thinking(fields)?;
-        let query = messages::last_user_text(&messages);
-        named.other_text = messages::have_system(&messages);
-        if let Some(persona) = &named.persona {
-            template.put_first = messages::put_system(&mut messages, &persona.spec.system);
-        }
-        Ok(ValidChat { messages, query, template, options, logprobs, named, splits_thinking })
+        Ok(ValidChat { messages, template, options, logprobs, named, splits_thinking })
     }
 }
 
@@ -111,6 +114,7 @@ pub fn template_options(fields: &mut Fields, messages: &[Message]) -> Result<Cha
         add_generation_prompt: !continue_final && prompt.unwrap_or(true),
         continue_final,
         put_first: 0,
+        put_last: None,
         kwargs,
         documents: messages::documents(fields)?,
         ..ChatOptions::default()

@@ -1,7 +1,8 @@
 //! What a chat answers: one object, or a stream of chunks.
 
-use super::answer::{Answer, finite, timings, usage};
+use super::answer::{Answer, finite, prompt_progress, timings, usage};
 use super::choice::{Entry, Finish, Piece};
+use super::compare::Choices;
 use super::generation::{Account, Generation, Happening};
 use crate::server::Context;
 use crate::server::error::ApiError;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 pub struct ChatAnswer {
     pub context: Arc<Context>,
     pub answer: Answer,
-    pub choices: u32,
+    pub choices: Choices,
     pub wants_logprobs: bool,
     pub stream_usage: bool,
     pub return_progress: bool,
@@ -67,13 +68,13 @@ impl ChatAnswer {
             logprobs: Vec::new(),
             finish: None,
         };
-        let mut said: Vec<Said> = (0..self.choices).map(fresh).collect();
+        let mut said: Vec<Said> = (0..self.choices.each()).map(fresh).collect();
         let mut watch = self.context.metrics.watch();
         while let Some((index, news)) = generation.next().await {
             match news {
-                Happening::Prefilled { .. } => {}
+                Happening::Progress { .. } | Happening::Prefilled { .. } => {}
                 Happening::Piece(piece) => {
-                    watch.token(index);
+                    watch.token(index, generation.account(index).queued);
                     let Some(said) = said.get_mut(index) else { continue };
                     said.logprobs.extend(self.logprobs(&piece.entries));
                     let thought = said.split.take(&piece, generation.account(index).generated_tokens);
@@ -91,12 +92,14 @@ impl ChatAnswer {
             if !said.reasoning.is_empty() {
                 message["reasoning_content"] = said.reasoning.into();
             }
-            json!({
+            let mut choice = json!({
                 "index": index,
                 "message": message,
                 "logprobs": self.wants_logprobs.then(|| json!({"content": said.logprobs})),
                 "finish_reason": said.finish.map(Finish::name),
-            })
+            });
+            self.choices.mark(index, &mut choice);
+            choice
         };
         let choices: Vec<Value> = said.into_iter().enumerate().map(choice).collect();
         let mut object = self.answer.object("chat.completion");
@@ -109,16 +112,21 @@ impl ChatAnswer {
 
     /// Writes the stream to its `[DONE]`.
     pub async fn stream(self, mut generation: Generation, frames: Frames, mut pings: Pings) {
-        for index in 0..self.choices {
+        for index in 0..self.choices.each() {
             frames.data(&self.chunk(index, json!({"role": "assistant", "content": ""}), None, None)).await;
         }
-        let mut splits: Vec<Split> = (0..self.choices).map(|_| self.split()).collect();
+        let mut splits: Vec<Split> = (0..self.choices.each()).map(|_| self.split()).collect();
         let mut watch = self.context.metrics.watch();
         while let Some((index, news)) = pings.until(&frames, generation.next()).await {
             match news {
-                Happening::Prefilled { .. } => self.progress(index, generation.account(index), &frames).await,
+                Happening::Progress { done } => {
+                    self.progress(index, done, generation.account(index), &frames).await;
+                }
+                Happening::Prefilled { .. } => {
+                    self.progress(index, self.prompt_tokens, generation.account(index), &frames).await;
+                }
                 Happening::Piece(piece) => {
-                    watch.token(index);
+                    watch.token(index, generation.account(index).queued);
                     let Some(split) = splits.get_mut(index) else { continue };
                     self.piece(index, piece, split, generation.account(index), &frames).await;
                 }
@@ -168,25 +176,21 @@ impl ChatAnswer {
         }
     }
 
-    async fn progress(&self, index: usize, account: Account, frames: &Frames) {
+    async fn progress(&self, index: usize, done: u32, account: Account, frames: &Frames) {
         if !self.return_progress || index > 0 {
             return;
         }
         let mut chunk = self.chunk(0, json!({}), None, None);
-        chunk["prompt_progress"] = json!({
-            "total": self.prompt_tokens,
-            "cache": account.cached_tokens,
-            "processed": self.prompt_tokens,
-            "time_ms": account.prefill.as_millis() as u64,
-        });
+        chunk["prompt_progress"] = prompt_progress(self.prompt_tokens, done, account);
         frames.data(&chunk).await;
     }
 
     fn chunk(&self, index: u32, delta: Value, logprobs: Option<Value>, finish: Option<Finish>) -> Value {
         let mut object = self.answer.object("chat.completion.chunk");
-        let choice = json!({
+        let mut choice = json!({
             "index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish.map(Finish::name),
         });
+        self.choices.mark(index as usize, &mut choice);
         object.insert("choices".into(), json!([choice]));
         if self.stream_usage {
             object.insert("usage".into(), Value::Null);
@@ -204,15 +208,19 @@ impl ChatAnswer {
     }
 
     fn logprobs(&self, entries: &[Entry]) -> Vec<Value> {
-        let tokenizer = &self.context.text.tokenizer;
-        let one = |entry: &Entry| {
-            let top = entry.token.top.iter().map(|(id, logprob)| shown(tokenizer, *id, *logprob));
-            let mut value = shown(tokenizer, entry.token.id, entry.token.logprob);
-            value["top_logprobs"] = top.collect();
-            value
-        };
-        if self.wants_logprobs { entries.iter().map(one).collect() } else { Vec::new() }
+        if self.wants_logprobs { listed(&self.context.text.tokenizer, entries) } else { Vec::new() }
     }
+}
+
+/// Each token with its log-probability and the most probable ones beside it.
+pub fn listed(tokenizer: &Tokenizer, entries: &[Entry]) -> Vec<Value> {
+    let one = |entry: &Entry| {
+        let top = entry.token.top.iter().map(|(id, logprob)| shown(tokenizer, *id, *logprob));
+        let mut value = shown(tokenizer, entry.token.id, entry.token.logprob);
+        value["top_logprobs"] = top.collect();
+        value
+    };
+    entries.iter().map(one).collect()
 }
 
 fn shown(tokenizer: &Tokenizer, id: u32, logprob: f32) -> Value {

@@ -35,6 +35,8 @@ pub struct Piece {
     pub text: String,
     pub entries: Vec<Entry>,
     pub finish: Option<Finish>,
+    /// The stop string that ended the choice.
+    pub stop: Option<String>,
 }
 
 impl Piece {
@@ -134,7 +136,8 @@ impl Choice {
             }
             entries.extend(self.waiting.pop_front());
         }
-        Piece { text, entries, finish: hit.then_some(Finish::Stop) }
+        let stop = stopped.hit.and_then(|index| self.rules.stop_strings.get(index).cloned());
+        Piece { text, entries, finish: hit.then_some(Finish::Stop), stop }
     }
 }
 
@@ -212,6 +215,9 @@ mod tests {
     #[test]
     fn log_probabilities_come_with_their_text_and_not_with_the_stop() {
         let ids = bytes("abXYcd");
+        let mut choice = Choice::new(&rules(&["ab ", "XY"], false));
+        let stop = ids.iter().find_map(|id| choice.push(*id, None).stop);
+        assert_eq!(stop.as_deref(), Some("XY"));
         let (text, listed, finish) = run(&rules(&["XY"], false), &ids, Finish::Length);
         assert_eq!((text.as_str(), finish), ("ab", Some(Finish::Stop)));
         assert_eq!(listed, [(97, 0), (98, 1)]);

@@ -1,7 +1,8 @@
 //! What a completion answers: one object, or a stream of chunks.
 
-use super::answer::{Answer, finite, timings, usage};
+use super::answer::{Answer, finite, prompt_progress, timings, usage};
 use super::choice::{Entry, Finish, Piece};
+use super::compare::Choices;
 use super::generation::{Account, Generation, Happening};
 use crate::engine::TokenLogprob;
 use crate::server::Context;
@@ -25,11 +26,12 @@ pub struct CompletionAnswer {
     pub context: Arc<Context>,
     pub answer: Answer,
     pub prompts: Vec<Encoded>,
-    /// Choices of each prompt; choice `j` of prompt `i` has the index `i * choices + j`.
-    pub choices: u32,
+    /// Choices of each prompt; choice `j` of prompt `i` has the index `i * choices.each() + j`.
+    pub choices: Choices,
     pub logprobs: Option<u32>,
     pub echo: bool,
     pub stream_usage: bool,
+    pub return_progress: bool,
 }
 
 /// The four parallel lists of the completions format.
@@ -56,9 +58,10 @@ impl CompletionAnswer {
         while let Some((index, news)) = generation.next().await {
             let Some(said) = said.get_mut(index) else { continue };
             let piece = match news {
+                Happening::Progress { .. } => continue,
                 Happening::Prefilled { prompt } => self.echoed(index, &prompt),
                 Happening::Piece(piece) => {
-                    watch.token(index);
+                    watch.token(index, generation.account(index).queued);
                     (piece.text, self.listed(index, &piece.entries), piece.finish)
                 }
                 Happening::Failed(error) => return Err(error.into()),
@@ -70,12 +73,14 @@ impl CompletionAnswer {
         let (first, all) = self.accounts(&generation);
         let choice = |(index, said): (usize, Said)| {
             self.context.metrics.count_finish(said.finish);
-            json!({
+            let mut choice = json!({
                 "index": index,
                 "text": said.text,
                 "logprobs": self.logprobs.map(|_| said.logprobs.json()),
                 "finish_reason": said.finish.map(Finish::name),
-            })
+            });
+            self.choices.mark(index, &mut choice);
+            choice
         };
         let choices: Vec<Value> = said.into_iter().enumerate().map(choice).collect();
         let mut object = self.answer.object("text_completion");
@@ -89,14 +94,17 @@ impl CompletionAnswer {
         let mut watch = self.context.metrics.watch();
         while let Some((index, news)) = pings.until(&frames, generation.next()).await {
             match news {
+                Happening::Progress { done } => self.progress(index, done, &generation, &frames).await,
                 Happening::Prefilled { prompt } => {
+                    let all = self.prompt_of(index).map_or(0, |prompt| prompt.ids.len() as u32);
+                    self.progress(index, all, &generation, &frames).await;
                     let (text, logprobs, _) = self.echoed(index, &prompt);
                     if !text.is_empty() || !logprobs.tokens.is_empty() {
                         frames.data(&self.chunk(index, text, logprobs, None)).await;
                     }
                 }
                 Happening::Piece(piece) => {
-                    watch.token(index);
+                    watch.token(index, generation.account(index).queued);
                     self.piece(index, piece, generation.account(index), &frames).await;
                 }
                 Happening::Failed(error) => {
@@ -116,19 +124,30 @@ impl CompletionAnswer {
     }
 
     fn count(&self) -> usize {
-        self.prompts.len() * self.choices as usize
+        self.prompts.len() * self.choices.each() as usize
     }
 
     /// Accounts of the first choice of each prompt, and of all.
     fn accounts(&self, generation: &Generation) -> (Vec<Account>, Vec<Account>) {
         let all: Vec<Account> = (0..self.count()).map(|index| generation.account(index)).collect();
-        (all.iter().step_by(self.choices.max(1) as usize).copied().collect(), all)
+        (all.iter().step_by(self.choices.each().max(1) as usize).copied().collect(), all)
     }
 
     fn close(&self, object: &mut Map<String, Value>, first: &[Account], all: &[Account]) {
         object.insert("usage".into(), usage(first, all));
         object.insert("timings".into(), timings(all));
         object.insert("demeanor".into(), self.answer.demeanor.clone());
+    }
+
+    /// For the first choice of each prompt, when it was asked for.
+    async fn progress(&self, index: usize, done: u32, generation: &Generation, frames: &Frames) {
+        let Some(prompt) = self.prompt_of(index).filter(|_| self.return_progress) else { return };
+        if index % self.choices.each().max(1) as usize == 0 {
+            let mut chunk = self.chunk(index, String::new(), Logprobs::default(), None);
+            let total = prompt.ids.len() as u32;
+            chunk["prompt_progress"] = prompt_progress(total, done, generation.account(index));
+            frames.data(&chunk).await;
+        }
     }
 
     async fn piece(&self, index: usize, piece: Piece, account: Account, frames: &Frames) {
@@ -146,7 +165,8 @@ impl CompletionAnswer {
         let mut object = self.answer.object("text_completion");
         let logprobs = self.logprobs.map(|_| logprobs.json());
         let finish = finish.map(Finish::name);
-        let choice = json!({"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish});
+        let mut choice = json!({"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish});
+        self.choices.mark(index, &mut choice);
         object.insert("choices".into(), json!([choice]));
         if self.stream_usage {
             object.insert("usage".into(), Value::Null);
@@ -155,7 +175,7 @@ impl CompletionAnswer {
     }
 
     fn prompt_of(&self, index: usize) -> Option<&Encoded> {
-        self.prompts.get(index / self.choices.max(1) as usize)
+        self.prompts.get(index / self.choices.each().max(1) as usize)
     }
 
     /// The prompt as the beginning of the answer. Its first token has no log-probability.

@@ -172,7 +172,7 @@ fn read_texts(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
         return Err(ApiError::at(ErrorCode::InvalidValue, path, "the array is empty"));
     }
     if items.iter().all(|item| item.is_number() || item.is_array()) {
-        let message = "token ids are not taken, since they are of another tokenizer; hint: send the texts";
+        let message = "token ids are not taken, since they are of another tokenizer; hint: send the texts (LangChain does with `check_embedding_ctx_length=False`)";
         return Err(ApiError::at(ErrorCode::Unsupported, path, message));
     }
     if items.len() > most {

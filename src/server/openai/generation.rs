@@ -11,6 +11,10 @@ use std::time::{Duration, Instant};
 /// Something a client may be told.
 #[derive(Debug)]
 pub enum Happening {
+    /// So many tokens of a choice's prompt went through.
+    Progress {
+        done: u32,
+    },
     /// The prompt of a choice went through; its log-probabilities when they were asked for.
     Prefilled {
         prompt: Vec<TokenLogprob>,
@@ -153,10 +157,16 @@ impl Generation {
     fn take(&mut self, index: usize, event: Option<Event>) -> Option<Happening> {
         let sequence = self.sequences.get_mut(index)?;
         let piece = match event {
-            Some(Event::Prefilled { cached, prompt }) => {
+            Some(Event::Progress { done, cached }) => {
+                sequence.account.cached_tokens = cached;
+                sequence.account.prefill = sequence.submitted.elapsed();
+                return Some(Happening::Progress { done });
+            }
+            Some(Event::Prefilled { cached, queued, prompt }) => {
                 let now = Instant::now();
                 sequence.prefilled = Some(now);
                 sequence.account.cached_tokens = cached;
+                sequence.account.queued = queued;
                 sequence.account.prefill = now - sequence.submitted;
                 return Some(Happening::Prefilled { prompt });
             }

@@ -39,25 +39,6 @@ pub fn read(fields: &mut Fields, warnings: &mut Vec<String>) -> Result<Vec<Messa
         .collect()
 }
 
-/// Puts a persona's system text first: before the text of a system message that stands there, with a blank line
-/// between, else as a message of its own. The persona says who speaks, the request what is to be done; templates know one
-/// system message at most. Returns the number of messages put in front.
-pub fn put_system(messages: &mut Vec<Message>, system: &str) -> usize {
-    if system.is_empty() {
-        return 0;
-    }
-    match messages.first_mut().filter(|first| matches!(first.role, Role::System | Role::Developer)) {
-        Some(first) => {
-            first.content = format!("{system}\n\n{}", first.content).trim_end().to_owned();
-            0
-        }
-        None => {
-            messages.insert(0, Message::new(Role::System, system));
-            1
-        }
-    }
-}
-
 /// Whether a message of the client's own stands where a persona's system text does.
 pub fn have_system(messages: &[Message]) -> bool {
     messages.iter().any(|message| matches!(message.role, Role::System | Role::Developer))
@@ -68,7 +49,8 @@ pub fn last_user_text(messages: &[Message]) -> Option<String> {
     messages.iter().rev().find(|message| message.role == Role::User).map(|message| message.content.clone())
 }
 
-fn one(item: Value, path: &str, warnings: &mut Vec<String>) -> Result<Message, ApiError> {
+/// One message found at `path`.
+pub fn one(item: Value, path: &str, warnings: &mut Vec<String>) -> Result<Message, ApiError> {
     let mut fields = Fields::nested(item, path)?;
     let role = match fields.string("role")?.as_deref() {
         Some("system") => Role::System,
@@ -119,7 +101,7 @@ fn text_part(part: Value, path: &str) -> Result<String, ApiError> {
     }
     let mut fields = Fields::nested(part, path)?;
     match fields.string("type")?.as_deref() {
-        Some("text" | "input_text") => match fields.string("text")? {
+        Some("text" | "input_text" | "output_text") => match fields.string("text")? {
             Some(text) => Ok(text),
             None => Err(missing(fields.path("text"))),
         },
@@ -210,28 +192,6 @@ mod tests {
         assert_eq!(contents, ["s", "", "ab"]);
         assert_eq!(messages[2].name.as_deref(), Some("n"));
         assert_eq!(warnings.len(), 1);
-    }
-
-    #[test]
-    fn a_personas_system_text_comes_first() {
-        use Role::{Developer, System, User};
-        type Roles = &'static [(Role, &'static str)];
-        let table: [(&str, Roles, Roles, usize); 6] = [
-            ("", &[(User, "q")], &[(User, "q")], 0),
-            ("A", &[(User, "q")], &[(System, "A"), (User, "q")], 1),
-            ("A", &[(System, "s"), (User, "q")], &[(System, "A\n\ns"), (User, "q")], 0),
-            ("A", &[(Developer, "s"), (User, "q")], &[(Developer, "A\n\ns"), (User, "q")], 0),
-            ("A", &[(System, ""), (User, "q")], &[(System, "A"), (User, "q")], 0),
-            ("A", &[(User, "q"), (System, "s")], &[(System, "A"), (User, "q"), (System, "s")], 1),
-        ];
-        let built = |roles: Roles| -> Vec<Message> {
-            roles.iter().map(|(role, text)| Message::new(*role, text)).collect()
-        };
-        for (system, given, expected, count) in table {
-            let mut messages = built(given);
-            assert_eq!(put_system(&mut messages, system), count, "{given:?}");
-            assert_eq!(messages, built(expected), "{given:?}");
-        }
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub struct Named {
     /// `None` when neither a carrier nor the persona had any steering.
     pub steering_from: Option<SteeringFrom>,
     pub soft_prompt: SoftChoice,
-    /// Who asks, each with the field that says so; at most two, never two equal ones.
+    /// Who asks, each with the carrier that says so; at most three, never two equal ones.
     pub users: Vec<(&'static str, String)>,
     /// Whether the model reads system text of the request's own, or none of the persona's: set by who reads the prompt.
     pub other_text: bool,
@@ -147,7 +147,8 @@ fn read_users(
         [("user", fields.string("user")?), ("safety_identifier", fields.string("safety_identifier")?)];
     let given = match trusted {
         Some(name) => vec![("the user header", header(headers, name)?)],
-        None => in_body.to_vec(),
+        // Clients that can set headers only; no more of a claim than the body's.
+        None => [&in_body[..], &[("x-demeanor-user", header(headers, "x-demeanor-user")?)]].concat(),
     };
     let mut users: Vec<(&'static str, String)> = Vec::new();
     for (carrier, id) in given {
@@ -249,7 +250,8 @@ mod tests {
             let mut fields = Fields::nested(body, "x").expect("an object");
             let mut headers = HeaderMap::new();
             if let Some(value) = header {
-                headers.insert("x-user", value.parse().expect("a header value"));
+                let name = if trusted.is_some() { "x-user" } else { "x-demeanor-user" };
+                headers.insert(name, value.parse().expect("a header value"));
             }
             read_users(&mut fields, &headers, trusted).map_err(|error| error.code)
         };
@@ -260,7 +262,9 @@ mod tests {
         let table = [
             (json!({}), None, None, of(&[])),
             (json!({"user": "", "safety_identifier": null}), None, None, of(&[])),
-            (json!({"user": "u1"}), Some("u9"), None, of(&[("user", "u1")])),
+            (json!({"user": "u1"}), Some("u1"), None, of(&[("user", "u1")])),
+            (json!({}), Some("u9"), None, of(&[("x-demeanor-user", "u9")])),
+            (json!({"user": "u1"}), Some("u9"), None, of(&[("user", "u1"), ("x-demeanor-user", "u9")])),
             (json!({"user": "u1", "safety_identifier": "u1"}), None, None, of(&[("user", "u1")])),
             (both.clone(), None, None, of(&[("user", "u1"), ("safety_identifier", "u2")])),
             (both.clone(), Some("u9"), Some("x-user"), of(&[("the user header", "u9")])),

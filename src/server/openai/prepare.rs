@@ -1,6 +1,7 @@
 //! Between a checked request and the engine: plan, token ids, room in the context, condition.
 
 use super::choice::ChoiceRules;
+use super::compare::Choices;
 use super::completion::Prompt;
 use super::completion_answer::Encoded;
 use super::options::Options;
@@ -91,7 +92,7 @@ pub fn template_digest(template: &ChatOptions) -> Digest {
     digester.finish()
 }
 
-/// What of the options ends an answer.
+/// What of the options ends an answer, its shape included.
 fn ends_digest(options: &Options) -> Digest {
     let mut digester = Digester::new("demeanor.ends/1");
     let most = options.tokens_max.map(|most| most.to_le_bytes());
@@ -102,6 +103,9 @@ fn ends_digest(options: &Options) -> Digest {
     }
     for token in &options.stop_tokens {
         digester.part(&token.to_le_bytes());
+    }
+    if let Some(asked) = &options.shape {
+        digester.part(&asked.shape.digest().0);
     }
     digester.finish()
 }
@@ -151,7 +155,14 @@ pub fn generate(
     let stop_tokens = stop_tokens(context, options);
     Ok(move |sampling| {
         let stop_tokens = stop_tokens.clone();
-        Want::Generate(Generate { tokens_max, stop_tokens, sampling, logprobs, prompt_logprobs })
+        Want::Generate(Generate {
+            tokens_max,
+            stop_tokens,
+            sampling,
+            constraint: None,
+            logprobs,
+            prompt_logprobs,
+        })
     })
 }
 
@@ -189,6 +200,7 @@ pub fn completion_requests(
     logprobs: Option<u32>,
     echo: bool,
 ) -> Result<Vec<Request>, ApiError> {
+    let choices = Choices::of(options);
     let top = logprobs.map(|top| top.max(1));
     let size = |prompt: &Encoded| PromptSize { tokens: prompt.ids.len(), soft_rows: condition.soft.len() };
     let at_prompt = |error: ApiError| ApiError { param: error.param.map(|_| "prompt".into()), ..error };
@@ -198,15 +210,13 @@ pub fn completion_requests(
             let own = if echo { prompt.ids.len() as u64 } else { 0 };
             tokens += own + u64::from(tokens_max(context, options, size(prompt)).map_err(at_prompt)?);
         }
-        check_entries(tokens * u64::from(options.choices), top)?;
+        check_entries(tokens * u64::from(choices.each()), top)?;
     }
     let mut requests = Vec::new();
     for prompt in prompts {
         let prompt_top = top.filter(|_| echo);
         let generate = generate(context, options, size(prompt), top, prompt_top).map_err(at_prompt)?;
-        for choice in 0..options.choices {
-            requests.push(condition.request(prompt.ids.clone(), generate(condition.sampling_of(choice))));
-        }
+        requests.extend(choices.requests(condition, &prompt.ids, generate));
     }
     Ok(requests)
 }
