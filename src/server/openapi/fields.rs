@@ -46,6 +46,7 @@ pub const TEMPLATE: &[Field] = &[
     may("chat_template_kwargs", "object", "Variables for the chat template"),
     may("enable_thinking", "boolean", "Short for a variable of the chat template"),
     may("reasoning_effort", "string", "Short for a variable of the chat template"),
+    may("documents", "[object]", "Texts that the chat template may show"),
 ];
 
 /// How tokens are drawn, when an answer ends, how it is sent.
@@ -86,6 +87,11 @@ pub const GENERATION: &[Field] = &[
 pub const CHAT: &[Field] = &[
     may("logprobs", "boolean", "Log-probabilities of the drawn tokens"),
     may("top_logprobs", "integer(0..20)", "And of so many of the most probable ones; needs `logprobs`"),
+    may(
+        "reasoning_format",
+        "string",
+        "`none` leaves what is thought in the content; auto, deepseek: told apart",
+    ),
 ];
 
 pub const COMPLETION: &[Field] = &[
@@ -245,5 +251,6 @@ pub const PAGE: &[Field] =
     &[may("after", "string", "Entries behind this one"), may("limit", "integer(1..)", "Most entries")];
 pub const LIMIT: &[Field] = &[may("limit", "integer(0..)", "Most personas")];
 pub const VERSION: &[Field] = &[may("version", "integer(1..)", "Instead of the newest")];
-pub const CARD_FORMAT: &[Field] = &[may("format", "string", "card-v3, card-v2, or given: as it was imported")];
+pub const CARD_FORMAT: &[Field] =
+    &[may("format", "string", "card-v3, card-v2, or given: as it was imported")];
 pub const FORMAT: &[Field] = &[may("format", "string", "Of the file")];
