@@ -9,12 +9,11 @@ use std::sync::OnceLock;
 
 /// Tokens in the order in which they follow one another; `|` tokens are control tokens. The template writes the first,
 /// the one before the thought, or the one before the answer last.
-const TOKENS: [&str; 13] = [
+const TOKENS: [&str; 12] = [
     "<|assistant|>",
     "<th",
     "ink>",
-    "Ċ",
-    "plan",
+    "Ċplan",
     "Ġit",
     "Ċ</",
     "think>",
@@ -27,7 +26,7 @@ const TOKENS: [&str; 13] = [
 const WIDTH: usize = 64;
 const ROWS: usize = 32;
 
-/// Bytes of plain letters have no token, so only control tokens are left of a prompt.
+/// Bytes by themselves have no token, so only control tokens are left of a prompt.
 const TEMPLATE: &str = "{% for m in messages %}{% if m.role == 'assistant' %}<|assistant|>{{ m.content }}{{ m.reasoning_content }}\
 <|end|>{% endif %}{{ m.content }}{% endfor %}{% if add_generation_prompt %}<|assistant|>\
 {% if mode == 'open' %}<|open|><think>\n{% elif mode == 'skip' %}<|skip|><think>\n\n</think>\n\n{% endif %}{% endif %}";
@@ -35,7 +34,7 @@ const TEMPLATE: &str = "{% for m in messages %}{% if m.role == 'assistant' %}<|a
 fn next(token: usize) -> usize {
     let place = |text: &str| TOKENS.iter().position(|token| *token == text).expect("a token");
     match TOKENS.get(token) {
-        Some(&"<|open|>") => place("plan"),
+        Some(&"<|open|>") => place("Ċplan"),
         Some(&"<|skip|>") => place("ĊĊYes"),
         Some(&"<|end|>") | None => place("<|end|>"),
         Some(_) => token + 1,
@@ -63,7 +62,7 @@ fn write_model() -> Vec<u8> {
     writer.string("tokenizer.ggml.model", "gpt2").string("tokenizer.ggml.pre", "gpt-2");
     writer.string_array("tokenizer.ggml.tokens", &tokens).i32_array("tokenizer.ggml.token_type", &kinds);
     writer.string_array::<&str>("tokenizer.ggml.merges", &[]);
-    writer.u32("tokenizer.ggml.eos_token_id", 10).string("tokenizer.chat_template", TEMPLATE);
+    writer.u32("tokenizer.ggml.eos_token_id", 9).string("tokenizer.chat_template", TEMPLATE);
     let (mut embedding, mut head) = (vec![0.0; ROWS * WIDTH], vec![0.0; ROWS * WIDTH]);
     for token in 0..ROWS {
         embedding[token * WIDTH + token] = 1.0;
@@ -106,14 +105,14 @@ fn mode(mode: &str) -> Value {
 fn an_answer_is_split() {
     // Fields, reasoning, content, reasoning tokens, all tokens, finish.
     let cases = [
-        (json!({}), Some("plan it"), "Yes!", 7, 10, "stop"),
+        (json!({}), Some("plan it"), "Yes!", 6, 9, "stop"),
         (mode("open"), Some("plan it"), "Yes!", 4, 7, "stop"),
         (mode("skip"), None, "Yes!", 0, 3, "stop"),
-        (json!({"max_tokens": 5}), Some("plan it"), "", 5, 5, "length"),
-        (json!({"max_tokens": 6}), Some("plan it\n</"), "", 6, 6, "length"),
+        (json!({"max_tokens": 4}), Some("plan it"), "", 4, 4, "length"),
+        (json!({"max_tokens": 5}), Some("plan it\n</"), "", 5, 5, "length"),
         (json!({"max_tokens": 2}), None, "", 2, 2, "length"),
-        (json!({"reasoning_format": "none"}), None, "<think>\nplan it\n</think>\n\nYes!", 0, 10, "stop"),
-        (json!({"stop": ["it"]}), Some("plan"), "", 5, 5, "stop"),
+        (json!({"reasoning_format": "none"}), None, "<think>\nplan it\n</think>\n\nYes!", 0, 9, "stop"),
+        (json!({"stop": ["it"]}), Some("plan"), "", 4, 4, "stop"),
     ];
     for (fields, reasoning, content, thought, all, finish) in cases {
         let answer = chain().post("/v1/chat/completions", &body(fields.clone())).ok();
@@ -151,7 +150,7 @@ fn streams_think_before_they_say() {
     assert_eq!(deltas, [("r", "plan"), ("r", " it"), ("c", "Yes"), ("c", "!")]);
     // Each token but the last has its log-probabilities once, wherever its text went.
     let listed = |chunk: &Value| chunk["choices"][0]["logprobs"]["content"].as_array().map_or(0, Vec::len);
-    assert_eq!(chunks.iter().map(listed).sum::<usize>(), 9);
+    assert_eq!(chunks.iter().map(listed).sum::<usize>(), 8);
 }
 
 #[test]
@@ -183,5 +182,5 @@ fn earlier_thoughts_reach_the_template() {
     assert!(prompt.contains("<|assistant|>saidthought<|end|><|end|>"), "{prompt}");
     let answer = chain().post("/tokenize", &json!({"messages": messages})).ok();
     // assistant, end, assistant: the one in the thought is text, of which no byte has a token.
-    assert_eq!(answer["tokens"], json!([0, 10, 0]));
+    assert_eq!(answer["tokens"], json!([0, 9, 0]));
 }

@@ -48,7 +48,7 @@ impl Alphabet {
         let mut symbols = Vec::with_capacity(word.len());
         let mut in_unknown = false;
         let mut note = |known: bool, unknown: &Unknown, symbols: &mut Vec<u32>| {
-            if !known && !(in_unknown && unknown.fuse) {
+            if !(known || in_unknown && unknown.fuse) {
                 symbols.extend(unknown.id);
             }
             in_unknown = !known;

@@ -215,7 +215,8 @@ impl Text {
         let [mark, end] = absent_characters(&texts).ok_or_else(|| {
             wrong("messages", "they use nearly all of Unicode's private characters".to_owned())
         })?;
-        kwargs.values_mut().for_each(|value| self.mark_strings(value, mark));
+        let marked = kwargs.values_mut().filter(|value| !self.template.writes(value));
+        marked.for_each(|value| self.mark_strings(value, mark));
         let (mut tools, mut documents) = (options.tools.clone(), options.documents.clone());
         tools.iter_mut().chain(&mut documents).for_each(|value| self.mark_strings(value, mark));
         let place = |at: usize| {

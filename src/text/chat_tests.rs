@@ -224,6 +224,12 @@ fn template_arguments() {
     let text = Text::new(Arc::new(byte_tokenizer()), load(source).unwrap());
     let run = |kwargs| text.render(&messages(&["u:a"]), &options(kwargs));
     assert_eq!(run(serde_json::json!({"loud": true, "note": "n"})).unwrap().text, "a!n");
+    // A word that a control token holds too: it must stay equal to the template's own.
+    let source =
+        "{% for m in messages %}{{ m.content }}{% endfor %}{{ '!' if level == 'im_end' }}{{ level }}";
+    let levels = Text::new(Arc::new(byte_tokenizer()), load(source).unwrap());
+    let encoded = levels.chat(&messages(&["u:a"]), &options(serde_json::json!({"level": "im_end"}))).unwrap();
+    assert_eq!(levels.tokenizer.decode(&encoded.ids, false), "a!im_end");
     let ignored = run(serde_json::json!({"enable_thinking": false})).unwrap();
     assert_eq!(ignored.text, "a");
     assert!(ignored.warnings[0].starts_with("`chat_template_kwargs.enable_thinking` is ignored"));

@@ -246,6 +246,15 @@ impl Template {
         Ok(())
     }
 
+    /// Whether a value is a word that the template itself has as a constant, as in `effort == 'high'`. Such a word must
+    /// stay as it is to be equal, and says nothing that the template could not say.
+    pub(super) fn writes(&self, value: &serde_json::Value) -> bool {
+        let Some(word) = value.as_str() else { return false };
+        let plain = word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte));
+        let quoted = |mark: char| self.source.contains(&format!("{mark}{word}{mark}"));
+        plain && (quoted('\'') || quoted('"'))
+    }
+
     /// Keeps the arguments that the template reads. A reserved or malformed name is an error, one that the template
     /// does not read is a warning: clients send `enable_thinking` to every model.
     pub(super) fn admit(

@@ -13,7 +13,7 @@ use crate::server::openai::{
 use crate::text::{ChatOptions, Message};
 
 /// Fields that say what the model reads and under which condition, as both routes take them.
-pub const FIELDS: [&str; 14] = [
+pub const FIELDS: [&str; 15] = [
     "model",
     "messages",
     "prompt",
@@ -25,6 +25,7 @@ pub const FIELDS: [&str; 14] = [
     "add_generation_prompt",
     "continue_final_message",
     "chat_template_kwargs",
+    "documents",
     "enable_thinking",
     "reasoning_effort",
     "cache_prompt",

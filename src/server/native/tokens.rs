@@ -13,7 +13,7 @@ use axum::extract::{Request, State};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-const TOKENIZE_FIELDS: [&str; 15] = [
+const TOKENIZE_FIELDS: [&str; 16] = [
     "content",
     "prompt",
     "messages",
@@ -26,6 +26,7 @@ const TOKENIZE_FIELDS: [&str; 15] = [
     "add_generation_prompt",
     "continue_final_message",
     "chat_template_kwargs",
+    "documents",
     "enable_thinking",
     "reasoning_effort",
     "tools",
@@ -177,6 +178,7 @@ pub async fn apply_template(
         "add_generation_prompt",
         "continue_final_message",
         "chat_template_kwargs",
+        "documents",
         "enable_thinking",
         "reasoning_effort",
         "model",

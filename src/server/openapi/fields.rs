@@ -46,6 +46,7 @@ pub const TEMPLATE: &[Field] = &[
     may("chat_template_kwargs", "object", "Variables for the chat template"),
     may("enable_thinking", "boolean", "Short for a variable of the chat template"),
     may("reasoning_effort", "string", "Short for a variable of the chat template"),
+    may("documents", "[object]", "Texts that the chat template may show"),
 ];
 
 /// How tokens are drawn, when an answer ends, how it is sent.
@@ -86,6 +87,11 @@ pub const GENERATION: &[Field] = &[
 pub const CHAT: &[Field] = &[
     may("logprobs", "boolean", "Log-probabilities of the drawn tokens"),
     may("top_logprobs", "integer(0..20)", "And of so many of the most probable ones; needs `logprobs`"),
+    may(
+        "reasoning_format",
+        "string",
+        "`none` leaves what is thought in the content; auto, deepseek: told apart",
+    ),
 ];
 
 pub const COMPLETION: &[Field] = &[
