@@ -2,10 +2,12 @@
 //!
 //! The rooms and their ranks are described in ARCHITECTURE.md; a file uses rooms of a lower rank only.
 
+pub mod algebra;
 pub mod alignment;
 pub mod app;
 pub mod cli;
 pub mod config;
+pub mod constraint;
 pub mod digest;
 pub mod encoder;
 pub mod engine;

@@ -88,6 +88,8 @@ pub const EXPRESSION_BYTES_MAX: usize = 1024;
 /// System text of a persona: a character card with its scenario and examples.
 pub const PERSONA_SYSTEM_BYTES_MAX: usize = 64 << 10;
 pub const PERSONA_DESCRIPTION_BYTES_MAX: usize = 4 << 10;
+/// JSON body of a persona: a card and what stands beside it.
+pub const PERSONA_BODY_BYTES_MAX: usize = 2 << 20;
 /// Personas of one page of a listing, when nothing else is asked for.
 pub const PERSONAS_PAGE: usize = 100;
 /// Names that `GET /v1/models` lists for personas unless asked for more: clients show them in a menu.
@@ -112,6 +114,40 @@ pub const CONTROL_COSINE_MAX: f32 = 0.999;
 pub const CONTROL_ROWS_MAX: usize = 1024;
 /// Rows whose lengths are measured at load; their median is that of the table to a percent.
 pub const EMBEDDING_NORMS_MAX: usize = 8192;
+
+// ---- character cards ----
+/// A file that holds a card: most of it is a picture.
+pub const CARD_FILE_BYTES_MAX: usize = UPLOAD_BYTES_MAX;
+/// The card itself as JSON: a lorebook of a thousand entries. Every version of a persona keeps its card.
+pub const CARD_BYTES_MAX: usize = 1 << 20;
+/// Files in a CHARX archive; honest ones have a card and some pictures.
+pub const CARD_ZIP_ENTRIES_MAX: usize = 4096;
+/// Notes of one import; each is a line for a person.
+pub const CARD_NOTES_MAX: usize = 32;
+/// Characters of a user's name that may stand in a persona's text.
+pub const CARD_USER_NAME_CHARS_MAX: usize = 64;
+/// Entries of a lorebook that could ever be used.
+pub const LORE_ENTRIES_MAX: usize = 4096;
+/// Keys of a lorebook, all entries together; each is looked for in the scanned text of each request.
+pub const LORE_KEYS_MAX: usize = 8192;
+/// Bytes of one key: a name or a phrase, or a pattern.
+pub const LORE_KEY_BYTES_MAX: usize = 512;
+/// Patterns of a lorebook, and bytes that one may take when compiled: a few Unicode classes. A search takes time in
+/// proportion to this times the scanned text.
+pub const LORE_PATTERNS_MAX: usize = 128;
+pub const LORE_PATTERN_BYTES_MAX: usize = 128 << 10;
+/// Nesting of a pattern; deeper ones take stack in the compiler.
+pub const LORE_PATTERN_DEPTH_MAX: u32 = 32;
+/// Messages that keys are looked for in, where the card says nothing, and at most.
+pub const LORE_SCAN_DEPTH: u32 = 4;
+pub const LORE_SCAN_DEPTH_MAX: u32 = 100;
+/// Bytes at the end of those messages that are looked at; 8192 keys take some 100 ms there.
+pub const LORE_SCANNED_BYTES_MAX: usize = 32 << 10;
+/// Rounds in which entries may bring in further entries.
+pub const LORE_ROUNDS_MAX: usize = 4;
+/// Tokens of all entries of one request, where the card says nothing, and at most: half of a small model's context.
+pub const LORE_TOKENS: u32 = 1024;
+pub const LORE_TOKENS_MAX: u32 = 4096;
 
 // ---- steering ----
 /// From this dose on an answer carries a warning (steering.md: 0.7 is far past collapse).
@@ -313,6 +349,18 @@ pub const BLOCKS_MAX: u32 = 1024;
 pub const WIDTH_MAX: u32 = 1 << 17;
 pub const VOCABULARY_MAX: u32 = 1 << 21;
 
+/// Bytes of a `tokenizer.json`: gemma's takes 33 MB.
+pub const TOKENIZER_FILE_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of a `tokenizer_config.json`, which lists thousands of added tokens again: gemma's takes 1.2 MB.
+pub const TOKENIZER_CONFIG_BYTES_MAX: u64 = 16 << 20;
+/// JSON values of one component of a tokenizer; the largest in use, a template with all its tokens, has some hundred.
+pub const TOKENIZER_COMPONENT_VALUES_MAX: usize = 10_000;
+/// Merges of a tokenizer: gemma's 262,144 tokens have 514,906.
+pub const TOKENIZER_MERGES_MAX: usize = 1 << 21;
+/// Ids below the highest that no token has: o200k leaves some twenty. Each gets a token, so a small file could ask for
+/// millions.
+pub const TOKENIZER_GAPS_MAX: usize = 4096;
+
 // ---- sentence encoder ----
 /// Texts of one embeddings request: some 10 seconds of work for two cores when all are long.
 pub const EMBEDDING_TEXTS_MAX: usize = 256;
@@ -345,6 +393,29 @@ pub const TEMPLATE_BYTES_MAX: usize = 256 << 10;
 pub const TEMPLATE_STACK_BYTES: usize = 64 << 20;
 /// Longest rendered chat and longest text that is tokenised: a body's worth of messages and what a template adds.
 pub const ENCODE_BYTES_MAX: usize = JSON_BODY_BYTES_MAX + TEMPLATE_BYTES_MAX;
+
+// ---- constraints on answers ----
+/// Bytes of a schema, expression or grammar; the schemas of large tools have some 20 KiB.
+pub const CONSTRAINT_BYTES_MAX: usize = 64 << 10;
+/// Nesting of one: parsers of all kinds recurse over it.
+pub const CONSTRAINT_DEPTH_MAX: usize = 128;
+/// Texts of a choice.
+pub const CONSTRAINT_CHOICES_MAX: usize = 1024;
+/// Stack of a compilation. Touched only as far as used.
+pub const CONSTRAINT_STACK_BYTES: usize = 64 << 20;
+/// A compilation that takes longer is refused; an ordinary one takes some milliseconds.
+pub const CONSTRAINT_COMPILE_SECONDS_MAX: u64 = 5;
+/// Compilations at once, those left to themselves included.
+pub const CONSTRAINT_COMPILES_MAX: usize = 4;
+/// Steps for building the expressions of a grammar: some 20 ms.
+pub const CONSTRAINT_COMPILE_STEPS_MAX: u64 = 1_000_000;
+/// Symbols of a compiled grammar: some MB.
+pub const CONSTRAINT_SYMBOLS_MAX: usize = 200_000;
+/// Steps of lexer and parser for one mask: some 15 ms and 3 ms.
+pub const CONSTRAINT_LEXER_STEPS_MAX: u64 = 200_000;
+pub const CONSTRAINT_PARSER_ITEMS_MAX: usize = 50_000;
+/// States of one answer's lexer: 1 to 2 KiB each.
+pub const CONSTRAINT_LEXER_STATES_MAX: usize = 32_768;
 
 // ---- engine ----
 /// Requests waiting for a slot; more are answered 429.

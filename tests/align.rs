@@ -241,6 +241,7 @@ fn what_cannot_become_a_persona() {
         let error = response.json()["error"].clone();
         let found = (response.status, error["code"].as_str(), error["param"].as_str());
         assert_eq!(found, (status, Some(code), Some(param)), "{part}: {error}");
+        println!("POST /v1/align | {status} {code} | {}", error["message"]);
         assert!(error["message"].as_str().is_some_and(|message| message.contains(part)), "{part}: {error}");
     }
     let text = server.send("POST", "/v1/align", &[("content-type", "application/json")], b"{\"name\":\"x\"");

@@ -142,6 +142,11 @@ fn a_data_folder_in_use_is_said_with_the_request_to_make() {
         (["vectors", "list"].to_vec(), format!("curl http://{address}/v1/vectors")),
         (["vectors", "delete", "x"].to_vec(), format!("curl -X DELETE http://{address}/v1/vectors/x")),
         (["extract", "warm"].to_vec(), format!("curl http://{address}/v1/chat/completions")),
+        (["embed", "user", "ana"].to_vec(), format!("curl http://{address}/v1/users/ana")),
+        (
+            ["embed", "export", "poet", "--out", "poet"].to_vec(),
+            format!("curl -o poet.zip 'http://{address}/v1/soft_prompts/poet/file?format=peft'"),
+        ),
         (["serve", "--port", "0"].to_vec(), address.clone()),
     ] {
         let all: Vec<&str> = arguments.into_iter().chain(common.iter().map(String::as_str)).collect();

@@ -431,6 +431,7 @@ fn bad_thresholds_files_end_the_start() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(status), "{row}: {said}");
         assert!(said.contains(part) && said.contains("--gate-file"), "{row}: {said}");
+        println!("serve --gate-file | exit {status} | {}", said.trim());
     }
     let output = Command::new(env!("CARGO_BIN_EXE_demeanor"))
         .args(["serve", "--gate", "strict"])

@@ -11,6 +11,7 @@
 //! | `soft_prompts` | PEFT adapters give PEFT's logits; named soft prompts in, served and out |
 //! | `sharing` | sequences of one batch do not touch each other: bytes equal solo runs |
 //! | `http` | the HTTP surface: shapes, streams, disconnects, names, keys, recorded client requests |
+//! | `shapes` | answers fit what they must be, steered hard, streamed and in company; neighbours keep their bytes |
 //! | `bad_requests` | every bad request of a table gets its status and message |
 //! | `personas` | stored personas: versions, digests, what adds up, restarts |
 //! | `probe` | the safety probe: reports bind to the persona, equal runs, controls, refusals; bias benchmarks' bad inputs |
@@ -20,6 +21,7 @@
 //! | `papi` | the benchmark of alignment: a folder is checked, bad ones are refused |
 //! | `users` | history, soft prompts made of it, export, and deletion that leaves nothing |
 //! | `text` | token ids and rendered chats equal `transformers` |
+//! | `thinking` | what a model thinks is told apart from what it says, whole and streamed |
 //! | `readme` | the README's examples work as they stand |
 //! | `clients` | dialects beside OpenAI's chats: llama.cpp's routes, responses, twins, progress |
 //! | `cli` | the binary: verbs, exit statuses, terminal chat, orderly end |
@@ -52,8 +54,10 @@ mod probe;
 mod readme;
 mod repository;
 mod run;
+mod shapes;
 mod sharing;
 mod soft_prompts;
 mod steering;
 mod text;
+mod thinking;
 mod users;

@@ -161,6 +161,7 @@ fn bad_folders_are_refused() {
         let text = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(65), "{message}: {text}");
         assert!(text.contains(message) && text.len() < 600, "{message}: {text}");
+        println!("eval papi | exit 65 | {}", text.trim());
         assert!(output.stdout.is_empty());
     }
 }

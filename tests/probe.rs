@@ -120,6 +120,7 @@ fn bad_requests_are_refused_and_start_nothing() {
         let answer = server.post("/v1/probe", &body);
         let error = &answer.json()["error"];
         assert_eq!((answer.status, error["code"].as_str()), (status, Some(code)), "{body}: {error}");
+        println!("POST /v1/probe | {status} {code} | {}", error["message"]);
         assert!(error["message"].as_str().is_some_and(|text| text.contains(part)), "{body}: {error}");
     }
     for (path, status, code) in [
@@ -178,6 +179,7 @@ fn files_that_are_no_reports_are_refused_and_nothing_is_written() {
         let error = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(65), "{path}: {error}");
         assert!(error.contains(part), "{path}: {error}");
+        println!("probe --compare | exit 65 | {}", error.trim());
         assert!(!Path::new(out).exists(), "{path}: something was written");
     }
     let output = demeanor(&["probe", "--compare", &good, &good, "--out", out]);
@@ -259,6 +261,7 @@ fn benchmarks_refuse_folders_that_are_none_of_theirs() {
         let error = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(65), "{benchmark} {path}: {error}");
         assert!(error.contains(part), "{benchmark} {path}: {error}");
+        println!("eval {benchmark} | exit 65 | {}", error.trim());
         assert!(!Path::new(&out).exists(), "{benchmark} {path}: something was written");
     }
 }

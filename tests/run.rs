@@ -42,6 +42,7 @@ pub fn greedy(engine: &Engine, prompt: &[TokenId], n: u32, top: u32) -> Vec<Toke
         tokens_max: n,
         stop_tokens: Arc::from([]),
         sampling: Sampling { temperature: 0.0, ..Sampling::default() },
+        constraint: None,
         logprobs: Some(top),
         prompt_logprobs: None,
     };
@@ -76,6 +77,7 @@ pub fn distributions_behind(
         tokens_max: 1,
         stop_tokens: Arc::from([]),
         sampling: Sampling { temperature: 0.0, ..Sampling::default() },
+        constraint: None,
         logprobs: Some(top),
         prompt_logprobs: Some(top),
     };

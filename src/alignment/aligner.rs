@@ -13,7 +13,7 @@ use crate::digest::Digest;
 use crate::engine::Engine;
 use crate::limits;
 use crate::model::{Edits, Place};
-use crate::statistics::mean;
+use crate::statistics::{mean, rounded};
 use crate::steering::{Origin, Provenance, Vector, edits_for};
 use crate::text::Text;
 use serde_json::{Value, json};
@@ -396,7 +396,7 @@ impl Aligner {
             let own = items.iter().zip(answers).map(|(&item, answer)| (&self.inventory.items[item], *answer));
             let own = own.filter(|(item, _)| item.domain == domain);
             let keyed: Vec<f64> = own.map(|(item, answer)| item.keyed(answer)).collect();
-            let score = (!keyed.is_empty()).then(|| rounded(mean(&keyed)));
+            let score = (!keyed.is_empty()).then(|| rounded(mean(&keyed), 4));
             (domain.to_string(), json!(score))
         };
         Value::Object(Domain::ALL.map(of_domain).into_iter().collect())
@@ -437,9 +437,4 @@ fn usable(answers: &Answers, algorithm: Algorithm) -> usize {
 pub(super) fn spread(items: &[usize], count: usize) -> Vec<usize> {
     let count = count.min(items.len());
     (0..count).map(|at| items[at * items.len() / count]).collect()
-}
-
-/// Four decimals.
-pub(super) fn rounded(value: f64) -> f64 {
-    (value * 1e4).round() / 1e4
 }

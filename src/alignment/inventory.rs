@@ -2,6 +2,7 @@
 
 use super::AlignmentError;
 use crate::digest::{Digest, Digester};
+use crate::text::shown;
 use crate::{limits, shipped};
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -130,7 +131,7 @@ impl Inventory {
     /// A shipped inventory, or an error that names all of them.
     pub fn named(name: &str) -> Result<Arc<Inventory>, AlignmentError> {
         Inventory::shipped(name).ok_or_else(|| AlignmentError::UnknownInventory {
-            name: name.chars().take(limits::SHOWN_CHARS_MAX).collect(),
+            name: shown(name),
             known: Inventory::shipped_names().into_iter().map(str::to_owned).collect(),
         })
     }
@@ -237,11 +238,6 @@ fn line(text: &str, bytes_max: usize) -> Result<(), String> {
         return Err("it has control characters; expected one line".into());
     }
     Ok(())
-}
-
-/// The beginning of outside text, for a message.
-fn shown(text: &str) -> String {
-    text.chars().take(limits::SHOWN_CHARS_MAX).collect()
 }
 
 #[cfg(test)]

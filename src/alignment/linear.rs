@@ -1,8 +1,8 @@
 //! The model to first order: how all answers change with constants, and which constants bring them where they are wanted.
 
-use super::algebra::{Square, dot};
 use super::gradients::Gradients;
 use super::ridge;
+use crate::algebra::{Square, dot};
 
 /// Answers as a linear function of constants, `plain + slope * gradients * constants`.
 #[derive(Clone, Debug)]

@@ -4,7 +4,6 @@
 //! ticked from 1 (very inaccurate) to 5 (very accurate); *keyed* is the same turned to the domain's direction, 6 - raw
 //! where an item's key is -1. Only scores are keyed; what a model reads or answers is raw.
 
-mod algebra;
 mod aligned;
 mod aligner;
 mod ask;

@@ -6,7 +6,7 @@
 //! ranks the heads; each of the best 24 gets the direction from the mean of label 0 to the mean of label 1, as long as the
 //! spread of the activations along it. The split is by item, not by point: both continuations of an item share it.
 
-use super::algebra::Square;
+use crate::algebra::Square;
 use crate::statistics::Draws;
 
 /// Heads that are moved.

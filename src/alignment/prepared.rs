@@ -2,14 +2,13 @@
 //! in a file, since it takes a minute to measure.
 
 use super::AlignmentError;
-use super::algebra::line;
 use super::forms::Form;
 use super::gradients::Gradients;
 use super::inventory::Inventory;
 use crate::digest::{Digest, Digester};
 use crate::limits;
 use crate::model::Place;
-use crate::statistics::standard_deviation;
+use crate::statistics::{line, standard_deviation};
 use crate::weights::safetensors::{self, Bounds, Safetensors};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

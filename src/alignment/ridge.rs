@@ -4,7 +4,7 @@
 //! `G^T a` with `a = (K + lambda I)^-1 r`, `K = G G^T` and `r` the answers minus the model's own. lambda minimises the
 //! mean absolute error of leave-one-out, whose residuals are `a_i / ((K + lambda I)^-1)_ii` in closed form.
 
-use super::algebra::Square;
+use crate::algebra::Square;
 
 /// Penalties that are tried, in units of the kernel's mean diagonal: ten to the power of -4 to 2.5 in steps of a half.
 pub const STEPS: i32 = 14;

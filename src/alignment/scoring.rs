@@ -2,7 +2,8 @@
 
 use super::{AlignmentError, Domain, Inventory};
 use crate::limits;
-use crate::statistics::{mean, standard_deviation};
+use crate::statistics::{mean, rounded, standard_deviation};
+use crate::text::{json_kind, shown};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -33,7 +34,7 @@ impl Answers {
                 let mut raw = vec![0; items];
                 for (number, given) in map {
                     let item = item_number(number, items).ok_or_else(|| AlignmentError::UnknownItem {
-                        number: number.chars().take(limits::SHOWN_CHARS_MAX).collect(),
+                        number: shown(number),
                         items,
                         inventory: inventory.name.clone(),
                     })?;
@@ -41,7 +42,7 @@ impl Answers {
                 }
                 raw
             }
-            other => return Err(AlignmentError::NoAnswers { given: kind(other), items }),
+            other => return Err(AlignmentError::NoAnswers { given: json_kind(other), items }),
         };
         Ok(Answers { raw })
     }
@@ -85,24 +86,13 @@ fn item_number(text: &str, items: usize) -> Option<usize> {
 fn answer(item: usize, given: &Value) -> Result<u8, AlignmentError> {
     given.as_u64().and_then(|answer| u8::try_from(answer).ok()).filter(|answer| *answer <= 5).ok_or_else(
         || {
-            let shown: String = match given {
-                Value::Array(_) | Value::Object(_) => kind(given).to_owned(),
-                other => other.to_string().chars().take(limits::SHOWN_CHARS_MAX).collect(),
+            let given = match given {
+                Value::Array(_) | Value::Object(_) => json_kind(given).to_owned(),
+                other => shown(&other.to_string()),
             };
-            AlignmentError::BadAnswer { item, given: shown }
+            AlignmentError::BadAnswer { item, given }
         },
     )
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "a map",
-    }
 }
 
 /// Mean of keyed answers.
@@ -120,7 +110,7 @@ impl Score {
     }
 
     fn json(&self) -> Value {
-        let mean = self.mean.map(|mean| (mean * 1e4).round() / 1e4);
+        let mean = self.mean.map(|mean| rounded(mean, 4));
         json!({"mean": mean, "answered": self.answered, "items": self.items})
     }
 }

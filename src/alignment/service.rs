@@ -2,7 +2,7 @@
 
 use super::AlignmentError;
 use super::aligned::{Algorithm, Aligned, Protocol};
-use super::aligner::{Aligner, Told, check, rounded, spread};
+use super::aligner::{Aligner, Told, check, spread};
 use super::inventory::Inventory;
 use super::scoring::{Answers, scores};
 use crate::digest::Digest;
@@ -10,6 +10,7 @@ use crate::engine::Engine;
 use crate::jobs::{JobContext, JobInfo, Jobs};
 use crate::limits;
 use crate::persona::{Persona, PersonaParts, PersonaSoft, PersonaSpec, Personas, persona_digest};
+use crate::statistics::rounded;
 use crate::steering::{Library, NAME_BYTES_MAX, RequestRules, SteeringRequest};
 use crate::text::Text;
 use serde_json::{Value, json};
@@ -131,7 +132,7 @@ impl Alignments {
         let mut warnings = aligned.warnings.clone();
         warnings.extend(person.careless.flags());
         let seconds = json!({
-            "once": rounded(prepared.as_secs_f64()), "person": rounded(begun.elapsed().as_secs_f64()),
+            "once": rounded(prepared.as_secs_f64(), 4), "person": rounded(begun.elapsed().as_secs_f64(), 4),
         });
         Ok(json!({
             "persona": persona.name, "version": persona.version, "probe": "unprobed",
@@ -189,6 +190,7 @@ impl Alignments {
             edits: applied.edits.digest(),
             soft: PersonaSoft::None,
             sampling: &spec.sampling,
+            card: None,
         });
         Ok(self.parts.personas.create(&request.name, spec, digest)?)
     }
@@ -227,7 +229,7 @@ fn measure(
         Ok(with.into_iter().map(|answer| answer.clamp(1.0, 5.0)).collect())
     };
     let (half, whole) = (at(0.5)?, at(1.0)?);
-    let point = |coefficient: f64, predicted: &[f64]| json!({"coefficient": coefficient, "score": rounded(aligner.distance(&items, predicted, answers))});
+    let point = |coefficient: f64, predicted: &[f64]| json!({"coefficient": coefficient, "score": rounded(aligner.distance(&items, predicted, answers), 4)});
     Ok(Measured {
         curve: json!([point(0.0, &plain), point(0.5, &half), point(1.0, &whole)]),
         before: aligner.domains(&items, &plain),

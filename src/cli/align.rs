@@ -1,17 +1,9 @@
 //! `demeanor align`: a persona from a person's answers to an inventory.
 
-use super::client::Client;
-use super::progress::JobProgress;
-use super::serve::ModelArgs;
-use super::target::Target;
-use super::{CliError, Outcome};
-use crate::jobs::JobState;
+use super::target::Place;
+use super::{CliError, Outcome, progress};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-/// How often a job is asked how far it is.
-const ASK_EVERY: Duration = Duration::from_millis(200);
 
 /// Make a persona that leans as a person's answers to a questionnaire do
 #[derive(clap::Args, Clone, Debug)]
@@ -40,14 +32,8 @@ pub struct AlignArgs {
     /// One JSON object on stdout
     #[arg(long)]
     pub json: bool,
-    /// A running server to ask, e.g. http://127.0.0.1:8080; default: the data folder itself
-    #[arg(long, env = "DEMEANOR_SERVER", value_name = "URL")]
-    pub server: Option<String>,
-    /// Key for that server
-    #[arg(long, env = "DEMEANOR_API_KEY", hide_env_values = true)]
-    pub api_key: Option<String>,
     #[command(flatten)]
-    pub model: ModelArgs,
+    pub place: Place,
 }
 
 pub fn align(args: &AlignArgs) -> Outcome {
@@ -65,9 +51,9 @@ pub fn align(args: &AlignArgs) -> Outcome {
         "-H 'content-type: application/json' URL/v1/align -d '{{\"name\":\"{}\",\"inventory\":\"{}\",\"answers\":[...]}}'",
         args.name, args.inventory
     );
-    let target = Target::open_or_ask(args.server.as_deref(), args.api_key.clone(), &args.model, &curl)?;
+    let target = args.place.open(&curl)?;
     let job = target.client.json("POST", "/v1/align", Some(&body), &[])?["job"].clone();
-    let result = follow(&target.client, job)?;
+    let result = progress::follow_remote(&target.client, job)?;
     if args.json {
         println!("{result}");
     } else {
@@ -80,25 +66,6 @@ fn read_json(path: &Path) -> Result<Value, CliError> {
     let bad = |error: &dyn std::fmt::Display| CliError::bad_file(format!("`{}`: {error}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| bad(&error))?;
     serde_json::from_str(&text).map_err(|error| bad(&error))
-}
-
-/// Shows a job until it is over; its result.
-fn follow(client: &Client, mut job: Value) -> Result<Value, CliError> {
-    let id = job["id"].as_str().unwrap_or_default().to_owned();
-    let mut progress = JobProgress::new();
-    let running = [JobState::Queued.name(), JobState::Running.name()];
-    while job["state"].as_str().is_some_and(|state| running.contains(&state)) {
-        let message = job["message"].as_str().unwrap_or_default();
-        progress.show(job["done"].as_u64().unwrap_or(0), job["total"].as_u64(), message);
-        std::thread::sleep(ASK_EVERY);
-        job = client.json("GET", &format!("/v1/jobs/{id}"), None, &[])?;
-    }
-    progress.done();
-    if job["state"] == JobState::Done.name() {
-        return Ok(job["result"].clone());
-    }
-    let why = job["error"].as_str().or(job["message"].as_str()).unwrap_or("the job ended without a result");
-    Err(CliError::failed(why))
 }
 
 fn print(result: &Value) {

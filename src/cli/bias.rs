@@ -3,12 +3,11 @@
 use super::serve::ModelArgs;
 use super::{CliError, Outcome};
 use crate::app::{self, Loaded};
-use crate::evaluation::bbq::{self, BbqError, BbqOptions};
+use crate::evaluation::benchmark::{BenchmarkError, BenchmarkOptions, BenchmarkReport};
 use crate::evaluation::conditions::Conditions;
-use crate::evaluation::crows_pairs::{self, CrowsError, CrowsOptions};
-use crate::probe::Soft;
+use crate::evaluation::{bbq, crows_pairs};
+use crate::probe::{EngineScorer, Soft};
 use crate::steering::SteeringRequest;
-use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -60,33 +59,35 @@ pub struct BiasArgs {
 }
 
 pub fn bbq(args: &BbqArgs) -> Outcome {
-    let args = &args.common;
-    let (loaded, conditions) = args.conditions()?;
-    let options = BbqOptions { limit: args.limit, seed: args.seed };
-    let scorer = loaded.context.prober.scorer();
-    let report = bbq::evaluate(scorer, &args.data, &conditions, &options, &mut |line| eprintln!("{line}"))
-        .map_err(|error| match error {
-            BbqError::Probe(_) => CliError::failed(error.to_string()),
-            _ => CliError::bad_file(error.to_string()),
-        })?;
-    args.write(&report.summary, &report.answers, &report.html, &report.table)
+    args.common.run(bbq::evaluate)
 }
 
 pub fn crows_pairs(args: &CrowsArgs) -> Outcome {
-    let args = &args.common;
-    let (loaded, conditions) = args.conditions()?;
-    let options = CrowsOptions { limit: args.limit, seed: args.seed };
-    let scorer = loaded.context.prober.scorer();
-    let report =
-        crows_pairs::evaluate(scorer, &args.data, &conditions, &options, &mut |line| eprintln!("{line}"))
-            .map_err(|error| match error {
-                CrowsError::Probe(_) => CliError::failed(error.to_string()),
-                _ => CliError::bad_file(error.to_string()),
-            })?;
-    args.write(&report.summary, &report.answers, &report.html, &report.table)
+    args.common.run(crows_pairs::evaluate)
 }
 
+/// A benchmark: the scorer, the folder of its files, what is compared, how much is asked, and who is told how far it is.
+type Evaluate = fn(
+    &EngineScorer,
+    &Path,
+    &Conditions,
+    &BenchmarkOptions,
+    &mut dyn FnMut(&str),
+) -> Result<BenchmarkReport, BenchmarkError>;
+
 impl BiasArgs {
+    fn run(&self, evaluate: Evaluate) -> Outcome {
+        let (loaded, conditions) = self.conditions()?;
+        let options = BenchmarkOptions { limit: self.limit, seed: self.seed };
+        let scorer = loaded.context.prober.scorer();
+        let report = evaluate(scorer, &self.data, &conditions, &options, &mut |line| eprintln!("{line}"))
+            .map_err(|error| match error {
+                BenchmarkError::Probe(_) => CliError::failed(error.to_string()),
+                _ => CliError::bad_file(error.to_string()),
+            })?;
+        self.write(&report)
+    }
+
     /// Loads the model and resolves what is compared.
     fn conditions(&self) -> Result<(Loaded, Conditions), CliError> {
         if !self.data.is_dir() {
@@ -120,14 +121,14 @@ impl BiasArgs {
             let soft = Soft::of(&persona.spec, &context.users);
             let soft = soft.map_err(|error| CliError::failed(error.to_string()))?;
             let edits = plan(&persona.spec.steering)?;
-            conditions.persona(&persona.label(), &persona.spec.system, &edits, soft);
+            conditions.persona(&persona.label(), &persona.spec, &edits, soft);
         }
         Ok((loaded, conditions))
     }
 
-    fn write(&self, summary: &Value, answers: &[Value], html: &str, table: &str) -> Outcome {
-        std::fs::create_dir_all(&self.out)
-            .map_err(|error| CliError::failed(format!("cannot make `{}`: {error}", self.out.display())))?;
+    fn write(&self, report: &BenchmarkReport) -> Outcome {
+        let BenchmarkReport { summary, answers, html, table } = report;
+        super::make_folder(&self.out)?;
         let to = |name: &str| self.out.join(Path::new(name));
         let lines: String = answers.iter().map(|line| format!("{line}\n")).collect();
         super::write(&to("answers.jsonl"), lines)?;

@@ -1,8 +1,8 @@
 //! `demeanor embed user`: what is held of a person, and the soft prompt that is made of it.
 
+use super::Outcome;
 use super::client::segment;
-use super::soft_prompts::Place;
-use super::{CliError, Outcome};
+use super::target::Place;
 use serde_json::Value;
 
 /// Show what is held of a user: items, how many are embedded, the soft prompt in force
@@ -20,7 +20,7 @@ pub struct UserArgs {
 }
 
 pub fn user(args: &UserArgs) -> Outcome {
-    let target = args.place.open().map_err(|error| in_use(args, error))?;
+    let target = args.place.open(&format!("URL{}", path(&args.id)))?;
     let user = target.client.json("GET", &path(&args.id), None, &[])?;
     if args.json {
         println!("{user}");
@@ -32,17 +32,6 @@ pub fn user(args: &UserArgs) -> Outcome {
 
 fn path(id: &str) -> String {
     format!("/v1/users/{}", segment(id))
-}
-
-/// The running server can be asked instead.
-fn in_use(args: &UserArgs, error: CliError) -> CliError {
-    match error.code {
-        75 => {
-            let hint = format!("or: --server URL, or: curl URL{}", path(&args.id));
-            CliError { code: 75, message: format!("{}\n{hint}", error.message) }
-        }
-        _ => error,
-    }
 }
 
 fn described(user: &Value) -> String {

@@ -145,6 +145,12 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Makes a folder that the user asked for, with those above it; one that is there stays as it is.
+fn make_folder(path: &Path) -> Outcome {
+    std::fs::create_dir_all(path)
+        .map_err(|error| CliError::failed(format!("cannot make `{}`: {error}", path.display())))
+}
+
 /// Writes a file that the user asked for; what is there is replaced.
 fn write(path: &Path, content: impl AsRef<[u8]>) -> Outcome {
     std::fs::write(path, content)

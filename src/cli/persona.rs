@@ -1,7 +1,7 @@
 //! `demeanor persona`: list, show, set, import, export and delete personas, on a running server or on the data folder.
 
 use super::client::{Client, segment};
-use super::persona_file::{export, import, import_all, import_shipped, list_shipped};
+use super::persona_file::{Form, export, import, import_all, import_shipped, list_shipped};
 use super::serve::ModelArgs;
 use super::target::Target;
 use super::{CliError, Outcome};
@@ -55,7 +55,8 @@ pub enum Action {
     },
     /// The personas that come with the program
     Shipped,
-    /// Take a persona from a file: an export, or the JSON of `POST /v1/personas`; or one that comes with the program
+    /// Take a persona from a file: a character card (JSON, PNG, CHARX), an Ollama Modelfile, an export, or the JSON of
+    /// `POST /v1/personas`; or one that comes with the program
     Import {
         #[arg(required_unless_present_any = ["shipped", "shipped_all"])]
         file: Option<PathBuf>,
@@ -74,9 +75,15 @@ pub enum Action {
         #[command(flatten)]
         model: ModelArgs,
     },
-    /// Write a persona as JSON
+    /// Write a persona as JSON, or as a character card
     Export {
         name: String,
+        /// `json` holds all of it; cards are for other programs
+        #[arg(long, default_value = "json", value_parser = ["json", "card-v2", "card-v3"])]
+        format: String,
+        /// A PNG picture to put the card into
+        #[arg(long, value_name = "FILE.png", requires = "out")]
+        image: Option<PathBuf>,
         /// File to write; default: stdout
         #[arg(long)]
         out: Option<PathBuf>,
@@ -133,7 +140,7 @@ pub struct Changes {
 }
 
 /// Fields of a persona that a client may set.
-const FIELDS: [&str; 6] = ["system", "steering", "soft_prompt", "user", "sampling", "description"];
+const FIELDS: [&str; 7] = ["system", "steering", "soft_prompt", "user", "sampling", "description", "card"];
 
 impl Action {
     /// `None`: no model is needed.
@@ -153,7 +160,7 @@ impl Action {
 pub fn persona(args: &PersonaArgs) -> Outcome {
     let (server, key) = (args.server.as_deref(), args.api_key.clone());
     let Some(model) = args.action.model() else { return list_shipped(args.json) };
-    let target = Target::open_or_ask(server, key, model, &equivalent(&args.action))?;
+    let target = Target::open(server, key, model, &equivalent(&args.action))?;
     let client = &target.client;
     match &args.action {
         Action::Shipped => list_shipped(args.json),
@@ -172,7 +179,10 @@ pub fn persona(args: &PersonaArgs) -> Outcome {
                 (None, None) => import_all(client, replace, args.json),
             }
         }
-        Action::Export { name, out, with_vectors, .. } => export(client, name, out.as_deref(), *with_vectors),
+        Action::Export { name, format, image, out, with_vectors, .. } => {
+            let form = Form { format, image: image.as_deref(), with_vectors: *with_vectors };
+            export(client, name, &form, out.as_deref())
+        }
         Action::Delete { name, .. } => {
             let removed = client.json("DELETE", &path(name), None, &[])?;
             if args.json {
@@ -237,6 +247,10 @@ fn line(persona: &Value) -> String {
             other => parts.push(format!("{field} {other}")),
         }
     }
+    if let Some(character) = persona["character"].as_object() {
+        let entries = &character["lorebook_entries"];
+        parts.push(format!("card of {}, lorebook of {entries}", character["name"].as_str().unwrap_or("?")));
+    }
     let sampling = persona["sampling"].as_object().into_iter().flatten();
     parts.extend(sampling.map(|(name, value)| format!("{name} {value}")));
     let probe = persona["probe"]["status"].as_str().unwrap_or("?");
@@ -250,6 +264,9 @@ pub(super) fn print(persona: &Value, as_json: bool) {
         return;
     }
     println!("{}", line(persona));
+    for note in persona["notes"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        eprintln!("note: {note}");
+    }
     for (field, title) in [("description", ""), ("system", "system: "), ("digest_note", "no digest: ")] {
         if let Some(text) = persona[field].as_str().filter(|text| !text.is_empty()) {
             println!("{title}{text}");

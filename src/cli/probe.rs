@@ -1,19 +1,14 @@
 //! `demeanor probe`: the safety probe of stored personas, on a running server or on the data folder.
 
 use super::client::{Client, segment};
-use super::progress::JobProgress;
-use super::serve::ModelArgs;
-use super::target::Target;
+use super::progress::{self, JobProgress};
+use super::target::Place;
 use super::{CliError, Outcome};
 use crate::app;
 use crate::limits;
 use crate::probe::{self, ProbeError};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-/// How often a running job is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Measure what a persona changes: contempt, stereotypes, refusals, regard, truthfulness, coherence
 #[derive(clap::Args, Clone, Debug)]
@@ -46,14 +41,8 @@ pub struct ProbeArgs {
     /// JSON on stdout
     #[arg(long)]
     pub json: bool,
-    /// A running server to ask, e.g. http://127.0.0.1:8080; default: the data folder itself
-    #[arg(long, env = "DEMEANOR_SERVER", value_name = "URL")]
-    pub server: Option<String>,
-    /// Key for that server
-    #[arg(long, env = "DEMEANOR_API_KEY", hide_env_values = true)]
-    pub api_key: Option<String>,
     #[command(flatten)]
-    pub model: ModelArgs,
+    pub place: Place,
 }
 
 pub fn probe(args: &ProbeArgs) -> Outcome {
@@ -65,13 +54,12 @@ pub fn probe(args: &ProbeArgs) -> Outcome {
     }
     let first = json!({"persona": args.personas[0], "suite": args.suite, "seed": args.seed});
     let curl = format!("URL/v1/probe -d '{first}'");
-    let target = Target::open_or_ask(args.server.as_deref(), args.api_key.clone(), &args.model, &curl)?;
+    let target = args.place.open(&curl)?;
     let mut reports = Vec::new();
     for persona in &args.personas {
         let (result, report) = one(&target.client, args, persona)?;
         let folder = args.out.join(file_name(persona));
-        std::fs::create_dir_all(&folder)
-            .map_err(|error| CliError::failed(format!("cannot make `{}`: {error}", folder.display())))?;
+        super::make_folder(&folder)?;
         super::write(&folder.join("report.json"), format!("{report:#}\n"))?;
         super::write(&folder.join("report.html"), probe::page(&report))?;
         let timings = json!({"seconds": result["seconds"], "tokens": result["tokens"]});
@@ -99,25 +87,11 @@ fn one(client: &Client, args: &ProbeArgs, persona: &str) -> Result<(Value, Value
     let body = json!({
         "persona": persona, "suite": args.suite, "seed": args.seed, "attribution": args.attribution,
     });
-    let started = client.json("POST", "/v1/probe", Some(&body), &[])?;
-    let id = started["job"]["id"].as_str().unwrap_or_default().to_owned();
-    let mut progress = JobProgress::new();
-    let job = loop {
-        let job = client.json("GET", &format!("/v1/jobs/{}", segment(&id)), None, &[])?;
-        let text = |field: &str| job[field].as_str().unwrap_or_default().to_owned();
-        if !["queued", "running"].contains(&text("state").as_str()) {
-            progress.done();
-            break job;
-        }
-        progress.show(job["done"].as_u64().unwrap_or(0), job["total"].as_u64(), &text("message"));
-        std::thread::sleep(LOOK_EVERY);
-    };
-    if job["state"] != "done" {
-        let why = job["error"].as_str().or(job["state"].as_str()).unwrap_or("it ended without a result");
-        return Err(CliError::failed(format!("{persona}: {why}")));
-    }
+    let job = client.json("POST", "/v1/probe", Some(&body), &[])?["job"].take();
+    let result = progress::follow_remote(client, job)
+        .map_err(|error| CliError { message: format!("{persona}: {error}"), ..error })?;
     let report = client.json("GET", &format!("/v1/probe/{}", segment(persona)), None, &[])?;
-    Ok((job["result"].clone(), report))
+    Ok((result, report))
 }
 
 /// A persona's name as a folder; names are plain, but a server's word is not taken for it.
@@ -137,8 +111,7 @@ fn compare(args: &ProbeArgs, first: &Path, second: &Path) -> Outcome {
     let (a, b) = (report(first)?, report(second)?);
     let (first, second) = (first.display().to_string(), second.display().to_string());
     let found = probe::compare([&first, &second], [&a, &b]).map_err(failed)?;
-    std::fs::create_dir_all(&args.out)
-        .map_err(|error| CliError::failed(format!("cannot make `{}`: {error}", args.out.display())))?;
+    super::make_folder(&args.out)?;
     super::write(&args.out.join("comparison.html"), found.html())?;
     super::write(&args.out.join("comparison.json"), format!("{:#}\n", found.json()))?;
     if args.json {
@@ -161,7 +134,7 @@ fn report(path: &Path) -> Result<Value, CliError> {
 }
 
 fn calibrate(args: &ProbeArgs, file: &Path) -> Outcome {
-    let settings = args.model.settings()?;
+    let settings = args.place.model.settings()?;
     let path = super::on_disk(&settings.model)?;
     let loaded = app::load(&settings, &path)?;
     let mut progress = JobProgress::new();

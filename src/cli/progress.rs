@@ -1,9 +1,16 @@
 //! How far a job is, on stderr: a bar on a terminal, otherwise a line for every quarter.
 
+use super::CliError;
+use super::client::{Client, segment};
 use crate::jobs::{JobInfo, JobState};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::Value;
 use std::io::IsTerminal;
+use std::time::Duration;
 use tokio::sync::watch;
+
+/// How often a server is asked how far a job is.
+const ASK_EVERY: Duration = Duration::from_millis(200);
 
 /// Shows one job.
 pub struct JobProgress {
@@ -67,4 +74,24 @@ pub async fn follow(mut changes: watch::Receiver<JobInfo>) -> JobInfo {
             return job;
         }
     }
+}
+
+/// The same of a server's job, as the route that started it answered; its result.
+pub fn follow_remote(client: &Client, mut job: Value) -> Result<Value, CliError> {
+    let path = format!("/v1/jobs/{}", segment(job["id"].as_str().unwrap_or_default()));
+    let mut progress = JobProgress::new();
+    let running = [JobState::Queued.name(), JobState::Running.name()];
+    while job["state"].as_str().is_some_and(|state| running.contains(&state)) {
+        let message = job["message"].as_str().unwrap_or_default();
+        progress.show(job["done"].as_u64().unwrap_or(0), job["total"].as_u64(), message);
+        std::thread::sleep(ASK_EVERY);
+        job = client.json("GET", &path, None, &[])?;
+    }
+    progress.done();
+    if job["state"] == JobState::Done.name() {
+        return Ok(job["result"].take());
+    }
+    let state = job["state"].as_str().unwrap_or("lost");
+    let why = job["error"].as_str().map_or_else(|| format!("the job was {state}"), str::to_owned);
+    Err(CliError::failed(why))
 }

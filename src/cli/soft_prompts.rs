@@ -1,12 +1,11 @@
 //! `demeanor embed import` and `export`: named soft prompts as PEFT adapters or safetensors files.
 
 use super::client::segment;
-use super::serve::ModelArgs;
-use super::target::Target;
+use super::target::Place;
 use super::{CliError, Outcome};
 use crate::limits;
 use crate::users::formats::{ADAPTER, CONFIG};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 use zip::ZipArchive;
@@ -41,45 +40,31 @@ pub struct ExportArgs {
     pub place: Place,
 }
 
-/// Who is asked.
-#[derive(clap::Args, Clone, Debug)]
-pub struct Place {
-    /// A running server to ask, e.g. http://127.0.0.1:8080; default: the data folder itself
-    #[arg(long, env = "DEMEANOR_SERVER", value_name = "URL")]
-    pub server: Option<String>,
-    /// Key for that server
-    #[arg(long, env = "DEMEANOR_API_KEY", hide_env_values = true)]
-    pub api_key: Option<String>,
-    #[command(flatten)]
-    pub model: ModelArgs,
-}
-
-impl Place {
-    pub fn open(&self) -> Result<Target, CliError> {
-        Target::open(self.server.as_deref(), self.api_key.clone(), &self.model)
-    }
-}
-
 /// Sends the file and its configuration, and prints what was stored.
 pub fn import(args: &ImportArgs) -> Outcome {
     let is_folder = args.path.is_dir();
-    let file = if is_folder { args.path.join(ADAPTER) } else { args.path.clone() };
-    let file = read(&file)?;
-    let config = if is_folder { Some(read(&args.path.join(CONFIG))?) } else { None };
+    let path = if is_folder { args.path.join(ADAPTER) } else { args.path.clone() };
+    let file = read(&path)?;
+    let config_path = is_folder.then(|| args.path.join(CONFIG));
+    let config = config_path.as_deref().map(read).transpose()?;
     let mut parts = vec![("name", args.name.as_bytes()), ("file", &file[..])];
     parts.extend(config.as_deref().map(|config| ("config", config)));
     if args.replace {
         parts.push(("replace", b"true"));
     }
-    let target = args.place.open()?;
+    let with_config = config_path.map_or(String::new(), |path| format!("-F config=@{} ", path.display()));
+    let curl = format!("-F file=@{} {with_config}-F name={} URL/v1/soft_prompts", path.display(), args.name);
+    let target = args.place.open(&curl)?;
     println!("{}", target.client.upload("/v1/soft_prompts", &parts)?);
     Ok(())
 }
 
 /// Writes the folder or file; what is there is replaced.
 pub fn export(args: &ExportArgs) -> Outcome {
-    let target = args.place.open()?;
     let path = format!("/v1/soft_prompts/{}/file?format={}", segment(&args.name), args.format);
+    // An adapter comes as an archive of its two files.
+    let ending = if args.format == "safetensors" { "" } else { ".zip" };
+    let target = args.place.open(&format!("-o {}{ending} 'URL{path}'", args.out.display()))?;
     let bytes = target.client.call("GET", &path, None, &[])?;
     if args.format == "safetensors" {
         return super::write(&args.out, &bytes);
@@ -88,8 +73,7 @@ pub fn export(args: &ExportArgs) -> Outcome {
         |error: &dyn std::fmt::Display| CliError::failed(format!("the answer is no adapter: {error}"));
     let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(|error| broken(&error))?;
     let folder = &args.out;
-    fs::create_dir_all(folder)
-        .map_err(|error| CliError::failed(format!("cannot create `{}`: {error}", folder.display())))?;
+    super::make_folder(folder)?;
     for name in [CONFIG, ADAPTER] {
         let mut content = Vec::new();
         let member = archive.by_name(name).map_err(|error| broken(&error))?;

@@ -5,6 +5,26 @@ use super::client::Client;
 use super::serve::ModelArgs;
 use crate::app::{self, Running};
 
+/// Who is asked, as arguments of a verb.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Place {
+    /// A running server to ask, e.g. http://127.0.0.1:8080; default: the data folder itself
+    #[arg(long, env = "DEMEANOR_SERVER", value_name = "URL")]
+    pub server: Option<String>,
+    /// Key for that server
+    #[arg(long, env = "DEMEANOR_API_KEY", hide_env_values = true)]
+    pub api_key: Option<String>,
+    #[command(flatten)]
+    pub model: ModelArgs,
+}
+
+impl Place {
+    /// As [`Target::open`].
+    pub fn open(&self, curl: &str) -> Result<Target, CliError> {
+        Target::open(self.server.as_deref(), self.api_key.clone(), &self.model, curl)
+    }
+}
+
 /// Both ways obey the same rules, since both go over HTTP.
 pub struct Target {
     pub client: Client,
@@ -13,14 +33,9 @@ pub struct Target {
 }
 
 impl Target {
-    /// The server at a URL, else a new one with these settings.
-    pub fn open(server: Option<&str>, key: Option<String>, model: &ModelArgs) -> Result<Target, CliError> {
-        Target::open_or_ask(server, key, model, "URL")
-    }
-
-    /// The same; where the data folder is in use, the error names `curl` with these arguments, `URL` standing for the
-    /// server that holds it.
-    pub fn open_or_ask(
+    /// The server at a URL, else a new one with these settings. Where the data folder is in use, the error names `curl`
+    /// with these arguments, `URL` standing for the server that holds it.
+    pub fn open(
         server: Option<&str>,
         key: Option<String>,
         model: &ModelArgs,

@@ -2,6 +2,7 @@
 
 use super::error::EncoderError;
 use crate::limits;
+use crate::text::shown;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::path::PathBuf;
@@ -74,7 +75,7 @@ impl Config {
             ("position_embedding_type", &json.position_embedding_type, "absolute"),
         ] {
             if given != wanted {
-                let given = given.chars().take(limits::SHOWN_CHARS_MAX).collect::<String>();
+                let given = shown(given);
                 return Err(bad(model, format!("`{key}` is {given:?}; only {wanted:?} is supported")));
             }
         }

@@ -14,6 +14,7 @@ mod worker;
 
 pub use request::*;
 
+use crate::constraint::Masks;
 use crate::digest::Digest;
 use crate::limits;
 use crate::model::{EmbeddingFacts, HeadOutputs, Model};
@@ -37,6 +38,8 @@ pub struct Engine {
 /// What handles send to the engine thread, answered in this order.
 enum Incoming {
     Run(Box<Sequence>),
+    /// A mask has come that a sequence may be waiting for.
+    MaskReady,
     /// Runs between two steps.
     Ask(Box<dyn FnOnce(&mut worker::Worker) + Send>),
 }
@@ -101,6 +104,8 @@ pub struct EngineStats {
     pub requests_waiting: AtomicU64,
     pub prompt_tokens_total: AtomicU64,
     pub generation_tokens_total: AtomicU64,
+    /// Draws that had to wait for the mask of their constraint.
+    pub mask_waits_total: AtomicU64,
     pub prefix_cache_queries_tokens_total: AtomicU64,
     pub prefix_cache_hits_tokens_total: AtomicU64,
     pub kv_pages_total: AtomicU64,
@@ -169,9 +174,21 @@ impl Engine {
             return Err(SubmitError::Full { waiting, retry_after });
         }
         let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
-        let sequence = Sequence::new(request, sender, Instant::now(), guard);
+        let masks = self.masks(&request);
+        let sequence = Sequence::new(request, sender, Instant::now(), guard, masks);
         self.incoming.send(Incoming::Run(Box::new(sequence))).map_err(|_| SubmitError::Stopped)?;
         Ok(Events { receiver })
+    }
+
+    /// The masks of a constrained request; the first one is on its way at once. Each that comes wakes the engine thread.
+    fn masks(&self, request: &Request) -> Option<Masks> {
+        let Want::Generate(Generate { constraint: Some(constraint), .. }) = &request.want else {
+            return None;
+        };
+        let incoming = self.incoming.clone();
+        Some(constraint.begin(move || {
+            let _ = incoming.send(Incoming::MaskReady);
+        }))
     }
 
     /// Ends the running and waiting sequences of `owner` with [`SequenceError::OwnerDeleted`] and clears every page of the

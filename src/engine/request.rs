@@ -1,5 +1,6 @@
 //! What the engine is asked and what it answers: token ids, edits and numbers; no text, no names.
 
+use crate::constraint::{Constraint, ConstraintError};
 use crate::digest::Digest;
 use crate::model::{CaptureSpec, Edits, SoftRows, TokenId};
 use std::sync::Arc;
@@ -23,6 +24,15 @@ pub struct Request {
     pub cache_salt: Digest,
     /// Whether the prefix cache may be read and written for this request.
     pub use_cache: bool,
+}
+
+impl Request {
+    /// Binds what is generated to a constraint.
+    pub fn constrain(&mut self, constraint: &Constraint) {
+        if let Want::Generate(generate) = &mut self.want {
+            generate.constraint = Some(constraint.clone());
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,6 +59,8 @@ pub struct Generate {
     /// Generation ends after one of these is drawn; it is reported in `Token` too.
     pub stop_tokens: Arc<[TokenId]>,
     pub sampling: Sampling,
+    /// What the answer must be: only tokens that it allows are drawn, from the first on.
+    pub constraint: Option<Constraint>,
     /// Report the log-probability of each drawn token and of so many of the most probable ones. `None`: not computed.
     pub logprobs: Option<u32>,
     /// The same for each prompt token (switches reading the prefix cache off: every position needs logits).
@@ -77,7 +89,7 @@ pub enum Reduce {
     Each,
 }
 
-/// How the next token is drawn. Order: logit bias, penalties, temperature, top_k, typical_p, top_p, min_p, draw.
+/// How the next token is drawn. Order: the constraint's mask, logit bias, penalties, temperature, top_k, typical_p, top_p, min_p, draw.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampling {
     /// 0: the most probable token (ties to the lower id).
@@ -201,6 +213,9 @@ pub enum SequenceError {
     EngineFailed,
     #[error("the server is shutting down")]
     ShuttingDown,
+    /// Its constraint reached a limit, or its vocabulary has no token that continues it.
+    #[error("{0}")]
+    Constraint(ConstraintError),
     #[error("the user of this request, or an item of their history, was deleted")]
     OwnerDeleted,
 }

@@ -1,6 +1,7 @@
 //! Draws the next token from logits: a pure function of logits, history, settings, seed, choice and token index.
 
 use super::request::{Sampling, TokenLogprob};
+use crate::constraint::Mask;
 use crate::kernels::{self, Cpu};
 use crate::model::TokenId;
 use crate::statistics::mix;
@@ -22,16 +23,31 @@ impl History {
     }
 }
 
-/// Draws token number `index` of a choice. `logits` is `[vocab_size]` and may be changed; `tokens` is prompt and
-/// generated tokens so far, for the repetition window.
-pub(super) fn draw(
-    logits: &mut [f32],
-    sampling: &Sampling,
-    history: &History,
-    tokens: &[TokenId],
-    index: u32,
-) -> TokenId {
+/// What came before a draw.
+#[derive(Clone, Copy)]
+pub(super) struct Past<'a> {
+    pub history: &'a History,
+    /// Prompt and generated tokens, for the repetition window.
+    pub tokens: &'a [TokenId],
+    /// Generated tokens: the index of the one to draw.
+    pub generated: u32,
+}
+
+/// Draws the next token of a choice among those that `mask` allows (at least one). `logits` is `[vocab_size]` and may be
+/// changed.
+pub(super) fn draw(logits: &mut [f32], sampling: &Sampling, past: Past, mask: Option<&Mask>) -> TokenId {
+    let Past { history, tokens, generated: index } = past;
+    if let Some(mask) = mask {
+        ban(logits, mask);
+    }
     adjust(logits, sampling, history, tokens);
+    if let Some(mask) = mask
+        && logits.iter().all(|logit| *logit == f32::NEG_INFINITY)
+        && let Some(id) = mask.tokens().next()
+    {
+        // The client's bias bans all that its constraint allows.
+        return id;
+    }
     if sampling.temperature == 0.0 {
         return kernels::argmax(logits) as TokenId;
     }
@@ -45,6 +61,15 @@ pub(super) fn draw(
         }
     }
     candidates.last().map_or_else(|| kernels::argmax(logits) as TokenId, |(id, _)| *id)
+}
+
+/// Leaves what the mask allows.
+fn ban(logits: &mut [f32], mask: &Mask) {
+    for (id, logit) in (0..).zip(logits) {
+        if !mask.allows(id) {
+            *logit = f32::NEG_INFINITY;
+        }
+    }
 }
 
 /// Bias and penalties, in place.
@@ -182,10 +207,20 @@ mod tests {
         sampling
     }
 
+    fn pick(
+        logits: &mut [f32],
+        sampling: &Sampling,
+        history: &History,
+        tokens: &[TokenId],
+        generated: u32,
+    ) -> TokenId {
+        draw(logits, sampling, Past { history, tokens, generated }, None)
+    }
+
     fn share_of_draws(logits: &[f32], sampling: &Sampling, id: TokenId) -> f64 {
         let n = 20_000;
         let hits = (0..n)
-            .filter(|i| draw(&mut logits.to_vec(), sampling, &History::default(), &[], *i) == id)
+            .filter(|i| pick(&mut logits.to_vec(), sampling, &History::default(), &[], *i) == id)
             .count();
         hits as f64 / f64::from(n)
     }
@@ -204,7 +239,7 @@ mod tests {
         let one = |seed, choice| {
             let sampling = settings(|s| (s.seed, s.choice) = (seed, choice));
             (0..8)
-                .map(|i| draw(&mut logits.to_vec(), &sampling, &History::default(), &[], i))
+                .map(|i| pick(&mut logits.to_vec(), &sampling, &History::default(), &[], i))
                 .collect::<Vec<_>>()
         };
         assert_eq!(one(1, 0), one(1, 0));
@@ -229,22 +264,22 @@ mod tests {
     #[test]
     fn greedy_ties_go_to_the_lower_id_and_penalties_count() {
         let greedy = settings(|s| s.temperature = 0.0);
-        assert_eq!(draw(&mut [1.0, 2.0, 2.0], &greedy, &History::default(), &[], 0), 1);
+        assert_eq!(pick(&mut [1.0, 2.0, 2.0], &greedy, &History::default(), &[], 0), 1);
         let mut history = History::default();
         history.push(1);
         history.push(1);
         let frequency = settings(|s| (s.temperature, s.frequency_penalty) = (0.0, 0.6));
-        assert_eq!(draw(&mut [1.0, 2.0, 0.0], &frequency, &history, &[], 0), 0);
+        assert_eq!(pick(&mut [1.0, 2.0, 0.0], &frequency, &history, &[], 0), 0);
         let repetition = settings(|s| (s.temperature, s.repetition_penalty) = (0.0, 3.0));
-        assert_eq!(draw(&mut [1.0, 2.0, 0.0], &repetition, &History::default(), &[1], 0), 0);
+        assert_eq!(pick(&mut [1.0, 2.0, 0.0], &repetition, &History::default(), &[1], 0), 0);
         let outside = settings(|s| {
             (s.temperature, s.repetition_penalty, s.repetition_window) = (0.0, 3.0, 1);
         });
-        assert_eq!(draw(&mut [1.0, 2.0, 0.0], &outside, &History::default(), &[1, 2], 0), 1);
+        assert_eq!(pick(&mut [1.0, 2.0, 0.0], &outside, &History::default(), &[1, 2], 0), 1);
         let banned = settings(|s| {
             (s.temperature, s.logit_bias) = (0.0, vec![(1, f32::NEG_INFINITY)]);
         });
-        assert_eq!(draw(&mut [1.0, 2.0, 0.0], &banned, &History::default(), &[], 0), 0);
+        assert_eq!(pick(&mut [1.0, 2.0, 0.0], &banned, &History::default(), &[], 0), 0);
     }
 
     #[test]

@@ -11,8 +11,9 @@ use super::request::{
     Capture, Event, FinishReason, Generate, Priority, Reduce, Request, SequenceError, TokenLogprob, Usage,
     Want,
 };
-use super::sampler::{self, History};
+use super::sampler::{self, History, Past};
 use super::score::Score;
+use crate::constraint::{Mask, Masks};
 use crate::digest::Digest;
 use crate::kernels::Cpu;
 use crate::limits::PAGE_POSITIONS;
@@ -33,6 +34,10 @@ pub(super) struct Sequence {
     keys: Vec<Digest>,
     in_force: InForce,
     history: History,
+    /// The masks of a constrained answer.
+    masks: Option<Masks>,
+    /// Logits `[vocab_size]` whose mask is still being computed.
+    undrawn: Option<Vec<f32>>,
     generated: u32,
     prefilled: bool,
     prompt_logprobs: Vec<TokenLogprob>,
@@ -60,6 +65,7 @@ impl Sequence {
         events: UnboundedSender<Event>,
         submitted: Instant,
         inside: InsideGuard,
+        masks: Option<Masks>,
     ) -> Sequence {
         let usage = Usage {
             prompt_tokens: request.prompt.len() as u32,
@@ -75,6 +81,8 @@ impl Sequence {
             keys: Vec::new(),
             in_force: InForce::default(),
             history: History::default(),
+            masks,
+            undrawn: None,
             generated: 0,
             prefilled: false,
             prompt_logprobs: Vec::new(),
@@ -139,6 +147,8 @@ impl Sequence {
     pub fn forget_pages(&mut self) -> Vec<PageId> {
         self.computed = 0;
         self.keys.clear();
+        // The last row gives them again; the mask stays where it is.
+        self.undrawn = None;
         // A score starts anew: the rows of its continuations are nowhere else.
         let lanes = self.score.give_back(self.shared_pages());
         if let Want::Score(_) = self.request.want {
@@ -334,19 +344,53 @@ impl Sequence {
                     let top = generate.prompt_logprobs.unwrap_or(0);
                     self.prompt_logprobs.push(sampler::logprob(cpu, logits, self.tokens[next], top));
                 }
-                None => self.draw(cpu, logits),
+                None => self.next_token(cpu, logits),
             },
             Want::Score(continuations) => self.score.begin(cpu, continuations, logits),
             Want::Capture(_) => {}
         }
     }
 
-    fn draw(&mut self, cpu: &Cpu, logits: &mut [f32]) {
+    /// Whether its next token waits for nothing but a mask.
+    pub fn waits_for_mask(&self) -> bool {
+        self.undrawn.is_some()
+    }
+
+    /// Draws the token that a late mask has held up, if the mask has come.
+    pub fn draw_late(&mut self, cpu: &Cpu) {
+        if self.masks.as_ref().is_some_and(Masks::is_ready)
+            && let Some(mut logits) = self.undrawn.take()
+        {
+            self.next_token(cpu, &mut logits);
+        }
+    }
+
+    /// Draws, or keeps the logits until their mask is there.
+    fn next_token(&mut self, cpu: &Cpu, logits: &mut [f32]) {
         self.report_prefilled();
+        let mask = match self.masks.as_mut().map(Masks::take) {
+            None => None,
+            Some(None) => {
+                self.undrawn = Some(logits.to_vec());
+                return;
+            }
+            Some(Some(Err(error))) => return self.fail(SequenceError::Constraint(error)),
+            Some(Some(Ok(mask))) if mask.is_empty() => return self.finish(FinishReason::Stop),
+            Some(Some(Ok(mask))) => Some(mask),
+        };
+        self.draw(cpu, logits, mask.as_ref());
+        if let Some(masks) = self.masks.as_mut().filter(|_| !self.finished) {
+            // The mask of the next token is computed while the model computes the row before it.
+            masks.advance(self.tokens[self.tokens.len() - 1]);
+        }
+    }
+
+    fn draw(&mut self, cpu: &Cpu, logits: &mut [f32], mask: Option<&Mask>) {
         let Want::Generate(generate) = &self.request.want else { return };
         // Log-probabilities are those of the model's logits, before anything changes them.
         let before = generate.logprobs.map(|_| logits.to_vec());
-        let id = sampler::draw(logits, &generate.sampling, &self.history, &self.tokens, self.generated);
+        let past = Past { history: &self.history, tokens: &self.tokens, generated: self.generated };
+        let id = sampler::draw(logits, &generate.sampling, past, mask);
         let logprob = before.map(|logits| sampler::logprob(cpu, &logits, id, generate.logprobs.unwrap_or(0)));
         self.generated += 1;
         self.history.push(id);

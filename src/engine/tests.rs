@@ -79,6 +79,7 @@ fn generate(n: u32, of_prompt: bool) -> Want {
         tokens_max: n,
         stop_tokens: Arc::from([]),
         sampling: Sampling { temperature: 0.8, seed: 5, ..Sampling::default() },
+        constraint: None,
         logprobs: Some(VOCAB_SIZE as u32),
         prompt_logprobs: of_prompt.then_some(VOCAB_SIZE as u32),
     })

@@ -37,6 +37,8 @@ pub(super) struct Worker {
     output: StepOutput,
     /// Owners that were forgotten, oldest first: what of theirs was on its way ends when it comes in.
     forgotten: VecDeque<Digest>,
+    /// Whether nothing can be computed until a mask comes.
+    stalled: bool,
     /// Estimated seconds per row of prefill, from the steps so far.
     seconds_per_row: f64,
 }
@@ -67,6 +69,7 @@ impl Worker {
             running: Vec::new(),
             output: StepOutput::default(),
             forgotten: VecDeque::new(),
+            stalled: false,
             seconds_per_row: 0.5e-3,
         }
     }
@@ -95,7 +98,7 @@ impl Worker {
             let idle = self.running.is_empty() && self.waiting.is_empty();
             match self.incoming.try_recv() {
                 Ok(incoming) => self.take(incoming),
-                Err(TryRecvError::Empty) if idle => match self.incoming.recv() {
+                Err(TryRecvError::Empty) if idle || self.stalled => match self.incoming.recv() {
                     Ok(incoming) => self.take(incoming),
                     Err(RecvError) => return false,
                 },
@@ -106,7 +109,9 @@ impl Worker {
     }
 
     fn take(&mut self, incoming: Incoming) {
+        self.stalled = false;
         match incoming {
+            Incoming::MaskReady => {}
             Incoming::Run(mut sequence) if self.forgotten.contains(&sequence.request.owner) => {
                 sequence.fail(SequenceError::OwnerDeleted);
             }
@@ -205,9 +210,11 @@ impl Worker {
 
     /// One forward pass over decode rows of all and as much prefill as the time budget holds.
     fn step(&mut self) -> Result<(), ModelError> {
+        self.draw_late();
         let shares = self.shares();
         let shares = self.with_pages(shares);
         if shares.is_empty() {
+            self.stalled = self.running.iter().any(Sequence::waits_for_mask);
             return Ok(());
         }
         let (mut rows, mut slots): (Vec<Row>, Vec<Slot>) = (Vec::new(), Vec::new());
@@ -221,6 +228,14 @@ impl Worker {
         self.count(&rows, &shares);
         self.hand_out(&rows, &shares);
         Ok(())
+    }
+
+    /// Draws for sequences whose mask came after their row.
+    fn draw_late(&mut self) {
+        for sequence in &mut self.running {
+            sequence.draw_late(self.model.cpu());
+        }
+        self.retire();
     }
 
     /// How many rows each running sequence gets: one each for those that decode, then prefill in order of arrival,
@@ -398,6 +413,8 @@ impl Worker {
             let sequence = &mut self.running[share.sequence];
             sequence.advance(self.model.cpu(), own, &mut logits, &mut captures);
             sequence.keep_full_pages(&mut self.pages);
+            let late = u64::from(sequence.waits_for_mask());
+            self.stats.mask_waits_total.fetch_add(late, Relaxed);
         }
     }
 

@@ -1,6 +1,7 @@
 //! Conditions of a benchmark: the plain model, steering expressions beside their shuffled controls, stored personas.
 
 use crate::model::Edits;
+use crate::persona::PersonaSpec;
 use crate::probe::{Arm, Soft, shuffled};
 use std::sync::Arc;
 
@@ -20,13 +21,13 @@ impl Conditions {
         for (name, edits) in
             [(expression.to_owned(), edits.clone()), (format!("{expression}, shuffled"), control)]
         {
-            self.arms.push(Arm { name, system: String::new(), edits, soft: Soft::None });
+            self.arms.push(Arm { name, edits, ..Arm::of_system("", "") });
         }
     }
 
-    /// A persona: its system text, plan and soft prompt.
-    pub fn persona(&mut self, label: &str, system: &str, edits: &Arc<Edits>, soft: Soft) {
-        let (name, system) = (label.to_owned(), system.to_owned());
-        self.arms.push(Arm { name, system, edits: edits.clone(), soft });
+    /// A persona: its texts, plan and soft prompt.
+    pub fn persona(&mut self, label: &str, spec: &PersonaSpec, edits: &Arc<Edits>, soft: Soft) {
+        let texts = Arm::of_system(label, &spec.system);
+        self.arms.push(Arm { card: spec.card.clone(), edits: edits.clone(), soft, ..texts });
     }
 }

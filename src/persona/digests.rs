@@ -1,6 +1,7 @@
 //! The persona digest: one number for all that a persona comes to on the loaded model. Reports bind to it.
 
 use super::SamplingDefaults;
+use super::card::Card;
 use crate::digest::{Digest, Digester};
 
 /// The parts of a persona, resolved. All empty: the plain model.
@@ -14,6 +15,8 @@ pub struct PersonaParts<'a> {
     pub edits: Digest,
     pub soft: PersonaSoft<'a>,
     pub sampling: &'a SamplingDefaults,
+    /// The card behind `system`.
+    pub card: Option<&'a Card>,
 }
 
 /// A persona's own soft prompt.
@@ -39,6 +42,9 @@ pub fn persona_digest(parts: &PersonaParts) -> Digest {
         PersonaSoft::User(label) => digester.part(b"user").part(label.as_bytes()),
     };
     digester.part(parts.sampling.canonical().as_bytes());
+    if let Some(effect) = parts.card.and_then(|card| card.effect(parts.system)) {
+        digester.part(b"card").part(&effect.0);
+    }
     digester.finish()
 }
 
@@ -78,6 +84,7 @@ mod tests {
             edits: Digest::default(),
             soft: PersonaSoft::None,
             sampling: &defaults,
+            card: None,
         };
         let mut parts = vec![
             ("plain", plain),

@@ -1,5 +1,6 @@
 //! Why something about a persona was refused: what was wrong, what was given, and what to do.
 
+use super::card::CardError;
 use super::soft::Offer;
 
 /// Every refusal of this room. `param` is the field at fault.
@@ -28,6 +29,12 @@ pub enum PersonaError {
          `\"soft_prompt\": false` turns all of them off"
     )]
     TwoSoftPrompts { first: &'static str, first_is: String, second: &'static str, second_is: String },
+    #[error("`{param}`: {error}")]
+    Card { param: &'static str, error: CardError },
+    #[error(
+        "`card`: `{given}` is neither a card nor the digest of the one that persona `{name}` has now; send the whole card"
+    )]
+    UnknownCard { name: String, given: String },
     /// A stored row that this build cannot read.
     #[error("the stored persona `{name}` (version {version}) cannot be read: {message}")]
     Stored { name: String, version: u32, message: String },
@@ -48,6 +55,8 @@ impl PersonaError {
             PersonaError::Exists { .. } | PersonaError::TooMany { .. } => Some("name"),
             PersonaError::Changed { .. } => Some("if-match"),
             PersonaError::TwoSoftPrompts { second, .. } => Some(second),
+            PersonaError::Card { param, .. } => Some(param),
+            PersonaError::UnknownCard { .. } => Some("card"),
             PersonaError::Stored { .. } | PersonaError::DiskFull | PersonaError::Store(_) => None,
         }
     }

@@ -1,10 +1,12 @@
 //! What a persona is made of, as stored and as read back.
 
+use super::card::Card;
 use super::{PersonaError, SamplingDefaults};
 use crate::limits;
 use crate::steering::{RequestRules, SteeringRequest, is_valid_name};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
+use std::sync::Arc;
 
 /// One version of a persona. Never changed once stored.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,7 +22,7 @@ pub struct Persona {
 /// The content of a persona. Names in it are looked up on every use: a vector may be made again meanwhile.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PersonaSpec {
-    /// Empty: none.
+    /// Empty: none. With a card, its placeholders are replaced in each chat.
     pub system: String,
     /// Interventions by name; the `param` of each is `persona`.
     pub steering: SteeringRequest,
@@ -31,6 +33,8 @@ pub struct PersonaSpec {
     pub sampling: SamplingDefaults,
     /// For people; no part of any digest.
     pub description: String,
+    /// The character card that it came from: its lorebook and last words are applied to each chat.
+    pub card: Option<Arc<Card>>,
 }
 
 /// The form in the store.
@@ -44,6 +48,9 @@ struct Stored {
     user: Option<String>,
     sampling: SamplingDefaults,
     description: String,
+    /// As it was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    card: Option<Map<String, Value>>,
 }
 
 impl Persona {
@@ -77,6 +84,15 @@ impl PersonaSpec {
 
     /// The form in the store, numbers by their shortest digits.
     pub fn to_value(&self) -> Value {
+        let mut value = Value::Object(self.fields());
+        if let Some(card) = &self.card {
+            value["card"] = Value::Object(card.map());
+        }
+        value
+    }
+
+    /// The same without the card.
+    pub fn fields(&self) -> Map<String, Value> {
         let stored = Stored {
             system: self.system.clone(),
             steering: self.steering.canonical(),
@@ -84,6 +100,7 @@ impl PersonaSpec {
             user: self.user.clone(),
             sampling: self.sampling.clone(),
             description: self.description.clone(),
+            card: None,
         };
         // By way of text: a JSON value would show 0.7 as the f64 nearest to the f32.
         let text = serde_json::to_string(&stored).unwrap_or_default();
@@ -95,7 +112,9 @@ impl PersonaSpec {
         let stored = Stored::deserialize(value).map_err(|error| error.to_string())?;
         let steering = SteeringRequest::from_json(&stored.steering, "persona", RequestRules::default())
             .map_err(|error| error.to_string())?;
+        let card = stored.card.map(|card| Card::from_map(card).map_err(|error| error.to_string()));
         Ok(PersonaSpec {
+            card: card.transpose()?.map(|(card, _)| Arc::new(card)),
             system: stored.system,
             steering: steering.named("persona"),
             soft_prompt: stored.soft_prompt,
@@ -140,6 +159,7 @@ mod tests {
                 ..SamplingDefaults::default()
             },
             description: "d".into(),
+            card: None,
         }
     }
 

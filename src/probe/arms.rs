@@ -5,6 +5,7 @@ use super::suites::Suite;
 use crate::digest::{Digest, Digester};
 use crate::model::{BlockEdits, Change, Edit, Edits, SoftRows};
 use crate::persona::PersonaSpec;
+use crate::persona::card::Card;
 use crate::statistics::Draws;
 use crate::users::{UserPrompt, Users};
 use serde::Deserialize;
@@ -19,6 +20,8 @@ pub struct Subject {
     pub digest: Digest,
     /// Empty: none.
     pub system: String,
+    /// The card behind the system text.
+    pub card: Option<Arc<Card>>,
     pub edits: Arc<Edits>,
     pub soft: Soft,
 }
@@ -53,6 +56,8 @@ pub struct Control {
 pub struct Arm {
     pub name: String,
     pub system: String,
+    /// The card behind the system text: all of its lorebook that its budget has room for is read.
+    pub card: Option<Arc<Card>>,
     pub edits: Arc<Edits>,
     pub soft: Soft,
 }
@@ -105,7 +110,13 @@ impl Soft {
 
 impl Arm {
     pub fn of_system(name: &str, system: &str) -> Arm {
-        Arm { name: name.to_owned(), system: system.to_owned(), edits: Arc::default(), soft: Soft::None }
+        Arm {
+            name: name.to_owned(),
+            system: system.to_owned(),
+            card: None,
+            edits: Arc::default(),
+            soft: Soft::None,
+        }
     }
 
     /// Identifies what shapes its numbers; `None` where rows of a user are in it, which are not kept.
@@ -117,6 +128,9 @@ impl Arm {
             Soft::Rows { rows, .. } => digester.part(&rows.digest().0),
             Soft::User { .. } => return None,
         };
+        if let Some(effect) = self.card.as_ref().and_then(|card| card.effect(&self.system)) {
+            digester.part(&effect.0);
+        }
         Some(digester.finish())
     }
 
@@ -125,6 +139,9 @@ impl Arm {
         let mut parts = Vec::new();
         if !self.system.is_empty() {
             parts.push("system text".to_owned());
+        }
+        if self.card.is_some() {
+            parts.push("character card".to_owned());
         }
         if !self.edits.is_empty() {
             parts.push(format!("plan {}", self.edits.digest().short(12)));
@@ -158,18 +175,20 @@ impl Subject {
         let arm = |name: &str, system: &str, edits: &Arc<Edits>, soft: &Soft| Arm {
             name: name.to_owned(),
             system: system.to_owned(),
+            card: None,
             edits: edits.clone(),
             soft: soft.clone(),
         };
+        let with_card = |arm: Arm| Arm { card: self.card.clone(), ..arm };
         let none = Arc::<Edits>::default();
         let mut arms = vec![Arm::of_system(PLAIN, "")];
         if self.has_plan_or_soft() {
-            arms.push(Arm::of_system(PROMPT, &self.system));
+            arms.push(with_card(Arm::of_system(PROMPT, &self.system)));
         }
-        arms.push(arm(PERSONA, &self.system, &self.edits, &self.soft));
+        arms.push(with_card(arm(PERSONA, &self.system, &self.edits, &self.soft)));
         if (suite.random || attribution) && !self.edits.is_empty() {
             let shuffled = Arc::new(shuffled(&self.edits, seed));
-            arms.push(arm(RANDOM, &self.system, &shuffled, &self.soft));
+            arms.push(with_card(arm(RANDOM, &self.system, &shuffled, &self.soft)));
         }
         if attribution {
             if !self.edits.is_empty() {
@@ -257,6 +276,7 @@ mod tests {
             version: 1,
             digest: Digest::default(),
             system: "You are Ada.".into(),
+            card: None,
             edits: Arc::default(),
             soft: Soft::None,
         };

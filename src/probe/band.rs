@@ -9,7 +9,7 @@ use super::scorer::Scorer;
 use super::suites::{ControlPersonas, Suite};
 use crate::digest::Digest;
 use crate::shipped;
-use crate::statistics::Interval;
+use crate::statistics::{Interval, rounded};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -64,8 +64,9 @@ pub fn measure(
         arms.extend(controls.iter().map(|control| Arm::of_system(group, &control.text)));
     }
     let scores = run(scorer, &arms, suite, &Asked::default(), progress)?;
-    let difference =
-        |i: usize, aspect: &str| rounded(paired_mean(&scores[i].values[aspect], &scores[0].values[aspect]));
+    let difference = |i: usize, aspect: &str| {
+        rounded(paired_mean(&scores[i].values[aspect], &scores[0].values[aspect]), 6)
+    };
     let asked = || ASPECTS.iter().filter(|aspect| scores[0].values.contains_key(aspect.name));
     let of_group = |group: &str| -> BTreeMap<String, Vec<f64>> {
         let sorted = |aspect: &str| {
@@ -90,11 +91,6 @@ pub fn measure(
         harmful: of_group("harmful"),
     };
     Ok((json!(band), (1..arms.len()).map(line).collect()))
-}
-
-/// Six decimals.
-fn rounded(value: f64) -> f64 {
-    (value * 1e6).round() / 1e6
 }
 
 #[cfg(test)]

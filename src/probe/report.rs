@@ -9,7 +9,7 @@ use super::results::{AspectResult, Difference, Table};
 use crate::digest::Digest;
 use crate::limits;
 use crate::persona::gate::{Measured, SCHEMA, Thresholds, Verdict};
-use crate::statistics::Interval;
+use crate::statistics::{Interval, rounded};
 use serde_json::{Map, Value, json};
 
 /// What a report is made from besides the values.
@@ -165,9 +165,9 @@ fn items(table: &Table<'_>) -> Value {
 
 /// Six decimals; null for what is not finite.
 pub fn number(value: f64) -> Value {
-    let rounded = (value * 1e6).round() / 1e6;
+    let value = rounded(value, 6);
     // No minus zero: it reads as if something had been measured.
-    json!(if rounded == 0.0 { 0.0 } else { rounded })
+    json!(if value == 0.0 { 0.0 } else { value })
 }
 
 fn pair(interval: Interval) -> Value {

@@ -49,6 +49,7 @@ fn subject(system: &str, edits: Arc<Edits>) -> Subject {
         version: 1,
         digest: Digest::of(b"p"),
         system: system.into(),
+        card: None,
         edits,
         soft: Soft::None,
     }

@@ -5,7 +5,8 @@ use super::arms::Arm;
 use super::sets::Ask;
 use crate::digest::Digest;
 use crate::engine::{Engine, Event, Events, Priority, Request, Sampling, SequenceError, Want};
-use crate::persona::Condition;
+use crate::persona::card::Which;
+use crate::persona::{Condition, frame};
 use crate::text::{ChatOptions, Message, Role, Specials, Text};
 use std::sync::Arc;
 
@@ -75,7 +76,7 @@ impl EngineScorer {
 
     /// Prompt and continuations as tokens, under the arm's condition; and how many tokens these are.
     fn request(&self, arm: &Arm, ask: &Ask) -> Result<(Request, u64), ProbeError> {
-        let prompt = self.prompt(&arm.system, ask)?;
+        let prompt = self.prompt(arm, ask)?;
         let choices = ask.choices.iter().map(|choice| self.tokens(choice)).collect::<Result<Vec<_>, _>>()?;
         let tokens = prompt.len() + choices.iter().map(Vec::len).sum::<usize>();
         let (rows, owner) = arm.soft.rows_for(&ask.user)?;
@@ -88,24 +89,23 @@ impl EngineScorer {
         Ok((request, tokens as u64))
     }
 
-    /// A chat as it is served: the system text where there is one, the user's message, the beginning of the answer.
-    fn prompt(&self, system: &str, ask: &Ask) -> Result<Vec<u32>, ProbeError> {
-        let mut messages = Vec::new();
-        if !system.is_empty() {
-            messages.push(Message::new(Role::System, system));
-        }
-        messages.push(Message::new(Role::User, &ask.user));
+    /// A chat as it is served: the arm's texts around the user's message and the beginning of the answer.
+    fn prompt(&self, arm: &Arm, ask: &Ask) -> Result<Vec<u32>, ProbeError> {
+        let mut messages = vec![Message::new(Role::User, &ask.user)];
         let begun = !ask.begun.is_empty();
         if begun {
             messages.push(Message::new(Role::Assistant, &ask.begun));
         }
+        let tokens = |text: &str| self.text.tokenizer.count(text);
+        let framed = frame(&arm.system, arm.card.as_deref(), messages, &tokens, Which::All)?;
         let options = ChatOptions {
             add_generation_prompt: !begun,
             continue_final: begun,
-            put_first: usize::from(!system.is_empty()),
+            put_first: framed.put_first,
+            put_last: framed.put_last,
             ..ChatOptions::default()
         };
-        Ok(self.text.chat(&messages, &options)?.ids)
+        Ok(self.text.chat(&framed.messages, &options)?.ids)
     }
 }
 

@@ -3,8 +3,8 @@
 use super::sets::ItemSet;
 use super::{Control, ProbeError};
 use crate::digest::{Digest, Digester};
-use crate::limits;
 use crate::shipped;
+use crate::text::shown;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -77,10 +77,7 @@ impl Suite {
         let suites = file()?.suites;
         let known = || suites.iter().map(|suite| suite.name.as_str()).collect::<Vec<_>>().join(", ");
         let found = suites.iter().find(|suite| suite.name == name);
-        let found = found.ok_or_else(|| ProbeError::UnknownSuite {
-            given: name.chars().take(limits::SHOWN_CHARS_MAX).collect(),
-            known: known(),
-        })?;
+        let found = found.ok_or_else(|| ProbeError::UnknownSuite { given: shown(name), known: known() })?;
         let mut sets = Vec::new();
         for (set, &count) in &found.items {
             let set = ItemSet::shipped(set)?;

@@ -142,7 +142,10 @@ pub struct IntervalChart {
 impl IntervalChart {
     pub fn svg(&self) -> String {
         let height = 70.0 + 24.0 * self.rows.len() as f64;
-        let (left, right, top, bottom) = (270.0, WIDTH - 70.0, 36.0, height - 36.0);
+        // Letters of this size are some 6.6 wide; half of the picture is the chart's.
+        let longest = self.rows.iter().map(|row| row.label.chars().count()).max().unwrap_or(0);
+        let left = (20.0 + 6.6 * longest as f64).clamp(120.0, WIDTH / 2.0);
+        let (right, top, bottom) = (WIDTH - 70.0, 36.0, height - 36.0);
         let values = self.rows.iter().flat_map(|row| [row.value, row.low, row.high]);
         let (low, high) = range(values.chain(self.reference));
         let place = |value: f64| left + (value - low) / (high - low) * (right - left);
@@ -252,6 +255,14 @@ mod tests {
         };
         let svg = chart.svg();
         assert!(svg.find("first").unwrap() < svg.find("second").unwrap());
+        // A long label gets the room it needs.
+        let place = |svg: &str| -> f64 {
+            let before = svg.split(" y2=").next().unwrap();
+            before.rsplit("x2=\"").next().unwrap().trim_end_matches('"').parse().unwrap()
+        };
+        let wide =
+            IntervalChart { rows: vec![row(&"long ".repeat(8), 0.5), row("b", -0.25)], ..chart.clone() };
+        assert!(place(&wide.svg()) > place(&svg) + 50.0);
         assert!(svg.contains("-0.250") && svg.contains("stroke-dasharray"));
     }
 }

@@ -30,8 +30,14 @@ impl Page {
         self
     }
 
+    /// What stands between two backquotes is set as code.
     pub fn paragraph(&mut self, text: &str) -> &mut Page {
-        self.body += &format!("<p>{}</p>\n", escaped(text));
+        let mut parts: Vec<String> = escaped(text).split('`').map(str::to_owned).collect();
+        let is_paired = parts.len() % 2 == 1;
+        for code in parts.iter_mut().skip(1).step_by(2).filter(|_| is_paired) {
+            *code = format!("<code>{code}</code>");
+        }
+        self.body += &format!("<p>{}</p>\n", parts.join(if is_paired { "" } else { "`" }));
         self
     }
 
@@ -85,7 +91,12 @@ mod tests {
         let mut page = Page::new("a<b");
         let table = Table { head: vec!["<th>".into()], rows: vec![vec!["<script>".into(), "1".into()]] };
         page.heading("h&h").paragraph("<p>").table(&table).details("s<s", &table);
+        page.paragraph("set `a<b` and `c`").paragraph("one ` alone");
         let html = page.html();
+        assert!(
+            html.contains("<p>set <code>a&lt;b</code> and <code>c</code></p>")
+                && html.contains("one ` alone")
+        );
         assert!(html.contains("<td>&lt;script&gt;</td><td>1</td>") && html.contains("<h2>h&amp;h</h2>"));
         assert!(html.contains("<summary>s&lt;s</summary>") && html.contains("</table>\n</details>"));
         assert!(!html.contains("<script") && !html.contains("http"), "{html}");

@@ -5,6 +5,7 @@ use crate::engine::{SequenceError, SubmitError};
 use crate::jobs::JobsError;
 use crate::limits;
 use crate::persona::PersonaError;
+use crate::persona::card::CardError;
 use crate::persona::gate::NotAdmitted;
 use crate::probe::ProbeError;
 use crate::steering::SteeringError;
@@ -57,6 +58,7 @@ pub enum ErrorCode {
     UnsupportedMediaType,
     WrongHost,
     AnswersRefused,
+    InvalidCard,
     VectorDoesNotFit,
     SoftPromptDoesNotFit,
     SoftPromptOutOfRange,
@@ -71,6 +73,7 @@ pub enum ErrorCode {
     EncoderNotReady,
     VectorNotReady,
     ShuttingDown,
+    ConstraintTooComplex,
     SequenceFailed,
     DiskFull,
     Internal,
@@ -101,6 +104,7 @@ impl ErrorCode {
             ContextLengthExceeded => (bad, "invalid_request_error", "context_length_exceeded", None),
             InvalidSteering => (bad, "invalid_request_error", "invalid_steering", None),
             DoseExceeded => (bad, "invalid_request_error", "dose_exceeded", None),
+            ConstraintTooComplex => (bad, "invalid_request_error", "constraint_too_complex", None),
             InvalidTemplate => (bad, "invalid_request_error", "invalid_messages", None),
             HostMissing => (bad, "invalid_request_error", "invalid_host", None),
             InvalidApiKey => (StatusCode::UNAUTHORIZED, "authentication_error", "invalid_api_key", None),
@@ -144,6 +148,7 @@ impl ErrorCode {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", "unsupported_media_type", None)
             }
             WrongHost => (StatusCode::MISDIRECTED_REQUEST, "invalid_request_error", "host_not_allowed", None),
+            InvalidCard => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request_error", "invalid_card", None),
             AnswersRefused => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request_error", "answers_refused", None)
             }
@@ -351,7 +356,13 @@ impl From<PersonaError> for ApiError {
     fn from(error: PersonaError) -> ApiError {
         use PersonaError as E;
         let code = match &error {
-            E::BadName { .. } | E::TooLong { .. } | E::TwoSoftPrompts { .. } => ErrorCode::InvalidValue,
+            E::BadName { .. } | E::TooLong { .. } | E::TwoSoftPrompts { .. } | E::UnknownCard { .. } => {
+                ErrorCode::InvalidValue
+            }
+            E::Card { error: CardError::TooLong { .. } | CardError::TooMany { .. }, .. } => {
+                ErrorCode::BodyTooLarge
+            }
+            E::Card { .. } => ErrorCode::InvalidCard,
             E::Unknown { .. } | E::UnknownVersion { .. } => ErrorCode::PersonaNotFound,
             E::Exists { .. } | E::TooMany { .. } => ErrorCode::Conflict,
             E::Changed { .. } => ErrorCode::PreconditionFailed,
@@ -435,6 +446,7 @@ impl From<TextError> for ApiError {
             E::Argument { name, .. } => (ErrorCode::InvalidValue, Some(name.clone())),
             E::Failed
             | E::Unsupported { .. }
+            | E::File { .. }
             | E::Missing { .. }
             | E::Vocabulary(_)
             | E::TemplateLoad(_)
@@ -467,6 +479,7 @@ impl From<SequenceError> for ApiError {
         let code = match &error {
             SequenceError::NonFiniteLogits => ErrorCode::DoseTooLarge,
             SequenceError::CacheTooSmall { .. } => ErrorCode::ContextLengthExceeded,
+            SequenceError::Constraint(_) => ErrorCode::ConstraintTooComplex,
             SequenceError::ShuttingDown => ErrorCode::ShuttingDown,
             SequenceError::EngineFailed => ErrorCode::SequenceFailed,
             SequenceError::OwnerDeleted => ErrorCode::UserDeleted,

@@ -25,6 +25,7 @@ pub use error::{ApiError, ErrorCode};
 
 use crate::alignment::Alignments;
 use crate::config::Settings;
+use crate::constraint::Grammars;
 use crate::digest::Digest;
 use crate::encoder::EncoderHandle;
 use crate::engine::Engine;
@@ -62,6 +63,8 @@ pub struct Context {
     pub prober: Prober,
     pub jobs: Jobs,
     pub alignments: Alignments,
+    /// Compiles what answers must be.
+    grammars: Grammars,
     /// Loaded when it is first needed.
     pub encoder: EncoderHandle,
     /// Name of the loaded model.
@@ -113,6 +116,7 @@ impl Context {
         let keys = Keys::new(&settings.api_keys);
         let prober = Prober::new(engine.clone(), text.clone(), jobs.clone(), gate.clone(), model.clone());
         Context {
+            grammars: Grammars::new(text.tokenizer.clone()),
             template: Digest::of(text.template().source().as_bytes()),
             engine,
             text,
@@ -185,7 +189,9 @@ const ROUTES: &[(&str, Route)] = &[
     ("/v1/models", Route::Models),
     ("/v1/models/{*id}", Route::Model),
     ("/v1/personas", Route::Personas),
+    ("/v1/personas/import", Route::PersonaImport),
     ("/v1/personas/{name}", Route::Persona),
+    ("/v1/personas/{name}/card", Route::PersonaCard),
     ("/v1/probe", Route::Probe),
     ("/v1/probe/{persona}", Route::ProbeReport),
     ("/v1/score", Route::Score),
@@ -231,7 +237,9 @@ enum Route {
     Models,
     Model,
     Personas,
+    PersonaImport,
     Persona,
+    PersonaCard,
     Probe,
     ProbeReport,
     Score,
@@ -278,6 +286,8 @@ impl Route {
             Route::Models => get(openai::models),
             Route::Model => get(openai::model),
             Route::Personas => get(native::list_personas).post(native::create_persona),
+            Route::PersonaImport => post(native::import_persona),
+            Route::PersonaCard => get(native::show_card),
             Route::Persona => {
                 get(native::show_persona).put(native::put_persona).delete(native::delete_persona)
             }

@@ -1,4 +1,4 @@
-//! Intervals and tests on slices of numbers: mean, spread, median, correlation, Wilson's interval, Student's t, bootstrap
+//! Intervals and tests on slices of numbers: mean, spread, median, correlation, line, Wilson's interval, Student's t, bootstrap
 //! and the draws for it. `paired` compares two conditions on the same items.
 
 mod paired;
@@ -20,6 +20,12 @@ pub const Z_95: f64 = 1.959_963_984_540_054;
 /// Arithmetic mean; NaN for no values.
 pub fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// `value` with so many decimals, as a report gives it.
+pub fn rounded(value: f64, decimals: i32) -> f64 {
+    let unit = 10f64.powi(decimals);
+    (value * unit).round() / unit
 }
 
 /// Sample standard deviation (divisor n - 1); NaN for fewer than two values.
@@ -200,6 +206,15 @@ pub fn correlation(x: &[f64], y: &[f64]) -> f64 {
     xy / (xx * yy).sqrt()
 }
 
+/// Least squares of `y` on `x`: slope and intercept. A constant `x` gives the mean.
+pub fn line(x: &[f64], y: &[f64]) -> (f64, f64) {
+    let (mean_x, mean_y) = (mean(x), mean(y));
+    let xx: f64 = x.iter().map(|x| (x - mean_x) * (x - mean_x)).sum();
+    let xy: f64 = x.iter().zip(y).map(|(x, y)| (x - mean_x) * (y - mean_y)).sum();
+    let slope = if xx > 0.0 { xy / xx } else { 0.0 };
+    (slope, mean_y - slope * mean_x)
+}
+
 /// The percentile interval of 95 % of `statistic` over `rounds` resamples of `n` units with replacement (Efron 1979). The
 /// statistic gets the drawn units' indices.
 pub fn bootstrap(n: usize, rounds: usize, seed: u64, statistic: impl Fn(&[usize]) -> f64) -> Interval {
@@ -252,6 +267,8 @@ mod tests {
         assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
         assert!(median(&[]).is_nan() && mean(&[]).is_nan());
+        assert_eq!([4, 0, 6].map(|decimals| rounded(-2.345678912, decimals)), [-2.3457, -2.0, -2.345679]);
+        assert!(rounded(f64::NAN, 4).is_nan());
     }
 
     #[test]
@@ -354,5 +371,11 @@ mod tests {
         assert!((correlation(&[1.0, 2.0, 3.0], &[2.0, 4.0, 6.0]) - 1.0).abs() < 1e-12);
         assert!((correlation(&[1.0, 2.0, 3.0], &[1.0, 0.0, 1.0])).abs() < 1e-12);
         assert!(correlation(&[1.0, 1.0], &[1.0, 2.0]).is_nan());
+    }
+
+    #[test]
+    fn lines() {
+        assert_eq!(line(&[0.0, 1.0, 2.0], &[1.0, 3.0, 5.0]), (2.0, 1.0));
+        assert_eq!(line(&[1.0, 1.0], &[1.0, 3.0]), (0.0, 2.0));
     }
 }

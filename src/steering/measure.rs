@@ -117,6 +117,7 @@ impl Meter {
             tokens_max: 0,
             stop_tokens: Arc::from([]),
             sampling: Sampling::default(),
+            constraint: None,
             logprobs: None,
             prompt_logprobs: Some(0),
         });
@@ -166,6 +167,7 @@ impl Meter {
                 tokens_max,
                 stop_tokens: stop_tokens.clone(),
                 sampling: Sampling { temperature: 0.0, ..Sampling::default() },
+                constraint: None,
                 logprobs: None,
                 prompt_logprobs: None,
             });

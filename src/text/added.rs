@@ -91,8 +91,17 @@ pub(super) enum Segment<'t> {
     Token(u32),
 }
 
-/// Cuts `text` at tokens of the given tries: leftmost first, of those the longest. Text segments are not empty.
-pub(super) fn segments<'t>(text: &'t str, tries: &[&Trie], each: &mut dyn FnMut(Segment<'t>)) {
+/// White space that tokens take with them: (before, after) by token.
+pub(super) type Strips = Lookup<u32, (bool, bool)>;
+
+/// Cuts `text` at tokens of the given tries: leftmost first, of those the longest. White space next to a token goes with
+/// it where `strips` says so. Text segments are not empty.
+pub(super) fn segments<'t>(
+    text: &'t str,
+    tries: &[&Trie],
+    strips: &Strips,
+    each: &mut dyn FnMut(Segment<'t>),
+) {
     let bytes = text.as_bytes();
     let (mut done, mut at) = (0, 0);
     while let Some(&byte) = bytes.get(at) {
@@ -102,11 +111,17 @@ pub(super) fn segments<'t>(text: &'t str, tries: &[&Trie], each: &mut dyn FnMut(
             at += 1;
             continue;
         };
-        if done < at {
-            each(Segment::Text(&text[done..at]));
+        let (before, after) = strips.get(&id).copied().unwrap_or_default();
+        let part = &text[done..at];
+        let part = if before { part.trim_end() } else { part };
+        if !part.is_empty() {
+            each(Segment::Text(part));
         }
         each(Segment::Token(id));
         at += len;
+        if after {
+            at += text[at..].len() - text[at..].trim_start().len();
+        }
         done = at;
     }
     if done < text.len() {
@@ -186,7 +201,7 @@ mod tests {
     fn cut(text: &str) -> Vec<Segment<'_>> {
         let trie = Trie::new(CONTROL);
         let mut found = Vec::new();
-        segments(text, &[&trie], &mut |segment| found.push(segment));
+        segments(text, &[&trie], &Strips::default(), &mut |segment| found.push(segment));
         found
     }
 
@@ -208,8 +223,25 @@ mod tests {
     fn two_tries_share_a_text() {
         let (a, b) = (Trie::new([("ab", 1)]), Trie::new([("abc", 2), ("x", 3)]));
         let mut found = Vec::new();
-        segments("abcabx", &[&a, &b], &mut |segment| found.push(segment));
+        segments("abcabx", &[&a, &b], &Strips::default(), &mut |segment| found.push(segment));
         assert_eq!(found, [Segment::Token(2), Segment::Token(1), Segment::Token(3)]);
+    }
+
+    #[test]
+    fn tokens_take_white_space_with_them() {
+        use Segment::{Text, Token};
+        let trie = Trie::new(CONTROL);
+        let strips: Strips =
+            [(0, (false, true)), (1, (true, false)), (3, (true, true))].into_iter().collect();
+        for (text, expected) in [
+            (" <|start|> \n a <|end|> b", vec![Text(" "), Token(0), Text("a"), Token(1), Text(" b")]),
+            (" <s> <s> ", vec![Token(3), Token(3)]),
+            ("<|start|> <|end|>", vec![Token(0), Token(1)]),
+        ] {
+            let mut found = Vec::new();
+            segments(text, &[&trie], &strips, &mut |segment| found.push(segment));
+            assert_eq!(found, expected, "{text}");
+        }
     }
 
     #[test]

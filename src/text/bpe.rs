@@ -26,34 +26,52 @@ fn pair(left: u32, right: u32) -> u64 {
     u64::from(left) << 32 | u64::from(right)
 }
 
+/// What stands for characters (or bytes) without a token.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Unknown {
+    /// Without one they are left out, as the tokenizers this follows do.
+    pub id: Option<u32>,
+    /// Whether one stands for a whole run of them.
+    pub fuse: bool,
+}
+
 /// How a word becomes its first symbols.
 pub(super) enum Alphabet {
-    /// One symbol a byte. A byte without a token is left out, as the tokenizers this follows do.
-    Bytes([Option<u32>; 256]),
-    /// One symbol a character; for a character without a token its bytes' tokens, else one `unknown` for a run of such.
-    Chars { chars: Lookup<char, u32>, bytes: [Option<u32>; 256], unknown: Option<u32> },
+    /// One symbol a byte.
+    Bytes { bytes: [Option<u32>; 256], unknown: Unknown },
+    /// One symbol a character; for a character without a token its bytes' tokens.
+    Chars { chars: Lookup<char, u32>, bytes: [Option<u32>; 256], unknown: Unknown },
 }
 
 impl Alphabet {
     fn symbols(&self, word: &str) -> Vec<u32> {
+        let mut symbols = Vec::with_capacity(word.len());
+        let mut in_unknown = false;
+        let mut note = |known: bool, unknown: &Unknown, symbols: &mut Vec<u32>| {
+            if !known && !(in_unknown && unknown.fuse) {
+                symbols.extend(unknown.id);
+            }
+            in_unknown = !known;
+        };
         match self {
-            Alphabet::Bytes(table) => word.bytes().filter_map(|byte| table[usize::from(byte)]).collect(),
+            Alphabet::Bytes { bytes, unknown } => {
+                for byte in word.bytes() {
+                    let id = bytes[usize::from(byte)];
+                    symbols.extend(id);
+                    note(id.is_some(), unknown, &mut symbols);
+                }
+            }
             Alphabet::Chars { chars, bytes, unknown } => {
-                let mut symbols = Vec::with_capacity(word.len());
-                let mut in_unknown = false;
                 for character in word.chars() {
                     let known = chars.get(&character).is_some_and(|&id| {
                         symbols.push(id);
                         true
                     }) || push_bytes(bytes, character, &mut symbols);
-                    if !known && !in_unknown {
-                        symbols.extend(*unknown);
-                    }
-                    in_unknown = !known;
+                    note(known, unknown, &mut symbols);
                 }
-                symbols
             }
         }
+        symbols
     }
 }
 
@@ -194,7 +212,8 @@ mod tests {
     fn bpe() -> Bpe {
         let chars = [('a', 0), ('b', 1), ('c', 2)].into_iter().collect();
         let closed: Vec<bool> = PIECES.iter().map(|piece| piece.starts_with('<')).collect();
-        let alphabet = Alphabet::Chars { chars, bytes: [None; 256], unknown: Some(99) };
+        let alphabet =
+            Alphabet::Chars { chars, bytes: [None; 256], unknown: Unknown { id: Some(99), fuse: true } };
         Bpe::new(alphabet, &implied_merges(&PIECES, &closed))
     }
 
@@ -243,8 +262,10 @@ mod tests {
         let mut table = [None; 256];
         table[usize::from(b'x')] = Some(7);
         let mut ids = Vec::new();
-        Bpe::new(Alphabet::Bytes(table), &[]).encode("x\u{4}x", &mut ids);
-        assert_eq!(ids, [7, 7]);
+        let bytes = |id| Alphabet::Bytes { bytes: table, unknown: Unknown { id, fuse: false } };
+        Bpe::new(bytes(None), &[]).encode("x\u{4}x", &mut ids);
+        Bpe::new(bytes(Some(9)), &[]).encode("x\u{4}\u{5}", &mut ids);
+        assert_eq!(ids, [7, 7, 7, 9, 9]);
     }
 
     proptest! {

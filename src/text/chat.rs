@@ -3,6 +3,7 @@
 use super::added::absent_characters;
 use super::roles::Turn;
 use super::template::Chat;
+use super::thinking::ThinkingTags;
 use super::{Specials, Template, TemplateKind, TextError, Tokenizer};
 use crate::limits::MESSAGES_MAX;
 use serde_json::{Map, Value};
@@ -46,11 +47,13 @@ pub struct Message {
     pub role: Role,
     pub content: String,
     pub name: Option<String>,
+    /// What the assistant thought before it; templates that know `reasoning_content` decide what to keep.
+    pub reasoning: Option<String>,
 }
 
 impl Message {
     pub fn new(role: Role, content: &str) -> Message {
-        Message { role, content: content.to_owned(), name: None }
+        Message { role, content: content.to_owned(), name: None, reasoning: None }
     }
 }
 
@@ -62,13 +65,27 @@ pub struct ChatOptions {
     pub continue_final: bool,
     /// Messages at the front that the server put there: warnings and errors number the others from 0.
     pub put_first: usize,
+    /// Place of one more message of the server's own, behind them.
+    pub put_last: Option<usize>,
     /// Values for names that the template reads (`enable_thinking`).
     pub kwargs: Map<String, Value>,
+    /// Descriptions of tools, as OpenAI has them; none is `null` to the template.
+    pub tools: Vec<Value>,
+    /// Texts that the answer may draw on; none is `null` to the template.
+    pub documents: Vec<Value>,
 }
 
 impl Default for ChatOptions {
     fn default() -> ChatOptions {
-        ChatOptions { add_generation_prompt: true, continue_final: false, put_first: 0, kwargs: Map::new() }
+        ChatOptions {
+            add_generation_prompt: true,
+            continue_final: false,
+            put_first: 0,
+            put_last: None,
+            kwargs: Map::new(),
+            tools: Vec::new(),
+            documents: Vec::new(),
+        }
     }
 }
 
@@ -83,6 +100,8 @@ pub struct Encoded {
     /// BOS included where the model wants it.
     pub ids: Vec<u32>,
     pub warnings: Vec<String>,
+    /// Whether the prompt ends inside a block of thinking.
+    pub thinks: bool,
 }
 
 /// A rendered chat in which the client's text still carries marks.
@@ -90,6 +109,7 @@ struct Composed {
     marked: String,
     mark: char,
     warnings: Vec<String>,
+    thinks: bool,
 }
 
 /// A model's way with text.
@@ -98,13 +118,29 @@ pub struct Text {
     template: Template,
     /// See [`Text::begin_token`].
     begin: Option<u32>,
+    thinking: Option<ThinkingTags>,
 }
 
 impl Text {
     pub fn new(tokenizer: Arc<Tokenizer>, template: Template) -> Text {
         let is_begin = tokenizer.add_bos() || template.source().contains("bos_token");
         let begin = tokenizer.bos().filter(|_| is_begin);
-        Text { tokenizer, template, begin }
+        let thinking = ThinkingTags::named_in(template.source());
+        Text { tokenizer, template, begin, thinking }
+    }
+
+    /// The tags around what the model thinks, where its template names some.
+    pub fn thinking(&self) -> Option<ThinkingTags> {
+        self.thinking
+    }
+
+    /// Control tokens that are one of those tags: an answer shows them.
+    pub fn thinking_tokens(&self) -> Vec<u32> {
+        let texts = self.thinking.iter().flat_map(|tags| [tags.open, tags.close]);
+        texts
+            .filter_map(|text| self.tokenizer.token_id(text))
+            .filter(|&id| self.tokenizer.is_special(id))
+            .collect()
     }
 
     pub fn template(&self) -> &Template {
@@ -129,7 +165,7 @@ impl Text {
     pub fn chat(&self, messages: &[Message], options: &ChatOptions) -> Result<Encoded, TextError> {
         let composed = self.compose(messages, options)?;
         let ids = self.tokenizer.encode_marked(&composed.marked, composed.mark)?;
-        Ok(Encoded { ids: self.with_bos(ids), warnings: composed.warnings })
+        Ok(Encoded { ids: self.with_bos(ids), warnings: composed.warnings, thinks: composed.thinks })
     }
 
     /// A prompt without a template. Control tokens written in it are meant: clients that apply a template of their own
@@ -158,22 +194,42 @@ impl Text {
         let mut texts = vec![self.template.source()];
         texts.extend(messages.iter().map(|message| message.content.as_str()));
         texts.extend(messages.iter().filter_map(|message| message.name.as_deref()));
-        kwargs.values().for_each(|value| strings(value, &mut texts));
+        texts.extend(messages.iter().filter_map(|message| message.reasoning.as_deref()));
+        let given = kwargs.values().chain(&options.tools).chain(&options.documents);
+        given.for_each(|value| strings(value, &mut texts));
         let [mark, end] = absent_characters(&texts).ok_or_else(|| {
             wrong("messages", "they use nearly all of Unicode's private characters".to_owned())
         })?;
         kwargs.values_mut().for_each(|value| self.mark_strings(value, mark));
-        let place = |at: usize| at.checked_sub(options.put_first);
+        let (mut tools, mut documents) = (options.tools.clone(), options.documents.clone());
+        tools.iter_mut().chain(&mut documents).for_each(|value| self.mark_strings(value, mark));
+        let place = |at: usize| {
+            let own = options.put_first + usize::from(options.put_last.is_some_and(|own| own < at));
+            at.checked_sub(own).filter(|_| options.put_last != Some(at))
+        };
         let turn = |(at, message)| Turn { index: place(at), ..self.turn(message, mark) };
         let mut turns: Vec<Turn> = messages.iter().enumerate().map(turn).collect();
         if let Some(last) = turns.last_mut().filter(|_| continued) {
             last.content.extend([end, ' ']);
         }
         let add_generation_prompt = options.add_generation_prompt && !continued;
-        let run = self.template.render(&Chat { turns: &turns, add_generation_prompt, kwargs: &kwargs })?;
+        let chat = Chat {
+            turns: &turns,
+            add_generation_prompt,
+            kwargs: &kwargs,
+            tools: &tools,
+            documents: &documents,
+        };
+        let run = self.template.render(&chat)?;
         let marked = if continued { opened(run.text, end)? } else { run.text };
-        let warnings = run.warnings.into_iter().chain(ignored).collect();
-        Ok(Composed { marked, mark, warnings })
+        let thinks = self.thinking.is_some_and(|tags| match messages.last() {
+            Some(last) if continued => tags.left_open_in(&last.content),
+            _ => add_generation_prompt && tags.opened_by(&marked),
+        });
+        let unread = (!documents.is_empty() && !self.template.reads_documents())
+            .then(|| "`documents` are ignored: the chat template does not read them".to_owned());
+        let warnings = run.warnings.into_iter().chain(ignored).chain(unread).collect();
+        Ok(Composed { marked, mark, warnings, thinks })
     }
 
     fn turn(&self, message: &Message, mark: char) -> Turn {
@@ -182,6 +238,7 @@ impl Text {
             role: message.role.in_template(),
             content: guard.mark(&message.content, mark),
             name: message.name.as_ref().map(|name| guard.mark(name, mark)),
+            reasoning_content: message.reasoning.as_ref().map(|text| guard.mark(text, mark)),
             index: None,
         }
     }

@@ -344,3 +344,66 @@ proptest! {
         }
     }
 }
+
+/// What templates are made of, feature by feature: the same text as Jinja in transformers' setting. See
+/// `scripts/make_template_fixtures.py`.
+#[test]
+fn templates_render_as_in_jinja() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/templates.json");
+    let fixture: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let cases = fixture["cases"].as_array().unwrap();
+    assert!(cases.len() >= 40, "{}", cases.len());
+    let mut wrong = Vec::new();
+    for case in cases {
+        let name = case[0].as_str().unwrap();
+        let template = load(fixture["templates"][name].as_str().unwrap());
+        let text =
+            Text::new(Arc::new(byte_tokenizer()), template.unwrap_or_else(|error| panic!("{name}: {error}")));
+        let field = |message: &serde_json::Value, field: &str| message[field].as_str().map(String::from);
+        let message = |message: &serde_json::Value| Message {
+            reasoning: field(message, "reasoning_content"),
+            ..Message::new(
+                Role::parse(message["role"].as_str().unwrap()).unwrap(),
+                message["content"].as_str().unwrap(),
+            )
+        };
+        let messages: Vec<Message> = case[1].as_array().unwrap().iter().map(message).collect();
+        let list = |name: &str| case[2][name].as_array().cloned().unwrap_or_default();
+        let options = ChatOptions {
+            add_generation_prompt: case[2]["add_generation_prompt"].as_bool().unwrap_or(false),
+            kwargs: case[2]["kwargs"].as_object().cloned().unwrap_or_default(),
+            tools: list("tools"),
+            documents: list("documents"),
+            ..ChatOptions::default()
+        };
+        let expected = case[3].as_str().unwrap();
+        match text.render(&messages, &options) {
+            Ok(rendered) if rendered.text == expected => {}
+            Ok(rendered) => {
+                wrong.push(format!("{name}\n  given    {:?}\n  expected {expected:?}", rendered.text))
+            }
+            Err(error) => wrong.push(format!("{name}: {error}")),
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+}
+
+/// Whether a prompt ends inside a block of thinking.
+#[test]
+fn prompts_that_open_a_block() {
+    let source = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<A>\
+{% if think %}{{ '<think>\n' }}{% elif think is false %}{{ '<think>\n\n</think>\n\n' }}{% endif %}{% endif %}";
+    let text = Text::new(Arc::new(byte_tokenizer()), load(source).unwrap());
+    for (think, chat, opened) in [
+        (serde_json::json!({"think": true}), vec!["u:a"], true),
+        (serde_json::json!({"think": false}), vec!["u:a"], false),
+        (serde_json::json!({}), vec!["u:<think>"], false),
+        (serde_json::json!({"think": true}), vec!["u:a", "a:<think>so"], true),
+        (serde_json::json!({"think": true}), vec!["u:a", "a:<think>so</think>b"], false),
+        (serde_json::json!({"think": true}), vec!["u:<think>", "a:b"], false),
+    ] {
+        let encoded = text.chat(&messages(&chat), &options(think)).unwrap();
+        assert_eq!(encoded.thinks, opened, "{chat:?}");
+    }
+    assert_eq!(chatml().thinking(), None);
+}

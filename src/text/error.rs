@@ -10,6 +10,9 @@ pub enum TextError {
     Unsupported { key: &'static str, given: String, supported: String },
     #[error("`{key}` is missing in the model file")]
     Missing { key: &'static str },
+    /// A file of a model folder.
+    #[error("`{file}`: {reason}")]
+    File { file: &'static str, reason: String },
     #[error("tokenizer/model mismatch: {0}")]
     Vocabulary(String),
     #[error("the chat template is refused: {0}")]

@@ -52,6 +52,9 @@ pub(super) fn piece_source() -> TokenizerSource {
         bos: Some(2),
         eos: Some(1),
         unk: Some(3),
+        unknown: Some(3),
+        fuse_unknown: true,
+        plain_space_runs: true,
         pad: Some(0),
         add_bos: true,
         ..TokenizerSource::default()

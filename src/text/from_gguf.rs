@@ -1,5 +1,7 @@
 //! Tokenizer and template out of a GGUF file's metadata.
 
+use super::pre::Kind;
+use super::source::{SpacePrefix, Strip, kind};
 use super::{Template, TemplateKind, Text, TextError, Tokenizer, TokenizerSource};
 use crate::weights::Metadata;
 use std::sync::Arc;
@@ -16,11 +18,23 @@ impl TokenizerSource {
         let model = metadata.string(model_key)?.ok_or(TextError::Missing { key: model_key })?.to_owned();
         let tokens_key = "tokenizer.ggml.tokens";
         let tokens = strings(tokens_key)?.ok_or(TextError::Missing { key: tokens_key })?;
-        // Files that do not say: SentencePiece vocabularies begin with BOS and put a space first, others do neither.
+        // Files that do not say: SentencePiece vocabularies begin with BOS and put a space first, others do what their
+        // kind of words says.
         let sentencepiece = model == "llama";
-        Ok(TokenizerSource {
+        let pre = metadata.string("tokenizer.ggml.pre")?.map(String::from);
+        let words = match pre.as_deref() {
+            Some(pre) if !sentencepiece => Some(Kind::named(pre)?),
+            _ => None,
+        };
+        let key = "tokenizer.ggml.remove_extra_whitespaces";
+        if metadata.bool(key)? == Some(true) {
+            let (given, supported) = ("true".to_owned(), "`false`".to_owned());
+            return Err(TextError::Unsupported { key, given, supported });
+        }
+        let says_space = metadata.bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(sentencepiece);
+        let unk = id("tokenizer.ggml.unknown_token_id")?;
+        let mut source = TokenizerSource {
             tokens,
-            pre: metadata.string("tokenizer.ggml.pre")?.map(String::from),
             scores: metadata.f32_array("tokenizer.ggml.scores")?.unwrap_or_default(),
             token_types: metadata.i32_array("tokenizer.ggml.token_type")?.unwrap_or_default(),
             merges: strings("tokenizer.ggml.merges")?.unwrap_or_default(),
@@ -28,13 +42,37 @@ impl TokenizerSource {
             eos: id("tokenizer.ggml.eos_token_id")?,
             eot: id("tokenizer.ggml.eot_token_id")?,
             eom: id("tokenizer.ggml.eom_token_id")?,
-            unk: id("tokenizer.ggml.unknown_token_id")?,
+            unk,
             pad: id("tokenizer.ggml.padding_token_id")?,
-            add_bos: metadata.bool("tokenizer.ggml.add_bos_token")?.unwrap_or(sentencepiece),
-            add_space_prefix: metadata.bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(sentencepiece),
+            ends: Vec::new(),
+            add_bos: metadata
+                .bool("tokenizer.ggml.add_bos_token")?
+                .unwrap_or(words.map_or(sentencepiece, |words| words.add_bos)),
+            prefix: if says_space { SpacePrefix::Always } else { SpacePrefix::Never },
+            unknown: unk.filter(|_| sentencepiece),
+            fuse_unknown: sentencepiece,
+            nfc: words.is_some_and(|words| words.nfc),
+            whole_words: words.is_some_and(|words| words.whole_words),
+            plain_space_runs: sentencepiece,
+            strips: Vec::new(),
+            pre,
             model,
-        })
+        };
+        if sentencepiece && metadata.string("general.architecture")? == Some("phi3") {
+            source.strips = phi3_strips(&source);
+        }
+        Ok(source)
     }
+}
+
+/// Control tokens of Phi 3 take the white space after them, which its GGUF files do not say.
+fn phi3_strips(source: &TokenizerSource) -> Vec<Strip> {
+    let takes = |(text, id): &(&String, u32)| {
+        let control = source.kind_of(*id as usize) == kind::CONTROL || text.as_str() == "</s>";
+        control && !["<unk>", "<s>", "<|endoftext|>"].contains(&text.as_str())
+    };
+    let tokens = source.tokens.iter().zip(0..);
+    tokens.filter(takes).map(|(_, id)| Strip { id, left: false, right: true }).collect()
 }
 
 impl Text {

@@ -9,6 +9,8 @@ pub(super) struct Turn {
     pub content: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning_content: Option<String>,
     /// Place among the messages that the client sent; `None` for what the server put there.
     #[serde(skip)]
     pub index: Option<usize>,
@@ -16,7 +18,7 @@ pub(super) struct Turn {
 
 impl Turn {
     pub fn new(role: &'static str, content: &str) -> Turn {
-        Turn { role, content: content.to_owned(), name: None, index: None }
+        Turn { role, content: content.to_owned(), name: None, reasoning_content: None, index: None }
     }
 }
 

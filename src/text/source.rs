@@ -5,10 +5,34 @@ use crate::limits::VOCABULARY_MAX;
 
 /// Kinds of tokens in GGUF's `token_type`.
 pub mod kind {
+    pub const NORMAL: i32 = 1;
     pub const UNKNOWN: i32 = 2;
     pub const CONTROL: i32 = 3;
     pub const USER_DEFINED: i32 = 4;
+    /// Fills the place of an id that no token has.
+    pub const UNUSED: i32 = 5;
     pub const BYTE: i32 = 6;
+}
+
+/// Where a space is put before text, as SentencePiece has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SpacePrefix {
+    #[default]
+    Never,
+    /// Before each stretch of text between tokens.
+    Always,
+    /// Before each stretch that does not begin with one.
+    Missing,
+    /// As `Missing`, at the start of the whole text only.
+    First,
+}
+
+/// White space that a token takes with it where it stands in a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Strip {
+    pub id: u32,
+    pub left: bool,
+    pub right: bool,
 }
 
 /// The vocabulary of a model file, in the file's own spelling.
@@ -34,13 +58,28 @@ pub struct TokenizerSource {
     pub pad: Option<u32>,
     /// Whether a prompt begins with `bos`.
     pub add_bos: bool,
-    /// Whether a space is put before a text.
-    pub add_space_prefix: bool,
+    /// Tokens that end an answer beside those named above.
+    pub ends: Vec<u32>,
+    /// Where a space is put before text, for `llama`.
+    pub prefix: SpacePrefix,
+    /// What stands for characters and bytes that are in no token; without one they are left out.
+    pub unknown: Option<u32>,
+    /// Whether one `unknown` stands for a whole run of such characters.
+    pub fuse_unknown: bool,
+    /// Whether texts are composed (NFC) first.
+    pub nfc: bool,
+    /// Whether a word that is a token becomes it whatever the merges say, for `gpt2`.
+    pub whole_words: bool,
+    /// Whether user-defined tokens of spaces only are runs of visible spaces, as GGUF files of `llama` write them; if not,
+    /// visible spaces in user-defined tokens stand for spaces when they are read back.
+    pub plain_space_runs: bool,
+    /// Tokens that take white space with them.
+    pub strips: Vec<Strip>,
 }
 
 impl TokenizerSource {
     pub(super) fn kind_of(&self, id: usize) -> i32 {
-        self.token_types.get(id).copied().unwrap_or(1)
+        self.token_types.get(id).copied().unwrap_or(kind::NORMAL)
     }
 
     /// Everything that building relies on: lengths agree, no text twice, ids inside the vocabulary.
@@ -74,8 +113,11 @@ impl TokenizerSource {
             ("eom", self.eom),
             ("unknown", self.unk),
             ("padding", self.pad),
+            ("unknown", self.unknown),
         ];
-        for (name, id) in named {
+        let ends = self.ends.iter().map(|&id| ("end", Some(id)));
+        let strips = self.strips.iter().map(|strip| ("stripping", Some(strip.id)));
+        for (name, id) in named.into_iter().chain(ends).chain(strips) {
             if let Some(id) = id.filter(|&id| id as usize >= self.tokens.len()) {
                 return broken(format!(
                     "{name} token {id} is outside the vocabulary of {}",

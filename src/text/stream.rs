@@ -8,6 +8,8 @@ use std::sync::Arc;
 pub struct StreamDecoder {
     tokenizer: Arc<Tokenizer>,
     skip_special: bool,
+    /// Control tokens that stand for their text all the same.
+    shown: Arc<[u32]>,
     /// The beginning of a character; at most 3 bytes between calls.
     held: Vec<u8>,
 }
@@ -15,7 +17,12 @@ pub struct StreamDecoder {
 impl StreamDecoder {
     /// Control tokens stand for nothing.
     pub fn new(tokenizer: Arc<Tokenizer>) -> StreamDecoder {
-        StreamDecoder { tokenizer, skip_special: true, held: Vec::new() }
+        StreamDecoder::showing(tokenizer, Arc::default())
+    }
+
+    /// Control tokens stand for nothing but for `shown`, which stand for their text.
+    pub fn showing(tokenizer: Arc<Tokenizer>, shown: Arc<[u32]>) -> StreamDecoder {
+        StreamDecoder { tokenizer, skip_special: true, shown, held: Vec::new() }
     }
 
     /// Control tokens stand for their text.
@@ -25,7 +32,7 @@ impl StreamDecoder {
 
     /// Takes a token; gives the text that is certain now.
     pub fn push(&mut self, id: u32) -> String {
-        if !(self.skip_special && self.tokenizer.is_special(id)) {
+        if !(self.skip_special && self.tokenizer.is_special(id)) || self.shown.contains(&id) {
             self.held.extend(self.tokenizer.token_bytes(id).unwrap_or_default());
         }
         let complete = complete_len(&self.held);
@@ -70,6 +77,13 @@ mod tests {
         assert_eq!(pieces, ["", "", "", "\u{1f600}", "\u{fffd}", "", "\u{fffd}a", ""]);
         assert_eq!(stream.finish(), "\u{fffd}");
         assert_eq!(stream.finish(), "");
+    }
+
+    #[test]
+    fn some_control_tokens_are_shown() {
+        let tokenizer = Arc::new(fixtures::byte_tokenizer());
+        let mut stream = StreamDecoder::showing(tokenizer, Arc::from([257]));
+        assert_eq!([256, 257].map(|id| stream.push(id)), ["", "<|im_end|>"]);
     }
 
     proptest! {

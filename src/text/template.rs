@@ -5,7 +5,7 @@
 //! blocks trimmed, `raise_exception`, `strftime_now`, Python's methods and JSON.
 
 use super::roles::{Form, Turn, adaptations};
-use super::{TextError, capped, functions, json};
+use super::{TextError, capped, functions, json, methods};
 use crate::limits::{
     ENCODE_BYTES_MAX, TEMPLATE_BYTES_MAX, TEMPLATE_FUEL, TEMPLATE_RECURSION_MAX, TEMPLATE_STACK_BYTES,
 };
@@ -78,10 +78,13 @@ pub(super) struct Run {
 }
 
 /// What to render.
+#[derive(Clone, Copy)]
 pub(super) struct Chat<'a> {
     pub turns: &'a [Turn],
     pub add_generation_prompt: bool,
     pub kwargs: &'a Map<String, serde_json::Value>,
+    pub tools: &'a [serde_json::Value],
+    pub documents: &'a [serde_json::Value],
 }
 
 enum Refusal {
@@ -129,6 +132,16 @@ impl Template {
         self.kind
     }
 
+    /// Whether it shows tools.
+    pub fn reads_tools(&self) -> bool {
+        self.reads.contains("tools")
+    }
+
+    /// Whether it shows documents.
+    pub fn reads_documents(&self) -> bool {
+        self.reads.contains("documents")
+    }
+
     pub fn source(&self) -> &str {
         &self.source
     }
@@ -153,7 +166,7 @@ impl Template {
     fn render_here(&self, chat: &Chat) -> Result<Run, TextError> {
         let mut refusal = None;
         for Form { turns, notes } in adaptations(chat.turns, self.takes_system) {
-            match self.run(&turns, chat.add_generation_prompt, chat.kwargs) {
+            match self.run(&Chat { turns: &turns, ..*chat }) {
                 Ok(text) => {
                     let warnings = self.warnings.iter().cloned().chain(notes).collect();
                     return Ok(Run { text, warnings });
@@ -172,7 +185,8 @@ impl Template {
         let (mut taken, mut refused) = (0, chat.turns.len());
         while taken + 1 < refused {
             let middle = (taken + refused) / 2;
-            match self.run(chat.turns.get(..middle)?, false, chat.kwargs) {
+            let head = chat.turns.get(..middle)?;
+            match self.run(&Chat { turns: head, add_generation_prompt: false, ..*chat }) {
                 Ok(_) => taken = middle,
                 Err(_) => refused = middle,
             }
@@ -180,18 +194,17 @@ impl Template {
         chat.turns.get(refused.checked_sub(1)?)?.index
     }
 
-    fn run(
-        &self,
-        turns: &[Turn],
-        add_generation_prompt: bool,
-        kwargs: &Map<String, serde_json::Value>,
-    ) -> Result<String, Refusal> {
+    fn run(&self, chat: &Chat) -> Result<String, Refusal> {
         let mut context: BTreeMap<&str, Value> =
-            kwargs.iter().map(|(name, value)| (name.as_str(), Value::from(Serde(value)))).collect();
-        context.insert("messages", Value::from(Serde(turns)));
-        context.insert("add_generation_prompt", Value::from(add_generation_prompt));
-        context.insert("tools", Value::from(()));
-        context.insert("documents", Value::from(()));
+            chat.kwargs.iter().map(|(name, value)| (name.as_str(), Value::from(Serde(value)))).collect();
+        let list = |items: &[serde_json::Value]| match items {
+            [] => Value::from(()),
+            items => Value::from(Serde(items)),
+        };
+        context.insert("messages", Value::from(Serde(chat.turns)));
+        context.insert("add_generation_prompt", Value::from(chat.add_generation_prompt));
+        context.insert("tools", list(chat.tools));
+        context.insert("documents", list(chat.documents));
         let template =
             self.environment.get_template(NAME).map_err(|error| Refusal::Raised(reason(&error)))?;
         let text = template.render(Value::from_pairs(context)).map_err(|error| match error.kind() {
@@ -212,7 +225,9 @@ impl Template {
         let texts = chat.map(|(_, text)| text);
         let turns: Vec<Turn> = chat.iter().map(|(role, text)| Turn::new(role, text)).collect();
         let kwargs = Map::new();
-        let text = match self.render(&Chat { turns: &turns, add_generation_prompt: true, kwargs: &kwargs }) {
+        let plain =
+            |turns| Chat { turns, add_generation_prompt: true, kwargs: &kwargs, tools: &[], documents: &[] };
+        let text = match self.render(&plain(&turns)) {
             Ok(run) => run.text,
             Err(TextError::Template { reason, .. } | TextError::TemplateLimit { reason }) => {
                 return Err(TextError::TemplateLoad(format!("it fails on a plain chat: {reason}")));
@@ -224,7 +239,7 @@ impl Template {
         }
         let turns = [Turn::new("system", "probe-zero"), Turn::new("user", "probe-one")];
         // Supposed until now: a template that refuses it shows the system message as a user's, with a note.
-        let run = self.render(&Chat { turns: &turns, add_generation_prompt: true, kwargs: &kwargs });
+        let run = self.render(&plain(&turns));
         self.takes_system = run.is_ok_and(|run| {
             run.warnings.len() == self.warnings.len() && in_order(&run.text, &["probe-zero", "probe-one"])
         });
@@ -269,7 +284,7 @@ fn environment(bos: &str, eos: &str) -> Result<Environment<'static>, Error> {
     environment.set_auto_escape_callback(|_| AutoEscape::None);
     environment.set_fuel(Some(TEMPLATE_FUEL));
     environment.set_recursion_limit(TEMPLATE_RECURSION_MAX);
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.set_unknown_method_callback(methods::unknown_method);
     environment.add_global("bos_token", bos.to_owned());
     environment.add_global("eos_token", eos.to_owned());
     environment.add_function("raise_exception", functions::raise_exception);

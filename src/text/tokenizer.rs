@@ -1,18 +1,13 @@
 //! Token ids of a text and bytes of a token.
 
 use super::TextError;
-use super::added::{Guard, Segment, Trie, segments};
-use super::bpe::{Alphabet, Bpe, Merge, implied_merges};
-use super::bytes::{byte_of, spell, unspell};
-use super::hash::Lookup;
-use super::pre::Splitter;
+use super::added::{Guard, Segment, Strips, Trie, segments};
+use super::bpe::Bpe;
 use super::source::{TokenizerSource, kind};
+use super::vocabulary::{byte_level, meaning, sentencepiece, spaces_only, special_tokens};
+use super::words::Words;
 use crate::limits::ENCODE_BYTES_MAX;
-use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-
-/// SentencePiece's visible space.
-const SPACE: char = '\u{2581}';
 
 /// Texts of control tokens that end an answer, beside those the file names.
 const STOP_TEXTS: [&str; 9] = [
@@ -43,6 +38,9 @@ pub struct Tokenizer {
     bpe: Bpe,
     guard: Guard,
     user_defined: Trie,
+    strips: Strips,
+    /// Ordinary tokens by their bytes, where a word that is a token becomes it; else empty.
+    by_bytes: Vec<u32>,
     /// What all tokens stand for, one after another; token `i` ends at `ends[i]`.
     bytes: Vec<u8>,
     ends: Vec<u32>,
@@ -55,14 +53,6 @@ pub struct Tokenizer {
     add_bos: bool,
 }
 
-/// What happens to a text before merging.
-enum Words {
-    /// Cut into words of bytes.
-    ByteLevel(Splitter),
-    /// One word with visible spaces.
-    Whole,
-}
-
 impl Tokenizer {
     /// Checks the description (lengths, ids, duplicates, merges) and builds from it.
     pub fn new(source: &TokenizerSource) -> Result<Tokenizer, TextError> {
@@ -73,11 +63,8 @@ impl Tokenizer {
             "llama" => sentencepiece(source, &special)?,
             other => {
                 let supported = "`gpt2`, `llama`".to_owned();
-                return Err(TextError::Unsupported {
-                    key: "tokenizer.ggml.model",
-                    given: other.to_owned(),
-                    supported,
-                });
+                let key = "tokenizer.ggml.model";
+                return Err(TextError::Unsupported { key, given: other.to_owned(), supported });
             }
         };
         let ids = || source.tokens.iter().map(String::as_str).zip(0u32..);
@@ -86,13 +73,15 @@ impl Tokenizer {
         let user_defined = ids().filter(|(text, id)| {
             source.kind_of(*id as usize) == kind::USER_DEFINED
                 && !special[*id as usize]
-                && !(source.model == "llama" && spaces_only(text))
+                && !(source.plain_space_runs && spaces_only(text))
         });
         let mut tokenizer = Tokenizer {
             words,
             bpe,
             guard: Guard::new(control),
             user_defined: Trie::new(user_defined),
+            strips: source.strips.iter().map(|strip| (strip.id, (strip.left, strip.right))).collect(),
+            by_bytes: Vec::new(),
             bytes: Vec::new(),
             ends: Vec::with_capacity(source.tokens.len()),
             stop: stop_tokens(source, &special),
@@ -107,6 +96,13 @@ impl Tokenizer {
             tokenizer.bytes.extend_from_slice(&meaning(source, id, tokenizer.special[id]));
             tokenizer.ends.push(tokenizer.bytes.len() as u32);
         }
+        if source.whole_words {
+            let ordinary =
+                |id: &u32| !tokenizer.is_special(*id) && source.kind_of(*id as usize) != kind::USER_DEFINED;
+            let mut by_bytes: Vec<u32> = (0..source.tokens.len() as u32).filter(ordinary).collect();
+            by_bytes.sort_unstable_by_key(|&id| tokenizer.bytes_of(id));
+            tokenizer.by_bytes = by_bytes;
+        }
         Ok(tokenizer)
     }
 
@@ -115,13 +111,18 @@ impl Tokenizer {
         guarded(text, || {
             let mut ids = Vec::new();
             match specials {
-                Specials::AsText => self.push_text(text, &mut ids),
+                Specials::AsText => self.push_text(text, true, &mut ids),
                 Specials::Parse => {
-                    self.push_segments(text, &[self.guard.control(), &self.user_defined], &mut ids)
+                    self.push_segments(text, true, &[self.guard.control(), &self.user_defined], &mut ids)
                 }
             }
             ids
         })
+    }
+
+    /// How many tokens a text has that stands inside a message.
+    pub fn count(&self, text: &str) -> Result<usize, TextError> {
+        self.encode(text, Specials::AsText).map(|ids| ids.len())
     }
 
     /// Ids of a rendered chat: control tokens are found while the client's text still carries `mark` (see `Guard`),
@@ -129,26 +130,40 @@ impl Tokenizer {
     pub(super) fn encode_marked(&self, text: &str, mark: char) -> Result<Vec<u32>, TextError> {
         guarded(text, || {
             let mut ids = Vec::new();
-            segments(text, &[self.guard.control()], &mut |segment| match segment {
-                Segment::Token(id) => ids.push(id),
-                Segment::Text(part) => self.push_text(&part.replace(mark, ""), &mut ids),
+            let mut first = true;
+            segments(text, &[self.guard.control()], &self.strips, &mut |segment| {
+                match segment {
+                    Segment::Token(id) => ids.push(id),
+                    Segment::Text(part) => self.push_text(&part.replace(mark, ""), first, &mut ids),
+                }
+                first = false;
             });
             ids
         })
     }
 
-    fn push_text(&self, text: &str, ids: &mut Vec<u32>) {
-        self.push_segments(text, &[&self.user_defined], ids);
+    fn push_text(&self, text: &str, first: bool, ids: &mut Vec<u32>) {
+        self.push_segments(text, first, &[&self.user_defined], ids);
     }
 
-    fn push_segments(&self, text: &str, tries: &[&Trie], ids: &mut Vec<u32>) {
-        segments(text, tries, &mut |segment| match segment {
-            Segment::Token(id) => ids.push(id),
-            Segment::Text(part) => match &self.words {
-                Words::ByteLevel(splitter) => splitter.words(part, &mut |word| self.bpe.encode(word, ids)),
-                Words::Whole => self.bpe.encode(&part.replace(' ', "\u{2581}"), ids),
-            },
+    /// `first`: nothing stands before the text.
+    fn push_segments(&self, text: &str, mut first: bool, tries: &[&Trie], ids: &mut Vec<u32>) {
+        segments(text, tries, &self.strips, &mut |segment| {
+            match segment {
+                Segment::Token(id) => ids.push(id),
+                Segment::Text(part) => self.words.each(part, first, &mut |word| match self.whole(word) {
+                    Some(id) => ids.push(id),
+                    None => self.bpe.encode(word, ids),
+                }),
+            }
+            first = false;
         });
+    }
+
+    /// The ordinary token that is the whole word, where words may be tokens as they are.
+    fn whole(&self, word: &str) -> Option<u32> {
+        let find = |id: &u32| self.bytes_of(*id).cmp(&Some(word.as_bytes()));
+        self.by_bytes.binary_search_by(find).ok().map(|at| self.by_bytes[at])
     }
 
     pub(super) fn guard(&self) -> &Guard {
@@ -230,114 +245,16 @@ fn guarded(text: &str, run: impl FnOnce() -> Vec<u32>) -> Result<Vec<u32>, TextE
     catch_unwind(AssertUnwindSafe(run)).map_err(|_| TextError::Failed)
 }
 
-/// Control tokens by kind, and those that the file names for a role, whatever kind it gives them.
-fn special_tokens(source: &TokenizerSource) -> Vec<bool> {
-    let by_kind = |id| matches!(source.kind_of(id), kind::CONTROL | kind::UNKNOWN);
-    let mut special: Vec<bool> = (0..source.tokens.len()).map(by_kind).collect();
-    for id in [source.bos, source.eos, source.eot, source.eom, source.unk, source.pad].into_iter().flatten() {
-        special[id as usize] = true;
-    }
-    special
-}
-
 fn stop_tokens(source: &TokenizerSource, special: &[bool]) -> Vec<u32> {
     let texts = source.tokens.iter().zip(0u32..).filter(|(text, _)| STOP_TEXTS.contains(&text.as_str()));
     let by_text = texts.map(|(_, id)| id).filter(|&id| special[id as usize]);
-    let mut stop: Vec<u32> =
-        by_text.chain([source.eos, source.eot, source.eom].into_iter().flatten()).collect();
+    let mut stop: Vec<u32> = by_text
+        .chain([source.eos, source.eot, source.eom].into_iter().flatten())
+        .chain(source.ends.iter().copied())
+        .collect();
     stop.sort_unstable();
     stop.dedup();
     stop
-}
-
-/// Byte-level pairs: the file lists the merges, and each must join two tokens into a third.
-fn byte_level(source: &TokenizerSource, special: &[bool]) -> Result<(Words, Bpe), TextError> {
-    let pre = source.pre.as_deref().ok_or(TextError::Missing { key: "tokenizer.ggml.pre" })?;
-    let splitter = Splitter::new(pre)?;
-    let index: Lookup<&str, u32> = source.tokens.iter().map(String::as_str).zip(0..).collect();
-    let merges = listed_merges(&source.merges, &index, special)?;
-    let mut table = [None; 256];
-    for (byte, entry) in (0u8..).zip(table.iter_mut()) {
-        *entry = index.get(spell(byte).to_string().as_str()).copied();
-    }
-    Ok((Words::ByteLevel(splitter), Bpe::new(Alphabet::Bytes(table), &merges)))
-}
-
-/// SentencePiece pairs: characters, bytes for unknown ones, and the merges that the vocabulary implies.
-fn sentencepiece(source: &TokenizerSource, special: &[bool]) -> Result<(Words, Bpe), TextError> {
-    if source.add_space_prefix {
-        return Err(TextError::Unsupported {
-            key: "tokenizer.ggml.add_space_prefix",
-            given: "true".to_owned(),
-            supported: "`false`".to_owned(),
-        });
-    }
-    let spelled: Vec<Cow<str>> = source.tokens.iter().map(|token| visible_spaces(token)).collect();
-    let pieces: Vec<&str> = spelled.iter().map(AsRef::as_ref).collect();
-    let merges = match source.merges.as_slice() {
-        [] => implied_merges(&pieces, special),
-        listed => listed_merges(listed, &pieces.iter().copied().zip(0..).collect(), special)?,
-    };
-    let mut chars = Lookup::default();
-    let mut bytes = [None; 256];
-    for (piece, id) in pieces.iter().zip(0u32..) {
-        let mut characters = piece.chars();
-        if let (Some(only), None) = (characters.next(), characters.next()) {
-            chars.insert(only, id);
-        }
-        if let Some(byte) = byte_of(piece).filter(|_| source.kind_of(id as usize) == kind::BYTE) {
-            bytes[usize::from(byte)] = Some(id);
-        }
-    }
-    let alphabet = Alphabet::Chars { chars, bytes, unknown: source.unk };
-    Ok((Words::Whole, Bpe::new(alphabet, &merges)))
-}
-
-/// `left right` lines as ids. A merge into a control token is left out: text must never become one.
-fn listed_merges(
-    lines: &[String],
-    index: &Lookup<&str, u32>,
-    special: &[bool],
-) -> Result<Vec<Merge>, TextError> {
-    let mut merges = Vec::with_capacity(lines.len());
-    for (at, line) in lines.iter().enumerate() {
-        let wrong = |why: &str| {
-            TextError::Vocabulary(format!(
-                "merge {at} `{}`: {why}",
-                line.chars().take(80).collect::<String>()
-            ))
-        };
-        let (left, right) = line.split_once(' ').ok_or_else(|| wrong("no space between two tokens"))?;
-        let find =
-            |text: &str| index.get(text).copied().ok_or_else(|| wrong("no such token in the vocabulary"));
-        let merge =
-            Merge { left: find(left)?, right: find(right)?, merged: find(&format!("{left}{right}"))? };
-        if !special[merge.merged as usize] {
-            merges.push(merge);
-        }
-    }
-    Ok(merges)
-}
-
-fn spaces_only(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte == b' ')
-}
-
-/// Runs of spaces are stored as such, all other spaces as U+2581.
-fn visible_spaces(token: &str) -> Cow<'_, str> {
-    if spaces_only(token) { token.replace(' ', "\u{2581}").into() } else { token.into() }
-}
-
-/// The bytes that a token stands for.
-fn meaning(source: &TokenizerSource, id: usize, special: bool) -> Vec<u8> {
-    let text = source.tokens[id].as_str();
-    match (source.model.as_str(), source.kind_of(id)) {
-        _ if special => text.as_bytes().to_vec(),
-        (_, kind::USER_DEFINED) => text.as_bytes().to_vec(),
-        ("gpt2", _) => unspell(text).unwrap_or_else(|| text.as_bytes().to_vec()),
-        (_, kind::BYTE) => byte_of(text).map_or_else(|| text.as_bytes().to_vec(), |byte| vec![byte]),
-        _ => text.replace(SPACE, " ").into_bytes(),
-    }
 }
 
 #[cfg(test)]

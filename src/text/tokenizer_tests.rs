@@ -1,6 +1,6 @@
 //! The tokenizer on hand-made vocabularies: control tokens, bytes, refused descriptions, long texts.
 
-use super::super::fixtures::{byte_source, byte_tokenizer, piece_source, piece_tokenizer};
+use super::super::fixtures::{byte_source, byte_tokenizer, piece_tokenizer};
 use super::*;
 use proptest::prelude::*;
 use std::time::{Duration, Instant};
@@ -97,9 +97,6 @@ fn wrong_descriptions() {
         let given = edit(*change);
         assert!(given.contains(message), "{given:?} should contain {message:?}");
     }
-    let mut source = piece_source();
-    source.add_space_prefix = true;
-    assert!(Tokenizer::new(&source).err().unwrap().to_string().contains("add_space_prefix"));
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! BBQ's files in the publisher's layout: one JSON object a line, three answers, of which one is "unknown".
 
-use super::BbqError;
-use crate::limits;
+use crate::evaluation::benchmark::{self, BenchmarkError};
 use crate::statistics::Draws;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -58,8 +57,8 @@ struct Metadata {
 
 impl Questions {
     /// Every `.jsonl` of a folder, by name. `limit`: so many rows, drawn by `seed`, evenly from the files.
-    pub fn read(folder: &Path, limit: Option<usize>, seed: u64) -> Result<Questions, BbqError> {
-        let cannot = |source| BbqError::Read { path: folder.to_owned(), source };
+    pub fn read(folder: &Path, limit: Option<usize>, seed: u64) -> Result<Questions, BenchmarkError> {
+        let cannot = |source| BenchmarkError::Read { path: folder.to_owned(), source };
         let mut files = Vec::new();
         for entry in std::fs::read_dir(folder).map_err(cannot)? {
             let path = entry.map_err(cannot)?.path();
@@ -69,7 +68,7 @@ impl Questions {
         }
         files.sort();
         if files.is_empty() {
-            return Err(BbqError::file(folder, "there is no .jsonl file in it"));
+            return Err(BenchmarkError::file(folder, "there is no .jsonl file in it"));
         }
         let mut all = Questions::default();
         for (index, path) in files.iter().enumerate() {
@@ -83,20 +82,13 @@ impl Questions {
             all.rows.extend(chosen.into_iter().map(|i| found.rows[i].clone()));
         }
         match all.rows.is_empty() {
-            true => Err(BbqError::file(folder, "it has no row that can be scored")),
+            true => Err(BenchmarkError::file(folder, "it has no row that can be scored")),
             false => Ok(all),
         }
     }
 
-    fn of_file(path: &Path) -> Result<Questions, BbqError> {
-        let cannot = |source| BbqError::Read { path: path.to_owned(), source };
-        let size = std::fs::metadata(path).map_err(cannot)?.len();
-        if size > limits::BENCHMARK_FILE_BYTES_MAX {
-            let most = limits::BENCHMARK_FILE_BYTES_MAX;
-            return Err(BbqError::file(path, format!("{size} bytes; at most {most}")));
-        }
-        let text = std::fs::read_to_string(path).map_err(cannot)?;
-        Questions::parse(&text).map_err(|message| BbqError::file(path, message))
+    fn of_file(path: &Path) -> Result<Questions, BenchmarkError> {
+        Questions::parse(&benchmark::read(path)?).map_err(|message| BenchmarkError::file(path, message))
     }
 
     pub(super) fn parse(text: &str) -> Result<Questions, String> {

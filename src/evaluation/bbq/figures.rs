@@ -1,8 +1,9 @@
 //! BBQ's figures from the probabilities of the answers: accuracy, bias scores, what letters and templates do to them.
 
 use super::data::Question;
+use crate::evaluation::benchmark;
 use crate::limits::PROBE_ROUNDS;
-use crate::statistics::{Interval, bootstrap};
+use crate::statistics::{bootstrap, rounded};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -98,24 +99,15 @@ pub fn figures(questions: &[Question], answers: &[Answer], seed: u64) -> Value {
             figure(&indices.iter().flat_map(|&i| groups[i].iter().copied()).collect::<Vec<_>>())
         };
         let interval = bootstrap(groups.len(), PROBE_ROUNDS / 10, seed, drawn);
-        found.insert(name.to_owned(), with_interval(figure(&all), interval));
+        found.insert(name.to_owned(), benchmark::figure(figure(&all), interval));
     }
     let n = answers.len().max(1) as f64;
     let same =
         answers.iter().filter(|answer| answer.first[1..].iter().all(|i| *i == answer.first[0])).count();
     found.insert("same_in_all_rotations".to_owned(), json!(same));
     let variation: f64 = answers.iter().map(|answer| answer.variation).sum();
-    found.insert("variation_between_rotations".to_owned(), json!(rounded(variation / n)));
+    found.insert("variation_between_rotations".to_owned(), json!(rounded(variation / n, 6)));
     Value::Object(found)
-}
-
-pub fn with_interval(value: f64, interval: Interval) -> Value {
-    json!({"value": rounded(value), "interval": [rounded(interval.low), rounded(interval.high)]})
-}
-
-/// Six decimals.
-pub fn rounded(value: f64) -> Value {
-    json!((value * 1e6).round() / 1e6)
 }
 
 #[cfg(test)]

@@ -6,58 +6,27 @@
 mod data;
 mod figures;
 
+use super::benchmark::{self, BenchmarkError, BenchmarkOptions, BenchmarkReport, shown};
 use super::conditions::Conditions;
 use crate::probe::{Ask, EngineScorer, ProbeError, Scored, Scorer};
-use crate::report::{IntervalChart, IntervalRow, Page, Table};
-use crate::statistics::mcnemar;
+use crate::report::{IntervalChart, Page, Table};
+use crate::statistics::{mcnemar, rounded};
 use data::{Question, Questions};
-use figures::{Answer, figures, rounded};
+use figures::{Answer, figures};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What is scored after each prompt.
 const LETTERS: [&str; 6] = ["A", "B", "C", " A", " B", " C"];
-
-#[derive(Debug, thiserror::Error)]
-pub enum BbqError {
-    #[error("cannot read `{}`: {source}", path.display())]
-    Read { path: PathBuf, source: std::io::Error },
-    #[error("{file}: {message}")]
-    File { file: String, message: String },
-    #[error(transparent)]
-    Probe(#[from] ProbeError),
-}
-
-impl BbqError {
-    fn file(path: &Path, message: impl Into<String>) -> BbqError {
-        BbqError::File { file: path.display().to_string(), message: message.into() }
-    }
-}
-
-/// How much is asked.
-#[derive(Clone, Debug)]
-pub struct BbqOptions {
-    pub limit: Option<usize>,
-    pub seed: u64,
-}
-
-/// What came out.
-pub struct BbqReport {
-    pub summary: Value,
-    /// One object per condition, question and rotation, for whoever computes it again.
-    pub answers: Vec<Value>,
-    pub html: String,
-    pub table: String,
-}
 
 /// Asks every condition all questions of a folder. `progress` gets a line per condition.
 pub fn evaluate(
     scorer: &EngineScorer,
     folder: &Path,
     conditions: &Conditions,
-    options: &BbqOptions,
+    options: &BenchmarkOptions,
     progress: &mut dyn FnMut(&str),
-) -> Result<BbqReport, BbqError> {
+) -> Result<BenchmarkReport, BenchmarkError> {
     let Questions { rows, skipped } = Questions::read(folder, options.limit, options.seed)?;
     let asks: Vec<Ask> = rows.iter().flat_map(|row| (0..3).map(move |rotation| ask(row, rotation))).collect();
     let mut lines = Vec::new();
@@ -79,7 +48,7 @@ pub fn evaluate(
         found.push((arm.name.clone(), answers));
     }
     let summary = summary(&rows, skipped, &found, options);
-    Ok(BbqReport { html: html(&summary), table: table(&summary), summary, answers: lines })
+    Ok(BenchmarkReport { html: html(&summary), table: table(&summary), summary, answers: lines })
 }
 
 /// The question with its answers rotated by `rotation`: letter `l` stands before answer `(l + rotation) % 3`.
@@ -97,7 +66,7 @@ fn ask(row: &Question, rotation: usize) -> Ask {
 }
 
 /// Probabilities of the answers from those of the letters of three rotations.
-fn answer(rotations: &[Scored]) -> Result<Answer, BbqError> {
+fn answer(rotations: &[Scored]) -> Result<Answer, BenchmarkError> {
     let mut p = [[0.0; 3]; 3];
     for (rotation, scored) in rotations.iter().enumerate() {
         let sums = scored.sums().ok_or(ProbeError::Incomplete)?;
@@ -114,7 +83,7 @@ fn summary(
     rows: &[Question],
     skipped: usize,
     found: &[(String, Vec<Answer>)],
-    options: &BbqOptions,
+    options: &BenchmarkOptions,
 ) -> Value {
     let right = |answers: &[Answer]| -> Vec<bool> {
         rows.iter().zip(answers).map(|(row, answer)| answer.chosen() == row.label).collect()
@@ -128,7 +97,7 @@ fn summary(
         let (gained, lost) = (changed(true), changed(false));
         json!({
             "condition": name, "figures": figures(rows, answers, options.seed),
-            "against_plain": {"gained": gained, "lost": lost, "mcnemar_p": rounded(mcnemar(gained, lost))},
+            "against_plain": {"gained": gained, "lost": lost, "mcnemar_p": rounded(mcnemar(gained, lost), 6)},
         })
     };
     let mut categories: Vec<&str> = rows.iter().map(|row| row.category.as_str()).collect();
@@ -143,15 +112,9 @@ fn summary(
 const SHOWN: [&str; 5] =
     ["accuracy_ambiguous", "accuracy_disambiguated", "s_amb", "s_dis", "fits_minus_against"];
 
-fn shown(figure: &Value) -> String {
-    let number = |value: &Value| value.as_f64().map_or("-".to_owned(), |value| format!("{value:.3}"));
-    let (low, high) = (number(&figure["interval"][0]), number(&figure["interval"][1]));
-    format!("{} [{low}, {high}]", number(&figure["value"]))
-}
-
 fn cells(condition: &Value) -> Vec<String> {
     let figures = &condition["figures"];
-    let mut cells = vec![condition["condition"].as_str().unwrap_or("?").to_owned()];
+    let mut cells = vec![benchmark::name(condition)];
     cells.extend(SHOWN.iter().map(|name| shown(&figures[*name])));
     cells.push(figures["same_in_all_rotations"].to_string());
     cells
@@ -167,13 +130,8 @@ fn head() -> Vec<String> {
 }
 
 fn table(summary: &Value) -> String {
-    let mut text = format!("{} questions, {} skipped\n", summary["questions"], summary["skipped"]);
-    for condition in summary["conditions"].as_array().into_iter().flatten() {
-        for (name, cell) in head().iter().zip(cells(condition)) {
-            text += &format!("{name:24} {cell}\n");
-        }
-    }
-    text
+    let lines = benchmark::lines(&head(), benchmark::conditions(summary).map(cells));
+    format!("{} questions, {} skipped\n{lines}", summary["questions"], summary["skipped"])
 }
 
 fn html(summary: &Value) -> String {
@@ -184,23 +142,15 @@ fn html(summary: &Value) -> String {
          gives few answers that are the same in all rotations, and then the bias scores mean nothing.",
         summary["questions"], summary["skipped"]
     ));
-    let conditions: Vec<&Value> = summary["conditions"].as_array().into_iter().flatten().collect();
-    page.table(&Table { head: head(), rows: conditions.iter().map(|condition| cells(condition)).collect() });
+    let conditions = || benchmark::conditions(summary);
+    page.table(&Table { head: head(), rows: conditions().map(cells).collect() });
     for name in SHOWN {
-        let row = |condition: &&Value| {
-            let figure = &condition["figures"][name];
-            Some(IntervalRow {
-                label: condition["condition"].as_str().unwrap_or("?").to_owned(),
-                value: figure["value"].as_f64()?,
-                low: figure["interval"][0].as_f64()?,
-                high: figure["interval"][1].as_f64()?,
-            })
-        };
+        let row = |condition: &Value| benchmark::bar(condition, &condition["figures"][name]);
         let chart = IntervalChart {
             title: name.replace('_', " "),
             x_label: String::new(),
             reference: Some(if name.starts_with("accuracy") { 1.0 / 3.0 } else { 0.0 }),
-            rows: conditions.iter().filter_map(row).collect(),
+            rows: conditions().filter_map(row).collect(),
         };
         page.chart(&chart.svg());
     }

@@ -1,8 +1,7 @@
 //! The file of CrowS-Pairs in the publisher's layout: a sentence, its counterpart, and what they differ in.
 
-use super::CrowsError;
+use crate::evaluation::benchmark::{self, BenchmarkError};
 use crate::evaluation::csv;
-use crate::limits;
 use crate::statistics::Draws;
 use std::path::Path;
 
@@ -22,15 +21,9 @@ pub struct Pair {
 }
 
 /// The pairs of a folder, at most `limit`, drawn by `seed`.
-pub fn read(folder: &Path, limit: Option<usize>, seed: u64) -> Result<Vec<Pair>, CrowsError> {
+pub fn read(folder: &Path, limit: Option<usize>, seed: u64) -> Result<Vec<Pair>, BenchmarkError> {
     let path = folder.join(FILE);
-    let cannot = |source| CrowsError::Read { path: path.clone(), source };
-    let size = std::fs::metadata(&path).map_err(cannot)?.len();
-    let bad = |message: String| CrowsError::File { file: path.display().to_string(), message };
-    if size > limits::BENCHMARK_FILE_BYTES_MAX {
-        return Err(bad(format!("{size} bytes; at most {}", limits::BENCHMARK_FILE_BYTES_MAX)));
-    }
-    let all = parse(&std::fs::read_to_string(&path).map_err(cannot)?).map_err(bad)?;
+    let all = parse(&benchmark::read(&path)?).map_err(|message| BenchmarkError::file(&path, message))?;
     let mut chosen = Draws::new(seed, "crows-pairs", 0).sample(all.len(), limit.unwrap_or(all.len()));
     chosen.sort_unstable();
     Ok(chosen.into_iter().map(|i| all[i].clone()).collect())

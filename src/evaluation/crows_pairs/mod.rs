@@ -4,53 +4,28 @@
 mod data;
 mod score;
 
+use super::benchmark::{self, BenchmarkError, BenchmarkOptions, BenchmarkReport, shown};
 use super::conditions::Conditions;
 use crate::limits::PROBE_ROUNDS;
 use crate::probe::{Ask, EngineScorer, ProbeError, Scorer};
-use crate::report::{IntervalChart, IntervalRow, Page, Table};
-use crate::statistics::{Interval, Z_95, bootstrap, mean, wilson};
+use crate::report::{IntervalChart, Page, Table};
+use crate::statistics::{Z_95, bootstrap, mean, rounded, wilson};
 use data::Pair;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What the user says before a sentence.
 const REQUEST: &str = "Write one sentence.";
-
-#[derive(Debug, thiserror::Error)]
-pub enum CrowsError {
-    #[error("cannot read `{}`: {source}", path.display())]
-    Read { path: PathBuf, source: std::io::Error },
-    #[error("{file}: {message}")]
-    File { file: String, message: String },
-    #[error(transparent)]
-    Probe(#[from] ProbeError),
-}
-
-/// How much is asked.
-#[derive(Clone, Debug)]
-pub struct CrowsOptions {
-    pub limit: Option<usize>,
-    pub seed: u64,
-}
-
-/// What came out.
-pub struct CrowsReport {
-    pub summary: Value,
-    /// One object per condition and pair.
-    pub answers: Vec<Value>,
-    pub html: String,
-    pub table: String,
-}
 
 /// Asks every condition all pairs of a folder. `progress` gets a line per condition.
 pub fn evaluate(
     scorer: &EngineScorer,
     folder: &Path,
     conditions: &Conditions,
-    options: &CrowsOptions,
+    options: &BenchmarkOptions,
     progress: &mut dyn FnMut(&str),
-) -> Result<CrowsReport, CrowsError> {
+) -> Result<BenchmarkReport, BenchmarkError> {
     let pairs = data::read(folder, options.limit, options.seed)?;
     let asks: Vec<Ask> = pairs.iter().map(ask).collect();
     let tokens = |text: &String| scorer.tokens(text);
@@ -72,7 +47,7 @@ pub fn evaluate(
         found.push((arm.name.clone(), scores));
     }
     let summary = summary(&pairs, &found, options);
-    Ok(CrowsReport { html: html(&summary), table: table(&summary), summary, answers: lines })
+    Ok(BenchmarkReport { html: html(&summary), table: table(&summary), summary, answers: lines })
 }
 
 fn ask(pair: &Pair) -> Ask {
@@ -85,12 +60,12 @@ fn share(scores: &[f64]) -> Value {
     let halves: u64 =
         scores.iter().map(|score| if *score > 0.0 { 2 } else { u64::from(*score == 0.0) }).sum();
     let n = scores.len() as u64;
-    let interval = wilson(halves / 2, n, Z_95);
-    let value = halves as f64 / 2.0 / n as f64;
-    json!({"n": n, "value": rounded(value), "interval": [rounded(interval.low), rounded(interval.high)]})
+    let mut share = benchmark::figure(halves as f64 / 2.0 / n as f64, wilson(halves / 2, n, Z_95));
+    share["n"] = json!(n);
+    share
 }
 
-fn summary(pairs: &[Pair], found: &[(String, Vec<Option<f64>>)], options: &CrowsOptions) -> Value {
+fn summary(pairs: &[Pair], found: &[(String, Vec<Option<f64>>)], options: &BenchmarkOptions) -> Value {
     // A pair counts when it has a score under every condition; tokens decide that, so all conditions agree.
     let scored: Vec<usize> =
         (0..pairs.len()).filter(|&i| found.iter().all(|(_, scores)| scores[i].is_some())).collect();
@@ -119,7 +94,7 @@ fn summary(pairs: &[Pair], found: &[(String, Vec<Option<f64>>)], options: &Crows
             "condition": name, "share": share(&own),
             "stereo": share(&of(scores, &|pair| pair.is_stereo)),
             "antistereo": share(&of(scores, &|pair| !pair.is_stereo)),
-            "by_kind": by_kind, "mean_score": rounded(mean(&own)),
+            "by_kind": by_kind, "mean_score": rounded(mean(&own), 6),
             "share_against_plain": paired(&shares, options.seed),
             "score_against_plain": paired(&shifts, options.seed),
         })
@@ -134,25 +109,13 @@ fn summary(pairs: &[Pair], found: &[(String, Vec<Option<f64>>)], options: &Crows
 fn paired(differences: &[f64], seed: u64) -> Value {
     let drawn =
         |indices: &[usize]| indices.iter().map(|&i| differences[i]).sum::<f64>() / indices.len() as f64;
-    let Interval { low, high } = bootstrap(differences.len(), PROBE_ROUNDS / 10, seed, drawn);
-    json!({"value": rounded(mean(differences)), "interval": [rounded(low), rounded(high)]})
-}
-
-/// Six decimals.
-fn rounded(value: f64) -> Value {
-    json!((value * 1e6).round() / 1e6)
-}
-
-fn shown(figure: &Value) -> String {
-    let number = |value: &Value| value.as_f64().map_or("-".to_owned(), |value| format!("{value:.3}"));
-    let (low, high) = (number(&figure["interval"][0]), number(&figure["interval"][1]));
-    format!("{} [{low}, {high}]", number(&figure["value"]))
+    benchmark::figure(mean(differences), bootstrap(differences.len(), PROBE_ROUNDS / 10, seed, drawn))
 }
 
 const SHOWN: [&str; 5] = ["share", "stereo", "antistereo", "share_against_plain", "score_against_plain"];
 
 fn cells(condition: &Value) -> Vec<String> {
-    let mut cells = vec![condition["condition"].as_str().unwrap_or("?").to_owned()];
+    let mut cells = vec![benchmark::name(condition)];
     cells.extend(SHOWN.iter().map(|name| shown(&condition[*name])));
     cells
 }
@@ -162,13 +125,8 @@ fn head() -> Vec<String> {
 }
 
 fn table(summary: &Value) -> String {
-    let mut text = format!("{} pairs, {} scored\n", summary["pairs"], summary["scored"]);
-    for condition in summary["conditions"].as_array().into_iter().flatten() {
-        for (name, cell) in head().iter().zip(cells(condition)) {
-            text += &format!("{name:22} {cell}\n");
-        }
-    }
-    text
+    let lines = benchmark::lines(&head(), benchmark::conditions(summary).map(cells));
+    format!("{} pairs, {} scored\n{lines}", summary["pairs"], summary["scored"])
 }
 
 fn html(summary: &Value) -> String {
@@ -179,22 +137,14 @@ fn html(summary: &Value) -> String {
          The pairs are noisy (Blodgett et al. 2021): the change against the plain model says more than the level.",
         summary["pairs"], summary["scored"]
     ));
-    let conditions: Vec<&Value> = summary["conditions"].as_array().into_iter().flatten().collect();
-    page.table(&Table { head: head(), rows: conditions.iter().map(|condition| cells(condition)).collect() });
-    let row = |condition: &&Value| {
-        let figure = &condition["share"];
-        Some(IntervalRow {
-            label: condition["condition"].as_str().unwrap_or("?").to_owned(),
-            value: figure["value"].as_f64()?,
-            low: figure["interval"][0].as_f64()?,
-            high: figure["interval"][1].as_f64()?,
-        })
-    };
+    let conditions = || benchmark::conditions(summary);
+    page.table(&Table { head: head(), rows: conditions().map(cells).collect() });
+    let row = |condition: &Value| benchmark::bar(condition, &condition["share"]);
     let chart = IntervalChart {
         title: "Share of pairs with the stereotype likelier".into(),
         x_label: "dashed: no preference".into(),
         reference: Some(0.5),
-        rows: conditions.iter().filter_map(row).collect(),
+        rows: conditions().filter_map(row).collect(),
     };
     page.chart(&chart.svg());
     page.html()
@@ -242,7 +192,7 @@ mod tests {
             ("plain".to_owned(), vec![Some(-1.0), Some(1.0), None]),
             ("steered".to_owned(), vec![Some(1.0), Some(3.0), None]),
         ];
-        let summary = summary(&pairs, &found, &CrowsOptions { limit: None, seed: 1 });
+        let summary = summary(&pairs, &found, &BenchmarkOptions { limit: None, seed: 1 });
         let steered = &summary["conditions"][1];
         assert_eq!(summary["scored"], 2);
         assert_eq!(steered["share"]["value"], 1.0);

@@ -2,8 +2,8 @@
 
 use super::data::Data;
 use super::rows::{Kind, Row};
+use crate::algebra::{Square, dot};
 use crate::alignment::{Answers, Domain};
-use crate::evaluation::linear::{dot, solve};
 use crate::statistics::{Draws, mean, median};
 
 /// How much of a person's deviation in a domain carries over to its other items; of the study that this protocol is from.
@@ -100,9 +100,9 @@ impl<'a> Ceiling<'a> {
             data.others().iter().map(|answers| deviations(answers, items, population)).collect()
         };
         let (seen, unseen) = (table(&known), table(&test));
-        let kernel: Vec<Vec<f64>> = seen.iter().map(|x| seen.iter().map(|y| dot(x, y)).collect()).collect();
+        let kernel = Square::of_products(&seen.iter().map(Vec::as_slice).collect::<Vec<_>>());
         // A kernel plus a positive strength always has an inverse.
-        let weights = solve(&kernel, RIDGE_STRENGTH, &unseen).unwrap_or_default();
+        let weights = kernel.plus_diagonal(RIDGE_STRENGTH).solve_rows(&unseen).unwrap_or_default();
         Ceiling { population, known, test, seen, weights }
     }
 

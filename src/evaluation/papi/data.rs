@@ -6,6 +6,7 @@ use crate::digest::Digest;
 use crate::evaluation::csv;
 use crate::limits;
 use crate::statistics::mean;
+use crate::text::shown;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::Arc;
@@ -98,11 +99,6 @@ impl Data {
             .map(|file| json!({"path": file.name, "sha256": file.digest.to_string(), "bytes": file.bytes}));
         files.collect()
     }
-}
-
-/// The beginning of outside text, for a message.
-fn shown(text: &str) -> String {
-    text.chars().take(limits::SHOWN_CHARS_MAX).collect()
 }
 
 /// The item file must say what the shipped inventory says, item by item.

@@ -2,7 +2,7 @@
 
 use super::data::Data;
 use super::rows::{Form, Kind, Row, person_errors};
-use crate::statistics::{Interval, clustered_bootstrap, holm, mean, sign_flip};
+use crate::statistics::{Interval, clustered_bootstrap, holm, mean, rounded, sign_flip};
 use serde_json::{Value, json};
 
 /// Sign flips of a p-value.
@@ -25,13 +25,8 @@ impl Estimate {
     }
 
     pub fn json(&self) -> Value {
-        json!({"value": rounded(self.value), "ci": [rounded(self.interval.low), rounded(self.interval.high)]})
+        json!({"value": rounded(self.value, 4), "ci": [rounded(self.interval.low, 4), rounded(self.interval.high, 4)]})
     }
-}
-
-/// Four decimals; null for what is not a number.
-pub fn rounded(value: f64) -> Value {
-    json!((value * 1e4).round() / 1e4)
 }
 
 /// A row in one form. A score is the sum over domains of the mean absolute error, lower is better.
@@ -132,9 +127,9 @@ impl Difference {
     pub fn json(&self) -> Value {
         json!({
             "condition": self.own, "minus": self.other, "form": self.form.name(), "people": self.people,
-            "diff": rounded(self.score.value),
-            "ci": [rounded(self.score.interval.low), rounded(self.score.interval.high)],
-            "p": rounded(self.p), "p_holm": self.p_holm.map(rounded),
+            "diff": rounded(self.score.value, 4),
+            "ci": [rounded(self.score.interval.low, 4), rounded(self.score.interval.high, 4)],
+            "p": rounded(self.p, 4), "p_holm": self.p_holm.map(|p| rounded(p, 4)),
             "won": self.won, "lost": self.lost, "tied": self.tied,
             "by_stratum": by_domain(&self.domains),
         })

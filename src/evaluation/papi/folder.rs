@@ -3,9 +3,9 @@
 use super::PapiError;
 use super::conditions::{Condition, Input, Told};
 use super::data::Data;
-use super::figures::rounded;
 use super::rows::{Form, Row};
 use crate::digest::Digest;
+use crate::statistics::rounded;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -113,13 +113,13 @@ fn lines(
     let test = data.inventory.unseen();
     for (&i, prediction) in test.iter().zip(predictions) {
         let (item, gold) = (&data.inventory.items[i], data.people[person].get(i));
-        let error = |form: Form| gold.map(|gold| rounded((form.of(*prediction) - gold).abs()));
+        let error = |form: Form| gold.map(|gold| rounded((form.of(*prediction) - gold).abs(), 4));
         let flags: &[&str] = if gold.is_none() { &["unanswered"] } else { &[] };
         let line = json!({
             "schema": "demeanor.eval/1", "benchmark": "papi", "item": format!("p{}/i{}", person + 1, i + 1),
             "cluster": format!("p{}", person + 1),
             "stratum": {"domain": item.domain.to_string(), "facet": item.facet, "key": item.key},
-            "condition": condition, "scoring": "expected", "gold": gold, "pred": rounded(*prediction),
+            "condition": condition, "scoring": "expected", "gold": gold, "pred": rounded(*prediction, 4),
             "metric": {"expected": error(Form::Expected), "rounded": error(Form::Rounded)},
             "flags": flags, "fit": told.map(|(_, told)| &told.fit),
             "request_digest": told.map(|(digest, _)| digest.to_string()),

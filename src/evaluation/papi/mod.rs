@@ -21,6 +21,7 @@ mod summary;
 use crate::alignment::AlignmentError;
 use crate::digest::{Digest, Digester};
 use crate::engine::{SequenceError, SubmitError};
+use crate::statistics::rounded;
 use crate::text::TextError;
 pub use conditions::{Condition, Input, Respond, Told};
 pub use data::{Data, REPORTED_MAX};
@@ -206,7 +207,7 @@ fn checked(data: &Data, condition: Condition, person: usize, mut told: Told) -> 
     if !told.predictions.iter().all(|value| value.is_finite()) {
         return Err(wrong("an answer is no finite number".into()));
     }
-    told.predictions.iter_mut().for_each(|value| *value = (*value * 1e4).round() / 1e4);
+    told.predictions.iter_mut().for_each(|value| *value = rounded(*value, 4));
     Ok(told)
 }
 

@@ -7,7 +7,7 @@ use crate::digest::{Digest, Digester};
 use crate::engine::{Engine, Priority, Request, Want};
 use crate::evaluation::scored;
 use crate::model::{Edits, Place, SoftRows};
-use crate::statistics::{Draws, mean};
+use crate::statistics::{Draws, mean, rounded};
 use crate::text::{Specials, Text};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -104,9 +104,9 @@ fn shots(input: &Input<'_>, seed: u64) -> (Vec<usize>, Vec<usize>) {
     (shots, level)
 }
 
-/// Four significant digits or so; null for what is not there.
+/// Four decimals; null for what is not there.
 fn short(value: Option<f64>) -> Value {
-    value.map_or(Value::Null, super::figures::rounded)
+    json!(value.map(|value| rounded(value, 4)))
 }
 
 impl Respond for Model<'_> {

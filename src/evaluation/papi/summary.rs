@@ -3,10 +3,11 @@
 use super::Options;
 use super::conditions::Condition;
 use super::data::Data;
-use super::figures::{Difference, FEW_PEOPLE, Figures, rounded};
+use super::figures::{Difference, FEW_PEOPLE, Figures};
 use super::rows::{Form, Kind};
 use super::{Run, Target};
 use crate::alignment::Domain;
+use crate::statistics::rounded;
 use serde_json::{Value, json};
 use std::fmt::Write;
 
@@ -43,7 +44,7 @@ pub fn of(
         // What is the same for everybody was run once.
         let run = told.iter().find(|(condition, _)| condition.name() == name);
         let run = run.map(|(condition, run)| if condition.is_common() { &run[..1] } else { &run[..] });
-        let seconds = run.map(|run| rounded(run.iter().map(|(_, told)| told.ms).sum::<f64>() / 1e3));
+        let seconds = run.map(|run| rounded(run.iter().map(|(_, told)| told.ms).sum::<f64>() / 1e3, 4));
         json!({
             "name": name, "kind": kind, "metrics": forms(name),
             "vs": own.map(Difference::json).collect::<Vec<_>>(),
@@ -75,7 +76,9 @@ pub fn of(
 
 fn alpha(data: &Data) -> Value {
     let each = Domain::ALL.iter().zip(data.alpha);
-    each.map(|(domain, alpha)| (domain.to_string(), rounded(alpha))).collect::<serde_json::Map<_, _>>().into()
+    each.map(|(domain, alpha)| (domain.to_string(), json!(rounded(alpha, 4))))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
 }
 
 pub fn warnings(options: &Options) -> Vec<String> {

@@ -138,7 +138,10 @@ fn what_was_put_in_is_found() {
     assert!(missing.iter().all(|line| line["item"] == "p5/i9" && line["flags"][0] == "unanswered"));
     assert!(!missing.is_empty() && missing.iter().all(|line| line["metric"]["expected"].is_null()));
     let html = out.text("report.html");
-    assert!(html.contains("The score of `ridge` is") && html.matches("<svg").count() == 9, "charts");
+    assert!(
+        html.contains("The score of <code>ridge</code> is") && html.matches("<svg").count() == 9,
+        "charts"
+    );
     assert!(!html.contains("NaN"), "numbers that are none");
     assert!(report.table.contains("ridge minus no change, expected, 14 people"), "{}", report.table);
 }

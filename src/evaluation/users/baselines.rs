@@ -2,7 +2,7 @@
 
 use super::Respondent;
 use super::predict::{Panel, Row};
-use crate::evaluation::linear::{dot, solve};
+use crate::algebra::{Square, dot};
 use crate::users::people::{HistoryItem, Question};
 use std::collections::BTreeMap;
 
@@ -67,7 +67,7 @@ pub fn ridge(panel: &Panel<'_>) -> Row {
     let table = |people: &[Respondent<'_>]| people.iter().map(features).collect::<Vec<_>>();
     let (train, stop, test) = (table(&panel.train), table(&panel.stop), table(&panel.test));
     // In the dual: one weight per training person, for all questions at once.
-    let kernel: Vec<Vec<f64>> = train.iter().map(|x| train.iter().map(|y| dot(x, y)).collect()).collect();
+    let kernel = Square::of_products(&train.iter().map(Vec::as_slice).collect::<Vec<_>>());
     let deviations: Vec<Vec<f64>> = (panel.train.iter())
         .map(|person| {
             let answers = person.answers.iter().zip(&panel.population);
@@ -93,10 +93,10 @@ pub fn ridge(panel: &Panel<'_>) -> Row {
         sum
     };
     // Weights are in units of answers over a hidden scale; strengths are relative to the mean of the kernel's diagonal.
-    let diagonal = (0..train.len()).map(|i| kernel[i][i]).sum::<f64>() / train.len().max(1) as f64;
+    let diagonal = (0..train.len()).map(|i| kernel.at(i, i)).sum::<f64>() / train.len().max(1) as f64;
     let best = (RIDGES.iter())
         .filter_map(|strength| {
-            let weights = solve(&kernel, strength * diagonal / 100.0, &deviations)?;
+            let weights = kernel.plus_diagonal(strength * diagonal / 100.0).solve_rows(&deviations)?;
             Some((error(&predict(&weights, &stop)), weights))
         })
         .min_by(|x, y| x.0.total_cmp(&y.0));

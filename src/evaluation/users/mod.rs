@@ -17,6 +17,7 @@ mod page;
 mod predict;
 
 use crate::engine::{Engine, SequenceError, SubmitError};
+use crate::statistics::rounded;
 use crate::text::{Text, TextError};
 use crate::users::people::{HistoryItem, People, Person, Question, Split, Targets};
 use crate::users::train::{Embeddings, TrainError};
@@ -310,7 +311,7 @@ fn answers(panel: &Panel<'_>, questions: &[&Question], rows: &[Row]) -> Vec<Valu
             // Rows with many predictions per answer would say nothing one by one.
             let single = rows.iter().filter(|row| row.test[u][i].len() == 1);
             let predictions: serde_json::Map<String, Value> =
-                single.map(|row| (row.name.clone(), rounded(row.test[u][i][0]))).collect();
+                single.map(|row| (row.name.clone(), json!(rounded(row.test[u][i][0], 4)))).collect();
             lines.push(json!({
                 "user": respondent.person.user, "item": question.item, "answer": answer,
                 "predictions": predictions,
@@ -318,11 +319,6 @@ fn answers(panel: &Panel<'_>, questions: &[&Question], rows: &[Row]) -> Vec<Valu
         }
     }
     lines
-}
-
-/// Four decimals; null for what is not a number.
-fn rounded(value: f64) -> Value {
-    json!((value * 1e4).round() / 1e4)
 }
 
 #[cfg(test)]

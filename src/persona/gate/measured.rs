@@ -3,6 +3,7 @@
 use super::GateError;
 use crate::digest::Digest;
 use crate::limits;
+use crate::text::shown;
 use serde_json::Value;
 
 /// What a report says it is.
@@ -52,8 +53,8 @@ impl Measured {
         match object.get("schema").and_then(Value::as_str) {
             Some(SCHEMA) => {}
             Some(other) => {
-                let shown: String = other.chars().take(limits::SHOWN_CHARS_MAX).collect();
-                return Err(malformed(format!("its schema is `{shown}`; this build reads `{SCHEMA}`")));
+                let given = shown(other);
+                return Err(malformed(format!("its schema is `{given}`; this build reads `{SCHEMA}`")));
             }
             None => return Err(malformed(format!("it has no `schema`; expected `{SCHEMA}`"))),
         }
@@ -75,7 +76,7 @@ impl Measured {
             aspects.push(aspect);
         }
         let suite = object.get("suite").and_then(Value::as_str).unwrap_or("?");
-        Ok(Measured { subject, suite: suite.chars().take(limits::SHOWN_CHARS_MAX).collect(), aspects })
+        Ok(Measured { subject, suite: shown(suite), aspects })
     }
 
     pub fn aspect(&self, name: &str) -> Option<&Aspect> {
@@ -97,7 +98,7 @@ fn read_aspect(entry: &Value) -> Result<Aspect, String> {
     };
     let against = entry.get("against_prompt").filter(|value| value.is_object());
     Ok(Aspect {
-        name: name.chars().take(limits::SHOWN_CHARS_MAX).collect(),
+        name: shown(name),
         n: count("n")?,
         invalid: count("invalid")?,
         plain: change(entry, is_up),

@@ -6,6 +6,7 @@ use super::GateError;
 use crate::digest::Digest;
 use crate::limits;
 use crate::shipped;
+use crate::text::shown;
 use serde::Deserialize;
 
 const SCHEMA: &str = "demeanor.gate/1";
@@ -127,7 +128,7 @@ impl Thresholds {
         }
         let file: File = serde_json::from_slice(bytes).map_err(|error| malformed(error.to_string()))?;
         if file.schema != SCHEMA {
-            let given: String = file.schema.chars().take(limits::SHOWN_CHARS_MAX).collect();
+            let given = shown(&file.schema);
             return Err(malformed(format!("its schema is `{given}`; this build reads `{SCHEMA}`")));
         }
         let weights = match file.weights {

@@ -1,6 +1,6 @@
 //! `POST /v1/activations`: residual norms and projections on named vectors, per token and block.
 
-use super::before::{Before, numbers};
+use super::before::{self, Before, numbers};
 use crate::engine::{Capture, Reduce, Want};
 use crate::limits;
 use crate::server::Context;
@@ -15,25 +15,8 @@ use axum::http::HeaderMap;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-const FIELDS: [&str; 17] = [
-    "model",
-    "messages",
-    "prompt",
-    "blocks",
-    "vectors",
-    "from",
-    "persona",
-    "steering",
-    "soft_prompt",
-    "user",
-    "safety_identifier",
-    "add_generation_prompt",
-    "continue_final_message",
-    "chat_template_kwargs",
-    "enable_thinking",
-    "reasoning_effort",
-    "cache_prompt",
-];
+/// Fields of this route alone.
+const FIELDS: [&str; 3] = ["blocks", "vectors", "from"];
 
 /// A vector to project on.
 struct Axis {
@@ -58,7 +41,7 @@ pub async fn activations(
     let blocks = read_blocks(&mut fields, context.engine.info().n_blocks)?;
     let names = read_vectors(&mut fields)?;
     let from = fields.integer("from", 0..=i64::from(u32::MAX))?.unwrap_or(0) as u32;
-    fields.finish(&FIELDS)?;
+    fields.finish(&[&FIELDS[..], &before::FIELDS].concat())?;
 
     let resolved = before.resolve(&context, named).await?;
     warnings.extend(resolved.warnings.iter().cloned());

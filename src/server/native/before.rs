@@ -7,10 +7,28 @@ use crate::server::Context;
 use crate::server::error::{ApiError, ErrorCode};
 use crate::server::fields::Fields;
 use crate::server::openai::{
-    Named, PromptSize, Resolved, check_room, encode_chat, encode_text, have_system, last_user_text,
-    put_system, read_messages, resolve, template_digest, template_options,
+    Chat, Named, PromptSize, Resolved, check_room, encode_chat, encode_text, read_messages, resolve,
+    template_digest, template_options,
 };
 use crate::text::{ChatOptions, Message};
+
+/// Fields that say what the model reads and under which condition, as both routes take them.
+pub const FIELDS: [&str; 14] = [
+    "model",
+    "messages",
+    "prompt",
+    "persona",
+    "steering",
+    "soft_prompt",
+    "user",
+    "safety_identifier",
+    "add_generation_prompt",
+    "continue_final_message",
+    "chat_template_kwargs",
+    "enable_thinking",
+    "reasoning_effort",
+    "cache_prompt",
+];
 
 /// What continuations follow, or what is looked into.
 pub enum Before {
@@ -42,18 +60,16 @@ impl Before {
         }
     }
 
-    /// Looks the names up; a persona's system text goes before the messages.
+    /// Looks the names up; a persona's texts go around the messages.
     pub async fn resolve(&mut self, context: &Context, mut named: Named) -> Result<Resolved, ApiError> {
-        let mut query = None;
-        named.other_text = true;
-        if let Before::Chat { messages, options } = self {
-            query = last_user_text(messages);
-            named.other_text = have_system(messages);
-            if let Some(persona) = &named.persona {
-                options.put_first = put_system(messages, &persona.spec.system);
+        let chat = match self {
+            Before::Text(_) => {
+                named.other_text = true;
+                None
             }
-        }
-        resolve(context, named, query).await
+            Before::Chat { messages, options } => Some(Chat { messages, template: options }),
+        };
+        resolve(context, named, chat).await
     }
 
     /// The condition under which the prompt is read.

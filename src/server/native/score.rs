@@ -1,6 +1,6 @@
 //! `POST /v1/score`: log-probabilities of given continuations under a condition.
 
-use super::before::{Before, numbers};
+use super::before::{self, Before, numbers};
 use crate::engine::Want;
 use crate::limits;
 use crate::server::Context;
@@ -16,24 +16,6 @@ use axum::http::HeaderMap;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-const FIELDS: [&str; 15] = [
-    "model",
-    "messages",
-    "prompt",
-    "choices",
-    "persona",
-    "steering",
-    "soft_prompt",
-    "user",
-    "safety_identifier",
-    "add_generation_prompt",
-    "continue_final_message",
-    "chat_template_kwargs",
-    "enable_thinking",
-    "reasoning_effort",
-    "cache_prompt",
-];
-
 /// Each continuation is tokenised by itself, without special tokens; a leading space is part of it.
 pub async fn score(
     State(context): State<Arc<Context>>,
@@ -46,7 +28,7 @@ pub async fn score(
     let mut before = Before::read(&mut fields, &mut warnings)?;
     let choices = read_choices(&mut fields)?;
     let use_cache = fields.bool("cache_prompt")?.unwrap_or(true);
-    fields.finish(&FIELDS)?;
+    fields.finish(&[&["choices"][..], &before::FIELDS].concat())?;
 
     let resolved = before.resolve(&context, named).await?;
     warnings.extend(resolved.warnings.iter().cloned());

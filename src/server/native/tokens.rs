@@ -6,7 +6,7 @@ use crate::server::blocking::blocking;
 use crate::server::body::read_object;
 use crate::server::error::{ApiError, ErrorCode};
 use crate::server::fields::{Fields, missing, wrong_kind};
-use crate::server::openai::{read_messages, template_options, token_ids};
+use crate::server::openai::{Chat, read_messages, template_options, token_ids};
 use crate::text::{ChatOptions, Message, Specials, Text, TextError, Tokenizer};
 use axum::Json;
 use axum::extract::{Request, State};
@@ -159,7 +159,7 @@ pub async fn detokenize(
     Ok(Json(json!({"content": text, "prompt": text})))
 }
 
-/// `POST /apply-template`: the prompt of a chat as text.
+/// `POST /apply-template`: the prompt of a chat as text; with `persona` as that persona's chat is read.
 pub async fn apply_template(
     State(context): State<Arc<Context>>,
     request: Request,
@@ -167,10 +167,12 @@ pub async fn apply_template(
     let (_, map) = read_object(request).await?;
     let mut fields = Fields::new(map);
     let mut warnings = Vec::new();
-    let messages = read_messages(&mut fields, &mut warnings)?;
-    let options = template_options(&mut fields, &messages)?;
+    let mut messages = read_messages(&mut fields, &mut warnings)?;
+    let mut options = template_options(&mut fields, &messages)?;
+    let persona = fields.string("persona")?.filter(|name| !name.is_empty());
     fields.string("model")?;
     fields.finish(&[
+        "persona",
         "messages",
         "add_generation_prompt",
         "continue_final_message",
@@ -179,6 +181,11 @@ pub async fn apply_template(
         "reasoning_effort",
         "model",
     ])?;
+    if let Some(name) = persona {
+        let persona = context.personas.find(&name, "persona")?;
+        let chat = Chat { messages: &mut messages, template: &mut options };
+        warnings.extend(chat.frame(&context, &persona).await?.warnings);
+    }
     let text = context.text.clone();
     let rendered = blocking(move || text.render(&messages, &options)).await?;
     warnings.extend(rendered.warnings);

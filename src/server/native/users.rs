@@ -88,10 +88,7 @@ pub async fn delete_user(
         Ok(receipt)
     })
     .await?;
-    Ok(Json(json!({
-        "object": "user.deleted", "id": removed, "deleted": true, "removed": counts(&receipt),
-        "requests_ended": receipt.requests, "kv_pages_cleared": receipt.kv_pages,
-    })))
+    Ok(Json(deleted("user.deleted", &removed, &receipt)))
 }
 
 /// `POST /v1/users/{id}/history`: JSON (`{"items": [...]}`) or one item a line; all items or none.
@@ -135,10 +132,7 @@ pub async fn delete_item(
 ) -> Result<Json<Value>, ApiError> {
     let removed = item.clone();
     let receipt = on_disk(&context, move |users| users.delete_item(&id, &item)).await?;
-    Ok(Json(json!({
-        "object": "user.history.deleted", "id": removed, "deleted": true, "removed": counts(&receipt),
-        "requests_ended": receipt.requests, "kv_pages_cleared": receipt.kv_pages,
-    })))
+    Ok(Json(deleted("user.history.deleted", &removed, &receipt)))
 }
 
 /// `GET /v1/users/{id}/export`: a zip archive.
@@ -170,10 +164,15 @@ fn described(state: &UserState) -> Value {
     })
 }
 
-fn counts(receipt: &Receipt) -> Value {
-    json!({
+/// The answer to a deletion: what was removed, and what ended with it.
+fn deleted(object: &str, id: &str, receipt: &Receipt) -> Value {
+    let removed = json!({
         "items": receipt.items, "embeddings": receipt.embeddings, "soft_prompts": receipt.soft_prompts,
         "reports": receipt.reports, "jobs": receipt.jobs, "persona_versions": receipt.personas,
+    });
+    json!({
+        "object": object, "id": id, "deleted": true, "removed": removed,
+        "requests_ended": receipt.requests, "kv_pages_cleared": receipt.kv_pages,
     })
 }
 

@@ -109,12 +109,13 @@ pub fn usage(prompts: &[Account], all: &[Account]) -> Value {
     let prompt: u64 = prompts.iter().map(|account| u64::from(account.prompt_tokens)).sum();
     let cached: u64 = prompts.iter().map(|account| u64::from(account.cached_tokens)).sum();
     let generated: u64 = all.iter().map(|account| u64::from(account.generated_tokens)).sum();
+    let reasoning: u64 = all.iter().map(|account| u64::from(account.reasoning_tokens)).sum();
     json!({
         "prompt_tokens": prompt,
         "completion_tokens": generated,
         "total_tokens": prompt + generated,
         "prompt_tokens_details": {"cached_tokens": cached},
-        "completion_tokens_details": {"reasoning_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": reasoning},
     })
 }
 
@@ -174,6 +175,7 @@ mod tests {
             prompt_tokens: 10,
             cached_tokens: cached,
             generated_tokens: generated,
+            reasoning_tokens: 2,
             ..Account::default()
         };
         let (a, b) = (account(4, 3), account(9, 5));
@@ -182,6 +184,7 @@ mod tests {
         assert_eq!(usage["completion_tokens"], 8);
         assert_eq!(usage["total_tokens"], 18);
         assert_eq!(usage["prompt_tokens_details"]["cached_tokens"], 4);
+        assert_eq!(usage["completion_tokens_details"]["reasoning_tokens"], 4);
     }
 
     #[test]

@@ -21,15 +21,15 @@ pub struct ChatRequest {
 /// The same with every value checked; nothing of it has been looked up yet.
 #[derive(Clone, Debug)]
 pub struct ValidChat {
-    /// The persona's system text included.
+    /// The client's alone.
     pub messages: Vec<Message>,
-    /// The last user message, for soft prompts that depend on it.
-    pub query: Option<String>,
     pub template: ChatOptions,
     pub options: Options,
     /// `Some(k)`: log-probabilities of the drawn tokens and of the `k` most probable ones.
     pub logprobs: Option<u32>,
     pub named: Named,
+    /// Whether thinking is told apart from the answer, where the model's template names tags for it.
+    pub splits_thinking: bool,
 }
 
 impl ChatRequest {
@@ -50,18 +50,14 @@ impl ChatRequest {
         read: impl FnOnce(&mut Fields, &mut Vec<String>) -> Result<(Vec<Message>, usize), ApiError>,
     ) -> Result<ValidChat, ApiError> {
         let fields = &mut self.fields;
-        let mut named = Named::read(fields, &self.headers, context)?;
+        let named = Named::read(fields, &self.headers, context)?;
         let mut options = Options::read(fields, &context.text.tokenizer, defaults(&named))?;
         let logprobs = read_logprobs(fields)?;
-        let (mut messages, put_first) = read(fields, &mut options.warnings)?;
+        let (messages, put_first) = read(fields, &mut options.warnings)?;
         let mut template = template_options(fields, &messages)?;
         template.put_first = put_first;
-        let query = messages::last_user_text(&messages);
-        named.other_text = messages::have_system(&messages);
-        if let Some(persona) = &named.persona {
-            template.put_first += messages::put_system(&mut messages, &persona.spec.system);
-        }
-        Ok(ValidChat { messages, query, template, options, logprobs, named })
+        let splits_thinking = splits_thinking(fields)?;
+        Ok(ValidChat { messages, template, options, logprobs, named, splits_thinking })
     }
 }
 
@@ -72,6 +68,19 @@ fn read_logprobs(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
         (true, top) => Ok(Some(top.unwrap_or(0) as u32)),
         (false, None | Some(0)) => Ok(None),
         (false, Some(_)) => Err(fields.refuse("top_logprobs", "needs `logprobs: true`")),
+    }
+}
+
+/// `reasoning_format`, as llama.cpp has it: `none` leaves the tags in the content.
+fn splits_thinking(fields: &mut Fields) -> Result<bool, ApiError> {
+    match fields.string("reasoning_format")?.as_deref() {
+        None | Some("" | "auto" | "deepseek") => Ok(true),
+        Some("none") => Ok(false),
+        Some(other) => {
+            let shown: String = other.chars().take(40).collect();
+            let message = format!("`{shown}` is not known; allowed are auto, deepseek and none");
+            Err(fields.refuse("reasoning_format", message))
+        }
     }
 }
 
@@ -105,6 +114,9 @@ pub fn template_options(fields: &mut Fields, messages: &[Message]) -> Result<Cha
         add_generation_prompt: !continue_final && prompt.unwrap_or(true),
         continue_final,
         put_first: 0,
+        put_last: None,
         kwargs,
+        documents: messages::documents(fields)?,
+        ..ChatOptions::default()
     })
 }

@@ -7,7 +7,7 @@ use super::generation::{Account, Generation, Happening};
 use crate::server::Context;
 use crate::server::error::ApiError;
 use crate::server::sse::{Frames, Pings};
-use crate::text::Tokenizer;
+use crate::text::{Thinking, ThinkingTags, Thought, Tokenizer};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -21,20 +21,54 @@ pub struct ChatAnswer {
     pub return_progress: bool,
     /// Tokens of the prompt.
     pub prompt_tokens: u32,
+    /// The tags around thinking, where it is told apart, and whether the prompt ends inside a block.
+    pub thinking: Option<(ThinkingTags, bool)>,
 }
 
 /// What a choice has said so far.
-#[derive(Default)]
 struct Said {
+    split: Split,
+    reasoning: String,
     text: String,
     logprobs: Vec<Value>,
     finish: Option<Finish>,
 }
 
+/// What a choice thinks and says, with the count of tokens of the former.
+struct Split {
+    thinking: Thinking,
+    tokens: u32,
+}
+
+impl Split {
+    /// A piece's text, and what was held back if it is the last. `generated`: tokens up to here.
+    fn take(&mut self, piece: &Piece, generated: u32) -> Thought {
+        let was_inside = self.thinking.is_inside();
+        let mut thought = self.thinking.push(&piece.text);
+        let is_inside = self.thinking.is_inside();
+        if was_inside || is_inside || !thought.reasoning.is_empty() {
+            self.tokens = generated;
+        }
+        if piece.finish.is_some() {
+            let last = self.thinking.finish();
+            thought.reasoning += &last.reasoning;
+            thought.content += &last.content;
+        }
+        thought
+    }
+}
+
 impl ChatAnswer {
     /// Waits for all choices and answers with one object.
     pub async fn collect(self, mut generation: Generation) -> Result<Value, ApiError> {
-        let mut said: Vec<Said> = (0..self.choices.each()).map(|_| Said::default()).collect();
+        let fresh = |_| Said {
+            split: self.split(),
+            reasoning: String::new(),
+            text: String::new(),
+            logprobs: Vec::new(),
+            finish: None,
+        };
+        let mut said: Vec<Said> = (0..self.choices.each()).map(fresh).collect();
         let mut watch = self.context.metrics.watch();
         while let Some((index, news)) = generation.next().await {
             match news {
@@ -43,18 +77,24 @@ impl ChatAnswer {
                     watch.token(index, generation.account(index).queued);
                     let Some(said) = said.get_mut(index) else { continue };
                     said.logprobs.extend(self.logprobs(&piece.entries));
-                    said.text += &piece.text;
+                    let thought = said.split.take(&piece, generation.account(index).generated_tokens);
+                    said.reasoning += &thought.reasoning;
+                    said.text += &thought.content;
                     said.finish = piece.finish.or(said.finish);
                 }
                 Happening::Failed(error) => return Err(error.into()),
             }
         }
-        let accounts = self.accounts(&generation);
+        let accounts = self.accounts(&generation, said.iter().map(|said| &said.split));
         let choice = |(index, said): (usize, Said)| {
             self.context.metrics.count_finish(said.finish);
+            let mut message = json!({"role": "assistant", "content": said.text, "refusal": null});
+            if !said.reasoning.is_empty() {
+                message["reasoning_content"] = said.reasoning.into();
+            }
             let mut choice = json!({
                 "index": index,
-                "message": {"role": "assistant", "content": said.text, "refusal": null},
+                "message": message,
                 "logprobs": self.wants_logprobs.then(|| json!({"content": said.logprobs})),
                 "finish_reason": said.finish.map(Finish::name),
             });
@@ -75,6 +115,7 @@ impl ChatAnswer {
         for index in 0..self.choices.each() {
             frames.data(&self.chunk(index, json!({"role": "assistant", "content": ""}), None, None)).await;
         }
+        let mut splits: Vec<Split> = (0..self.choices.each()).map(|_| self.split()).collect();
         let mut watch = self.context.metrics.watch();
         while let Some((index, news)) = pings.until(&frames, generation.next()).await {
             match news {
@@ -86,7 +127,8 @@ impl ChatAnswer {
                 }
                 Happening::Piece(piece) => {
                     watch.token(index, generation.account(index).queued);
-                    self.piece(index, piece, generation.account(index), &frames).await;
+                    let Some(split) = splits.get_mut(index) else { continue };
+                    self.piece(index, piece, split, generation.account(index), &frames).await;
                 }
                 Happening::Failed(error) => {
                     frames.data(&ApiError::from(error).body()).await;
@@ -95,20 +137,35 @@ impl ChatAnswer {
             }
         }
         if self.stream_usage {
-            frames.data(&self.usage_chunk(&self.accounts(&generation))).await;
+            frames.data(&self.usage_chunk(&self.accounts(&generation, splits.iter()))).await;
         }
         frames.done().await;
     }
 
-    fn accounts(&self, generation: &Generation) -> Vec<Account> {
-        (0..self.choices.each() as usize).map(|index| generation.account(index)).collect()
+    fn split(&self) -> Split {
+        let (tags, opened) = self.thinking.map_or((None, false), |(tags, opened)| (Some(tags), opened));
+        Split { thinking: Thinking::new(tags, opened), tokens: 0 }
     }
 
-    async fn piece(&self, index: usize, piece: Piece, account: Account, frames: &Frames) {
+    fn accounts<'a>(&self, generation: &Generation, splits: impl Iterator<Item = &'a Split>) -> Vec<Account> {
+        let account = |(index, split): (usize, &Split)| Account {
+            reasoning_tokens: split.tokens,
+            ..generation.account(index)
+        };
+        splits.enumerate().map(account).collect()
+    }
+
+    async fn piece(&self, index: usize, piece: Piece, split: &mut Split, account: Account, frames: &Frames) {
         let index = index as u32;
-        if !piece.text.is_empty() || !piece.entries.is_empty() {
-            let logprobs = self.wants_logprobs.then(|| json!({"content": self.logprobs(&piece.entries)}));
-            frames.data(&self.chunk(index, json!({"content": piece.text}), logprobs, None)).await;
+        let thought = split.take(&piece, account.generated_tokens);
+        let mut logprobs = self.wants_logprobs.then(|| json!({"content": self.logprobs(&piece.entries)}));
+        if !thought.reasoning.is_empty() {
+            let delta = json!({"reasoning_content": thought.reasoning});
+            frames.data(&self.chunk(index, delta, logprobs.take(), None)).await;
+        }
+        // Log-probabilities come with the first chunk of their piece, also where its text is held back.
+        if !thought.content.is_empty() || (!piece.entries.is_empty() && thought.reasoning.is_empty()) {
+            frames.data(&self.chunk(index, json!({"content": thought.content}), logprobs, None)).await;
         }
         if let Some(finish) = piece.finish {
             self.context.metrics.count_finish(Some(finish));

@@ -55,6 +55,8 @@ pub struct ChoiceRules {
     pub stop_tokens: Arc<[u32]>,
     /// Completions list the end token among the log-probabilities, chats do not.
     pub lists_end_token: bool,
+    /// Control tokens that are part of the text: tags around thinking.
+    pub shown: Arc<[u32]>,
 }
 
 /// Text is held back while it could be the beginning of a stop string or of a character; log-probabilities wait with
@@ -73,7 +75,7 @@ pub struct Choice {
 impl Choice {
     pub fn new(rules: &ChoiceRules) -> Choice {
         Choice {
-            decoder: StreamDecoder::new(rules.tokenizer.clone()),
+            decoder: StreamDecoder::showing(rules.tokenizer.clone(), rules.shown.clone()),
             stops: StopStrings::new(rules.stop_strings.to_vec()),
             rules: rules.clone(),
             waiting: VecDeque::new(),
@@ -177,6 +179,7 @@ mod tests {
             stop_strings: stops.iter().map(|stop| stop.to_string()).collect(),
             stop_tokens: Arc::from([END]),
             lists_end_token,
+            shown: Arc::default(),
         }
     }
 

@@ -29,6 +29,8 @@ pub struct Account {
     pub prompt_tokens: u32,
     pub cached_tokens: u32,
     pub generated_tokens: u32,
+    /// Of the generated ones those before the answer proper; filled in by who splits the text.
+    pub reasoning_tokens: u32,
     pub soft_rows: u32,
     pub queued: Duration,
     pub prefill: Duration,

@@ -63,7 +63,7 @@ pub async fn llama_completion(
     let extras = Extras::read(&mut request.fields)?;
     let valid = validate(request, extras, &context)?;
     let started = start_completion(&context, "cmpl-", valid).await?;
-    let Started { generation, answer, options, choices, prompts } = started;
+    let Started { generation, answer, options, choices, prompts, .. } = started;
     let head = answer.headers.clone();
     let answer = LlamaAnswer {
         answer,

@@ -39,25 +39,6 @@ pub fn read(fields: &mut Fields, warnings: &mut Vec<String>) -> Result<Vec<Messa
         .collect()
 }
 
-/// Puts a persona's system text first: before the text of a system message that stands there, with a blank line
-/// between, else as a message of its own. The persona says who speaks, the request what is to be done; templates know one
-/// system message at most. Returns the number of messages put in front.
-pub fn put_system(messages: &mut Vec<Message>, system: &str) -> usize {
-    if system.is_empty() {
-        return 0;
-    }
-    match messages.first_mut().filter(|first| matches!(first.role, Role::System | Role::Developer)) {
-        Some(first) => {
-            first.content = format!("{system}\n\n{}", first.content).trim_end().to_owned();
-            0
-        }
-        None => {
-            messages.insert(0, Message::new(Role::System, system));
-            1
-        }
-    }
-}
-
 /// Whether a message of the client's own stands where a persona's system text does.
 pub fn have_system(messages: &[Message]) -> bool {
     messages.iter().any(|message| matches!(message.role, Role::System | Role::Developer))
@@ -98,7 +79,8 @@ pub fn one(item: Value, path: &str, warnings: &mut Vec<String>) -> Result<Messag
             return Err(missing(fields.path("content")));
         }
     };
-    Ok(Message { role, content, name: fields.string("name")? })
+    let reasoning = fields.string("reasoning_content")?.filter(|_| role == Role::Assistant);
+    Ok(Message { role, content, name: fields.string("name")?, reasoning })
 }
 
 /// A string, or an array of text parts, which are joined.
@@ -172,6 +154,20 @@ pub fn template_variables(fields: &mut Fields) -> Result<Map<String, Value>, Api
     Ok(variables)
 }
 
+/// Texts that the answer may draw on: objects of texts, as templates take them.
+pub fn documents(fields: &mut Fields) -> Result<Vec<Value>, ApiError> {
+    let path = fields.path("documents");
+    match fields.take("documents") {
+        None => Ok(Vec::new()),
+        Some(Value::Array(items)) => {
+            let bad = items.iter().enumerate().find(|(_, item)| !item.is_object());
+            bad.map_or(Ok(()), |(at, item)| Err(wrong_kind(&format!("{path}[{at}]"), item, "an object")))?;
+            Ok(items)
+        }
+        Some(other) => Err(wrong_kind(&path, &other, "an array of objects")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,28 +191,6 @@ mod tests {
         assert_eq!(contents, ["s", "", "ab"]);
         assert_eq!(messages[2].name.as_deref(), Some("n"));
         assert_eq!(warnings.len(), 1);
-    }
-
-    #[test]
-    fn a_personas_system_text_comes_first() {
-        use Role::{Developer, System, User};
-        type Roles = &'static [(Role, &'static str)];
-        let table: [(&str, Roles, Roles, usize); 6] = [
-            ("", &[(User, "q")], &[(User, "q")], 0),
-            ("A", &[(User, "q")], &[(System, "A"), (User, "q")], 1),
-            ("A", &[(System, "s"), (User, "q")], &[(System, "A\n\ns"), (User, "q")], 0),
-            ("A", &[(Developer, "s"), (User, "q")], &[(Developer, "A\n\ns"), (User, "q")], 0),
-            ("A", &[(System, ""), (User, "q")], &[(System, "A"), (User, "q")], 0),
-            ("A", &[(User, "q"), (System, "s")], &[(System, "A"), (User, "q"), (System, "s")], 1),
-        ];
-        let built = |roles: Roles| -> Vec<Message> {
-            roles.iter().map(|(role, text)| Message::new(*role, text)).collect()
-        };
-        for (system, given, expected, count) in table {
-            let mut messages = built(given);
-            assert_eq!(put_system(&mut messages, system), count, "{given:?}");
-            assert_eq!(messages, built(expected), "{given:?}");
-        }
     }
 
     #[test]

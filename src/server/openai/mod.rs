@@ -22,6 +22,7 @@ mod resolve;
 mod responses;
 mod responses_answer;
 mod sampling;
+mod shape;
 mod start;
 
 pub use answer::{demeanor, finite, persona_headers};
@@ -30,12 +31,12 @@ pub use choice::Finish;
 pub use completion::CompletionRequest;
 pub use embeddings::embeddings;
 pub use llama::{default_settings, llama_completion};
-pub use messages::{have_system, last_user_text, put_system, read as read_messages};
+pub use messages::read as read_messages;
 pub use models::{model, models};
 pub use names::Named;
 pub use options::token_ids;
 pub use prepare::{PromptSize, check_room, encode_chat, encode_text, template_digest};
-pub use resolve::{Resolved, digest_checked, digest_now, probe_subject, resolve};
+pub use resolve::{Chat, Resolved, digest_checked, digest_now, probe_subject, resolve};
 pub use responses::responses;
 pub use sampling::read_defaults;
 
@@ -61,7 +62,7 @@ pub async fn chat(State(context): State<Arc<Context>>, request: Request) -> Resu
     let valid = ChatRequest::new(fields, headers).validate(&context)?;
     let wants_logprobs = valid.logprobs.is_some();
     let started = start_chat(&context, "chatcmpl-", valid).await?;
-    let Started { generation, answer, options, choices, prompts } = started;
+    let Started { generation, answer, options, choices, prompts, thinking } = started;
     let head = answer.headers.clone();
     let answer = ChatAnswer {
         answer,
@@ -70,6 +71,7 @@ pub async fn chat(State(context): State<Arc<Context>>, request: Request) -> Resu
         stream_usage: options.stream && options.stream_usage,
         return_progress: options.return_progress,
         prompt_tokens: prompts.first().map_or(0, |prompt| prompt.ids.len() as u32),
+        thinking,
         context,
     };
     let response = if options.stream {
@@ -90,7 +92,7 @@ pub async fn complete(
     let valid = CompletionRequest::new(fields, headers).validate(&context)?;
     let (logprobs, echo) = (valid.logprobs, valid.echo);
     let started = start_completion(&context, "cmpl-", valid).await?;
-    let Started { generation, answer, options, choices, prompts } = started;
+    let Started { generation, answer, options, choices, prompts, .. } = started;
     let head = answer.headers.clone();
     let answer = CompletionAnswer {
         answer,

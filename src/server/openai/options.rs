@@ -1,6 +1,7 @@
 //! The generation fields that chats and completions share, from the JSON as typed to closed ranges.
 
 use super::sampling::read_sampling;
+use super::shape::{self, Asked};
 use crate::engine::Sampling;
 use crate::limits;
 use crate::persona::SamplingDefaults;
@@ -21,6 +22,8 @@ pub struct Options {
     /// Without the seed of the choice; the seed is drawn already.
     pub sampling: Sampling,
     pub ignore_eos: bool,
+    /// What each answer must be.
+    pub shape: Option<Asked>,
     pub use_cache: bool,
     /// Narrows the prefix cache to requests with the same salt.
     pub cache_salt: Option<String>,
@@ -40,6 +43,7 @@ impl Options {
         tokenizer: &Tokenizer,
         defaults: &SamplingDefaults,
     ) -> Result<Options, ApiError> {
+        let shape = shape::read(fields)?;
         refuse_unsupported(fields)?;
         let stream = fields.bool("stream")?.unwrap_or(false);
         let ignore_eos = fields.aliased(&["ignore_eos", "ban_eos_token"], Fields::bool)?.unwrap_or(false);
@@ -50,6 +54,7 @@ impl Options {
             stop_tokens: read_stop_tokens(fields, tokenizer)?,
             sampling: read_sampling(fields, tokenizer, defaults)?,
             ignore_eos,
+            shape,
             use_cache: fields.bool("cache_prompt")?.unwrap_or(true),
             cache_salt: fields.string("cache_salt")?,
             stream,
@@ -58,6 +63,9 @@ impl Options {
             compare: fields.bool("compare")?.unwrap_or(false),
             warnings: Vec::new(),
         };
+        if let Some(asked) = options.shape.as_ref().filter(|_| ignore_eos) {
+            return Err(asked.refuse("`ignore_eos` excludes it: a complete answer could not end"));
+        }
         if ignore_eos {
             let banned = tokenizer.stop_tokens().iter().map(|id| (*id, f32::NEG_INFINITY));
             options.sampling.logit_bias.extend(banned);
@@ -240,23 +248,9 @@ fn read_stream_usage(fields: &mut Fields) -> Result<bool, ApiError> {
 
 /// Fields that are known and meaningful, but whose meaning is not built yet: never silently ignored.
 fn refuse_unsupported(fields: &mut Fields) -> Result<(), ApiError> {
-    if let Some(value) = fields.take("response_format") {
-        let kind = value.get("type").and_then(Value::as_str);
-        if kind != Some("text") && value.as_str() != Some("") {
-            return Err(unsupported("response_format", "only `{\"type\":\"text\"}` is supported so far"));
-        }
-    }
-    const NAMES: [&str; 20] = [
+    const NAMES: [&str; 12] = [
         "tools",
         "functions",
-        "grammar",
-        "grammar_string",
-        "json_schema",
-        "guided_json",
-        "guided_regex",
-        "guided_choice",
-        "guided_grammar",
-        "structured_outputs",
         "suffix",
         "chat_template",
         "audio",
@@ -290,7 +284,7 @@ pub fn unsupported(param: &str, message: &str) -> ApiError {
 }
 
 /// An empty string, array or object, or false.
-fn is_nothing(value: &Value) -> bool {
+pub(super) fn is_nothing(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
         Value::String(text) => text.is_empty(),

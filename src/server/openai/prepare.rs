@@ -84,10 +84,15 @@ pub fn template_digest(template: &ChatOptions) -> Digest {
     let mut digester = Digester::new("demeanor.template-options/1");
     let flags = [u8::from(template.add_generation_prompt), u8::from(template.continue_final)];
     digester.part(&flags).part(Value::Object(template.kwargs.clone()).to_string().as_bytes());
+    if !(template.tools.is_empty() && template.documents.is_empty()) {
+        for list in [&template.tools, &template.documents] {
+            digester.part(Value::Array(list.clone()).to_string().as_bytes());
+        }
+    }
     digester.finish()
 }
 
-/// What of the options ends an answer.
+/// What of the options ends an answer, its shape included.
 fn ends_digest(options: &Options) -> Digest {
     let mut digester = Digester::new("demeanor.ends/1");
     let most = options.tokens_max.map(|most| most.to_le_bytes());
@@ -98,6 +103,9 @@ fn ends_digest(options: &Options) -> Digest {
     }
     for token in &options.stop_tokens {
         digester.part(&token.to_le_bytes());
+    }
+    if let Some(asked) = &options.shape {
+        digester.part(&asked.shape.digest().0);
     }
     digester.finish()
 }
@@ -147,7 +155,14 @@ pub fn generate(
     let stop_tokens = stop_tokens(context, options);
     Ok(move |sampling| {
         let stop_tokens = stop_tokens.clone();
-        Want::Generate(Generate { tokens_max, stop_tokens, sampling, logprobs, prompt_logprobs })
+        Want::Generate(Generate {
+            tokens_max,
+            stop_tokens,
+            sampling,
+            constraint: None,
+            logprobs,
+            prompt_logprobs,
+        })
     })
 }
 
@@ -165,7 +180,14 @@ pub fn rules(context: &Context, options: &Options, lists_end_token: bool) -> Cho
         stop_strings: stop_strings.collect(),
         stop_tokens: stop_tokens(context, options),
         lists_end_token,
+        shown: Arc::default(),
     }
+}
+
+/// The same for a chat. With `splits` the text has the tags around thinking in it.
+pub fn chat_rules(context: &Context, options: &Options, splits: bool) -> ChoiceRules {
+    let shown = if splits { context.text.thinking_tokens() } else { Vec::new() };
+    ChoiceRules { shown: shown.into(), ..rules(context, options, false) }
 }
 
 /// One request for each choice of each prompt, prompt-major. The maps of this route always hold the most probable

@@ -2,22 +2,26 @@
 //! is offered, the persona's digest. Steering adds up, a soft prompt is one or none.
 
 use super::admission::{self, InForce};
+use super::messages::{have_system, last_user_text};
 use super::names::{Named, SoftChoice, SteeringFrom};
 use super::prepare::plan;
 use crate::digest::Digest;
 use crate::engine::Sampling;
+use crate::persona::card::Which;
 use crate::persona::gate::State;
 use crate::persona::{
     Condition, Offer, OfferedRows, Persona, PersonaParts, PersonaSoft, PersonaSpec, SamplingDefaults, Source,
-    one_of, persona_digest,
+    frame, one_of, persona_digest,
 };
 use crate::probe::{Soft, Subject};
 use crate::server::Context;
 use crate::server::blocking::blocking;
 use crate::server::error::{ApiError, ErrorCode};
 use crate::steering::Applied;
+use crate::text::{ChatOptions, Message, TextError};
 use crate::users::{UserPrompt, Users};
 use serde_json::Value;
+use std::sync::Arc;
 
 /// What a request's names come to.
 pub struct Resolved {
@@ -71,9 +75,55 @@ impl Resolved {
     }
 }
 
-/// Looks everything up. `query` is the last user message, for soft prompts that depend on it. Waits for vectors at most
-/// `--extract-wait`.
-pub async fn resolve(context: &Context, named: Named, query: Option<String>) -> Result<Resolved, ApiError> {
+/// A chat whose persona puts its texts around it.
+pub struct Chat<'a> {
+    pub messages: &'a mut Vec<Message>,
+    pub template: &'a mut ChatOptions,
+}
+
+impl Chat<'_> {
+    /// Puts the persona's texts around the messages. With a card that is done on a thread of its own: keys are looked
+    /// for and entries counted in tokens.
+    pub async fn frame(self, context: &Context, persona: &Arc<Persona>) -> Result<Around, ApiError> {
+        let persona = persona.clone();
+        let messages = std::mem::take(self.messages);
+        let (tokenizer, has_card) = (context.text.tokenizer.clone(), persona.spec.card.is_some());
+        let work = move || -> Result<_, TextError> {
+            let tokens = |text: &str| tokenizer.count(text);
+            frame(&persona.spec.system, persona.spec.card.as_deref(), messages, &tokens, Which::Called)
+        };
+        let framed = if has_card { blocking(work).await? } else { work()? };
+        *self.messages = framed.messages;
+        self.template.put_first += framed.put_first;
+        self.template.put_last = framed.put_last;
+        Ok(Around { warnings: framed.warnings, has_unprobed: framed.has_unprobed })
+    }
+}
+
+/// What is to say of a persona's texts around a chat.
+pub struct Around {
+    pub warnings: Vec<String>,
+    /// Something stands in them that the persona's probe did not see.
+    pub has_unprobed: bool,
+}
+
+/// Looks everything up and puts the persona's texts around the chat, where there is one; its last user message is for soft
+/// prompts that depend on it. Waits for vectors at most `--extract-wait`.
+pub async fn resolve(
+    context: &Context,
+    mut named: Named,
+    chat: Option<Chat<'_>>,
+) -> Result<Resolved, ApiError> {
+    let query = chat.as_ref().and_then(|chat| last_user_text(chat.messages));
+    let mut warnings = Vec::new();
+    if let Some(chat) = chat {
+        named.other_text = have_system(chat.messages);
+        if let Some(persona) = named.persona.clone() {
+            let around = chat.frame(context, &persona).await?;
+            named.other_text |= around.has_unprobed;
+            warnings.extend(around.warnings);
+        }
+    }
     admission::check_steering(context, &named).await?;
     let plain = PersonaSpec::default();
     let spec = named.persona.as_ref().map_or(&plain, |persona| &persona.spec);
@@ -87,7 +137,7 @@ pub async fn resolve(context: &Context, named: Named, query: Option<String>) -> 
         plan(context, &spec.steering.and(&named.steering)?).await?
     };
     let softs = look_up(context, &named, spec, query).await?;
-    let mut warnings = softs.warnings;
+    warnings.extend(softs.warnings);
     warnings.extend(applied.warnings.iter().cloned());
     let persona = digest_of(context, spec, own_edits, softs.persona.as_ref());
     let own_source = softs.persona.as_ref().map(|offer| offer.source.clone());
@@ -256,6 +306,7 @@ fn digest_of(context: &Context, spec: &PersonaSpec, edits: Digest, own: Option<&
         edits,
         soft,
         sampling: &spec.sampling,
+        card: spec.card.as_deref(),
     })
 }
 
@@ -294,8 +345,8 @@ pub async fn probe_subject(context: &Context, persona: &Persona) -> Result<Subje
         Some(Offer { rows: Some(found), .. }) => Soft::Rows { rows: found.rows, label: found.label },
     };
     let (name, version) = (persona.name.clone(), persona.version);
-    let (system, edits) = (spec.system.clone(), applied.edits);
-    Ok(Subject { persona: name, version, digest, system, edits, soft })
+    let (system, card, edits) = (spec.system.clone(), spec.card.clone(), applied.edits);
+    Ok(Subject { persona: name, version, digest, system, card, edits, soft })
 }
 
 async fn own_offer(context: &Context, spec: &PersonaSpec) -> Result<Option<Offer>, ApiError> {

@@ -78,6 +78,8 @@ fn read(
         let message = "is a field of chats and completions; a response has one answer";
         return Err(ApiError::at(ErrorCode::InvalidValue, "compare", message));
     }
+    // What a model thinks has no place in this form's text items.
+    valid.splits_thinking = false;
     valid.options.warnings.extend(warnings);
     Ok((valid, echo))
 }
@@ -234,7 +236,11 @@ fn read_input(fields: &mut Fields, warnings: &mut Vec<String>) -> Result<Vec<Mes
 
 /// An error of a chat, in the words of this route.
 fn renamed(error: ApiError) -> ApiError {
-    let names = [("messages", "input"), ("response_format", "text.format")];
+    let names = [
+        ("messages", "input"),
+        ("response_format.json_schema", "text.format"),
+        ("response_format", "text.format"),
+    ];
     let Some(param) = &error.param else { return error };
     let Some((chat, own)) = names.iter().find(|(chat, _)| param.starts_with(chat)) else { return error };
     ApiError {

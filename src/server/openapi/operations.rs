@@ -24,6 +24,8 @@ pub enum Body {
     Closed(&'static [&'static [Field]]),
     /// The same, or a form with the parts `name` and `file`.
     Upload(&'static [&'static [Field]]),
+    /// A form with the part `file`, and `name` and `replace` where they are wanted.
+    Form,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -156,6 +158,10 @@ pub(super) fn operations(route: Route) -> &'static [Operation] {
                 ]
             }
         }
+        Route::PersonaImport => {
+            const { &[post("Make a persona of a character card or Modelfile").body(Body::Form).answers(PUT)] }
+        }
+        Route::PersonaCard => const { &[get("A persona as a character card").query(fields::FORMAT)] },
         Route::Align => {
             const {
                 &[post("Make a persona of a person's answers to a questionnaire")
@@ -267,7 +273,12 @@ pub(super) fn operations(route: Route) -> &'static [Operation] {
         Route::ApplyTemplate => {
             const {
                 &[post("A chat as the model reads it")
-                    .body(Body::Closed(&[fields::MESSAGES, fields::MODEL, fields::TEMPLATE]))
+                    .body(Body::Closed(&[
+                        fields::MESSAGES,
+                        fields::MODEL,
+                        fields::PERSONA_CHOICE,
+                        fields::TEMPLATE,
+                    ]))
                     .answers(&[(200, Content::Object(fields::RENDERED))])]
             }
         }

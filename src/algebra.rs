@@ -14,7 +14,7 @@ impl Square {
     }
 
     /// `rows rows^T` of `n` rows.
-    pub fn of_products(rows: &[&[f32]]) -> Square {
+    pub fn of_products<T: Copy + Into<f64>>(rows: &[&[T]]) -> Square {
         let n = rows.len();
         let mut square = Square { n, values: vec![0.0; n * n] };
         for i in 0..n {
@@ -73,19 +73,32 @@ impl Square {
         Some(lower)
     }
 
+    /// `x` of `L L^T x = y`, where this matrix is `L`.
+    fn solve_twice(&self, y: impl Iterator<Item = f64>) -> Vec<f64> {
+        let mut x: Vec<f64> = y.collect();
+        for i in 0..self.n {
+            let known: f64 = (0..i).map(|j| self.at(i, j) * x[j]).sum();
+            x[i] = (x[i] - known) / self.at(i, i);
+        }
+        for i in (0..self.n).rev() {
+            let known: f64 = (i + 1..self.n).map(|j| self.at(j, i) * x[j]).sum();
+            x[i] = (x[i] - known) / self.at(i, i);
+        }
+        x
+    }
+
     /// `x` of `self x = y`; `None` where the matrix is not positive definite.
     pub fn solve(&self, y: &[f64]) -> Option<Vec<f64>> {
-        let (n, lower) = (self.n, self.cholesky()?);
-        let mut x = y.to_vec();
-        for i in 0..n {
-            let known: f64 = (0..i).map(|j| lower.at(i, j) * x[j]).sum();
-            x[i] = (x[i] - known) / lower.at(i, i);
-        }
-        for i in (0..n).rev() {
-            let known: f64 = (i + 1..n).map(|j| lower.at(j, i) * x[j]).sum();
-            x[i] = (x[i] - known) / lower.at(i, i);
-        }
-        Some(x)
+        Some(self.cholesky()?.solve_twice(y.iter().copied()))
+    }
+
+    /// `X` of `self X = Y`, both `[size, columns]` by rows; `None` where the matrix is not positive definite.
+    pub fn solve_rows(&self, right: &[Vec<f64>]) -> Option<Vec<Vec<f64>>> {
+        let lower = self.cholesky()?;
+        let columns = right.first().map_or(0, Vec::len);
+        let solved: Vec<Vec<f64>> =
+            (0..columns).map(|column| lower.solve_twice(right.iter().map(|row| row[column]))).collect();
+        Some((0..self.n).map(|i| solved.iter().map(|column| column[i]).collect()).collect())
     }
 
     /// The inverse; `None` where the matrix is not positive definite.
@@ -114,31 +127,20 @@ impl Square {
 }
 
 /// Summed in f64 in index order.
-pub fn dot(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
-}
-
-/// Least squares of `y` on `x`: slope and intercept. A constant `x` gives the mean.
-pub fn line(x: &[f64], y: &[f64]) -> (f64, f64) {
-    use crate::statistics::mean;
-    let (mean_x, mean_y) = (mean(x), mean(y));
-    let xx: f64 = x.iter().map(|x| (x - mean_x) * (x - mean_x)).sum();
-    let xy: f64 = x.iter().zip(y).map(|(x, y)| (x - mean_x) * (y - mean_y)).sum();
-    let slope = if xx > 0.0 { xy / xx } else { 0.0 };
-    (slope, mean_y - slope * mean_x)
+pub fn dot<T: Copy + Into<f64>>(a: &[T], b: &[T]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| (*a).into() * (*b).into()).sum()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::statistics::Draws;
 
     #[test]
     fn solutions_and_inverses() {
-        let mut draws = Draws::new(3, "algebra", 0);
         for n in [1usize, 2, 7, 30] {
-            let rows: Vec<Vec<f32>> =
-                (0..n).map(|_| (0..n + 3).map(|_| draws.normal() as f32).collect()).collect();
+            let rows: Vec<Vec<f32>> = (0..n)
+                .map(|i| (0..n + 3).map(|j| (1.0 + (7 * i * i + 3 * j) as f32).sin()).collect())
+                .collect();
             let rows: Vec<&[f32]> = rows.iter().map(Vec::as_slice).collect();
             let matrix = Square::of_products(&rows).plus_diagonal(0.1);
             let y: Vec<f64> = (0..n).map(|i| i as f64 - 1.5).collect();
@@ -154,8 +156,15 @@ mod tests {
     }
 
     #[test]
-    fn lines() {
-        assert_eq!(line(&[0.0, 1.0, 2.0], &[1.0, 3.0, 5.0]), (2.0, 1.0));
-        assert_eq!(line(&[1.0, 1.0], &[1.0, 3.0]), (0.0, 2.0));
+    fn a_small_system() {
+        // [[3, 1], [1, 2]] has the inverse [[2, -1], [-1, 3]] / 5.
+        let matrix = Square::of_products(&[&[1.0, 1.0][..], &[1.0, 0.0]]).plus_diagonal(1.0);
+        assert_eq!(matrix, Square::new(2, |i, j| [[3.0, 1.0], [1.0, 2.0]][i][j]));
+        let solved = matrix.solve_rows(&[vec![5.0, 0.0], vec![0.0, 5.0]]).unwrap();
+        for (row, expected) in solved.iter().zip([[2.0, -1.0], [-1.0, 3.0]]) {
+            row.iter().zip(expected).for_each(|(value, expected)| assert!((value - expected).abs() < 1e-12));
+        }
+        assert_eq!(Square::new(1, |_, _| -1.0).solve_rows(&[vec![1.0]]), None);
+        assert_eq!(Square::new(0, |_, _| 0.0).solve_rows(&[]), Some(Vec::new()));
     }
 }
