@@ -14,6 +14,7 @@
 //! | `shapes` | answers fit what they must be, steered hard, streamed and in company; neighbours keep their bytes |
 //! | `bad_requests` | every bad request of a table gets its status and message |
 //! | `personas` | stored personas: versions, digests, what adds up, restarts |
+//! | `cards` | character cards: imported, in chats, exported, hostile files refused |
 //! | `probe` | the safety probe: reports bind to the persona, equal runs, controls, refusals; bias benchmarks' bad inputs |
 //! | `gate` | what is served under each mode, one byte changed, what a request brings beside, thresholds files |
 //! | `align` | answers to an inventory become a persona, or are refused |
@@ -35,6 +36,7 @@
 mod align;
 mod bad_requests;
 mod candle;
+mod cards;
 mod cli;
 mod clients;
 mod distributions;

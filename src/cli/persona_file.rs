@@ -200,7 +200,7 @@ pub fn import(client: &Client, file: &Path, name: Option<&str>, replace: bool, a
     upload_all(client, &imported.vectors, &shown, replace)?;
     let replace: &[u8] = if replace { b"true" } else { b"false" };
     let parts = [("name", name.as_bytes()), ("replace", replace), ("file", &bytes[..])];
-    let persona = client.upload("/v1/personas/import", &parts)?;
+    let persona = client.upload("/v1/personas", &parts)?;
     if !as_json {
         println!("{}", summary(&persona, imported.kind));
     }

@@ -244,7 +244,12 @@ impl Chat {
         let mut out = std::io::stdout();
         self.client.post_stream("/v1/chat/completions", &body, |event| {
             if let Some(event) = event {
-                if let Some(piece) = event["choices"][0]["delta"]["content"].as_str() {
+                let delta = &event["choices"][0]["delta"];
+                if let Some(piece) = delta["reasoning_content"].as_str() {
+                    reply.print_thought(piece);
+                }
+                if let Some(piece) = delta["content"].as_str() {
+                    reply.end_thought();
                     reply.text.push_str(piece);
                     let _ = write!(out, "{piece}").and_then(|()| out.flush());
                 }
@@ -254,6 +259,7 @@ impl Chat {
             }
             if self.stop.load(Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
+        reply.end_thought();
         let _ = writeln!(out);
         reply.print_summary();
         Ok(reply)
@@ -269,12 +275,27 @@ fn sampling() -> Map<String, Value> {
 #[derive(Default)]
 struct Reply {
     text: String,
+    /// Whether a thought is being printed.
+    thinks: bool,
     seed: Option<u64>,
     summary: Option<String>,
     warnings: Vec<String>,
 }
 
 impl Reply {
+    /// Thoughts go beside the answer, not into it.
+    fn print_thought(&mut self, piece: &str) {
+        let start = if self.thinks { "" } else { "   thinking: " };
+        eprint!("{start}{piece}");
+        self.thinks = true;
+    }
+
+    fn end_thought(&mut self) {
+        if std::mem::take(&mut self.thinks) {
+            eprintln!();
+        }
+    }
+
     fn take_summary(&mut self, event: &Value) {
         let timings = &event["timings"];
         self.seed = event["demeanor"]["seed"].as_u64();

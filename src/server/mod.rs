@@ -189,7 +189,6 @@ const ROUTES: &[(&str, Route)] = &[
     ("/v1/models", Route::Models),
     ("/v1/models/{*id}", Route::Model),
     ("/v1/personas", Route::Personas),
-    ("/v1/personas/import", Route::PersonaImport),
     ("/v1/personas/{name}", Route::Persona),
     ("/v1/personas/{name}/card", Route::PersonaCard),
     ("/v1/probe", Route::Probe),
@@ -237,7 +236,6 @@ enum Route {
     Models,
     Model,
     Personas,
-    PersonaImport,
     Persona,
     PersonaCard,
     Probe,
@@ -286,7 +284,6 @@ impl Route {
             Route::Models => get(openai::models),
             Route::Model => get(openai::model),
             Route::Personas => get(native::list_personas).post(native::create_persona),
-            Route::PersonaImport => post(native::import_persona),
             Route::PersonaCard => get(native::show_card),
             Route::Persona => {
                 get(native::show_persona).put(native::put_persona).delete(native::delete_persona)

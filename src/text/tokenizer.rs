@@ -194,6 +194,15 @@ impl Tokenizer {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
+    /// The same as one text by itself: without the space that the tokenizer puts before a text.
+    pub fn detokenize(&self, ids: &[u32], skip_special: bool) -> String {
+        let text = self.decode(ids, skip_special);
+        match text.strip_prefix(' ').filter(|_| self.words.puts_space()) {
+            Some(rest) => rest.to_owned(),
+            None => text,
+        }
+    }
+
     /// Whether a token controls the model instead of standing for text.
     pub fn is_special(&self, id: u32) -> bool {
         self.special.get(id as usize).copied().unwrap_or(false)

@@ -25,6 +25,11 @@ impl Words {
         Words::Whole(prefix)
     }
 
+    /// Whether a text begins with a space that is not its own.
+    pub fn puts_space(&self) -> bool {
+        matches!(self, Words::Whole(prefix) if *prefix != SpacePrefix::Never)
+    }
+
     /// Calls `word` with each word of a stretch that is not empty, in order. `first`: nothing stands before it.
     pub fn each(&self, text: &str, first: bool, word: &mut dyn FnMut(&str)) {
         match self {

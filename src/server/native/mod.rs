@@ -17,9 +17,7 @@ mod vectors;
 pub use activations::activations;
 pub use align::align;
 pub use jobs::{cancel_job, job_events, list_jobs, show_job};
-pub use personas::{
-    create_persona, delete_persona, import_persona, list_personas, put_persona, show_card, show_persona,
-};
+pub use personas::{create_persona, delete_persona, list_personas, put_persona, show_card, show_persona};
 pub use probe::{show_report, start_probe};
 pub use score::score;
 pub use soft_prompts::{

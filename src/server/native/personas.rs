@@ -9,7 +9,7 @@ use crate::persona::gate::State as Probed;
 use crate::persona::{Expected, Persona, PersonaError, PersonaSpec};
 use crate::server::Context;
 use crate::server::blocking::blocking;
-use crate::server::body::read_map;
+use crate::server::body::{media_type, read_map};
 use crate::server::error::{ApiError, ErrorCode, shown};
 use crate::server::fields::{Fields, listed, missing, wrong_kind};
 use crate::server::multipart::{Parts, turn};
@@ -46,11 +46,15 @@ pub async fn list_personas(
     Ok(Json(json!({"object": "list", "data": data, "has_more": has_more, "last_id": last})))
 }
 
-/// `POST /v1/personas`: 201, or 409 where the name is taken.
+/// `POST /v1/personas`: 201, or 409 where the name is taken. As a form with the parts `file` (a character card as JSON, PNG
+/// or CHARX, or a Modelfile), `name` and `replace` it takes a file.
 pub async fn create_persona(
     State(context): State<Arc<Context>>,
     request: Request,
 ) -> Result<Response<Body>, ApiError> {
+    if media_type(request.headers()).as_deref() == Some("multipart/form-data") {
+        return import_file(&context, request).await;
+    }
     let (_, map) = read_map(request, limits::PERSONA_BODY_BYTES_MAX).await?;
     let mut fields = Fields::new(map);
     let name = fields.string("name")?.ok_or_else(|| missing("name"))?;
@@ -66,13 +70,8 @@ async fn create(context: &Context, name: String, spec: PersonaSpec) -> Result<Ar
     blocking(move || personas.create(&name, spec, digest)).await
 }
 
-/// `POST /v1/personas/import`: the parts `file` (a character card as JSON, PNG or CHARX, or a Modelfile), `name` and
-/// `replace`.
-pub async fn import_persona(
-    State(context): State<Arc<Context>>,
-    request: Request,
-) -> Result<Response<Body>, ApiError> {
-    let turn = turn(&context).await?;
+async fn import_file(context: &Context, request: Request) -> Result<Response<Body>, ApiError> {
+    let turn = turn(context).await?;
     let mut parts = Parts::read(request, &["file", "name", "replace"]).await?;
     let file = parts.required("file")?;
     let replace = parts.flag("replace")?;
@@ -86,14 +85,14 @@ pub async fn import_persona(
         let message = "the file names nobody whose name a persona may have; send one beside it";
         ApiError::at(ErrorCode::MissingField, "name", message)
     })?;
-    let (spec, of_card) = read_spec(Fields::new(imported.fields), &context, &name)?;
+    let (spec, of_card) = read_spec(Fields::new(imported.fields), context, &name)?;
     let mut notes = imported.notes;
     notes.extend(of_card.into_iter().filter(|note| !notes.contains(note)).collect::<Vec<_>>());
     let (status, persona) = match replace {
-        true => put(&context, name, spec, Expected::Anything).await?,
-        false => (StatusCode::CREATED, create(&context, name, spec).await?),
+        true => put(context, name, spec, Expected::Anything).await?,
+        false => (StatusCode::CREATED, create(context, name, spec).await?),
     };
-    Ok(answer(status, &context, &persona, notes).await)
+    Ok(answer(status, context, &persona, notes).await)
 }
 
 /// `GET /v1/personas/{name}/card?format=card-v3|card-v2|given`: the persona as a character card, or its card as it was given.

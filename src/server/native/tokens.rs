@@ -155,7 +155,7 @@ pub async fn detokenize(
     };
     fields.string("model")?;
     fields.finish(&["tokens", "model"])?;
-    let text = tokenizer.decode(&ids, false);
+    let text = tokenizer.detokenize(&ids, false);
     Ok(Json(json!({"content": text, "prompt": text})))
 }
 

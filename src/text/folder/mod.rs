@@ -74,11 +74,11 @@ impl Text {
         let tokenizer = Arc::new(Tokenizer::new(&source)?);
         let text = |id: Option<u32>| id.map(|id| tokenizer.token_text(id)).unwrap_or_default();
         let (bos, eos) = (text(tokenizer.bos()), text(tokenizer.eos()));
-        let given = match (&files.template, config.template(), &files.template_json) {
+        let given = match (&files.template, config.template(CONFIG)?, &files.template_json) {
             (Some(template), _, _) => Some(template.clone()),
             (None, Some(template), _) => Some(template.to_owned()),
             (None, None, Some(json)) => {
-                TokenizerConfig::read(TEMPLATE_JSON, json)?.template().map(String::from)
+                TokenizerConfig::read(TEMPLATE_JSON, json)?.template(TEMPLATE_JSON)?.map(String::from)
             }
             (None, None, None) => None,
         };

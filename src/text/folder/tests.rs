@@ -72,6 +72,7 @@ fn texts_come_back() {
             let made = text.tokenizer.encode(given, Specials::AsText).unwrap();
             let decoded = text.tokenizer.decode(&made, true);
             assert_eq!(decoded, format!("{space}{given}"), "{family}");
+            assert_eq!(text.tokenizer.detokenize(&made, true), given, "{family}");
         }
     }
 }
@@ -195,7 +196,11 @@ fn hostile_folders_are_refused() {
         ("llama3", |t, _| t["model"]["vocab"]["!"] = json!(7), "token 7 has several texts"),
         ("llama3", |t, _| t["model"]["vocab"]["!"] = json!(-1), "invalid value: integer `-1`"),
         ("llama3", |t, _| t["added_tokens"][1]["content"] = json!("!"), "have the same text `!`"),
-        ("llama3", |_, c| c["eos_token"] = json!("<|nothing|>"), "`eos_token` `<|nothing|>` is no token"),
+        ("llama3", |_, c| c["eos_token"] = json!("<|nothing|>"), "eos_token: `<|nothing|>` is no token"),
+        ("llama3", |_, c| c["eos_token"] = json!(7), "`eos_token` is neither a text nor an object"),
+        ("llama3", |_, c| c["chat_template"] = json!(7), "`chat_template` is neither a text nor a list"),
+        ("llama3", |_, c| c["chat_template"] = json!([{"name": "x"}]), "`chat_template` is neither"),
+        ("llama3", |_, c| c["chat_template"] = json!(vec![0; 20_000]), "more than 10000 values"),
         ("llama3", |_, c| c["bos_token"] = json!("<|eot_id|>"), "puts another token first"),
         ("llama3", |t, _| t["model"]["type"] = json!("Unigram"), "`model.type`: `Unigram` is not supported"),
         (

@@ -1,6 +1,7 @@
 //! Tokens by id, with their kinds and roles, out of `tokenizer.json` and `tokenizer_config.json`.
 
-use super::config::{Name, TokenizerConfig};
+use super::bounded::Small;
+use super::config::{TokenizerConfig, token};
 use super::description::{AddedToken, Description, Model};
 use super::pipeline::{Pipeline, Way};
 use super::{TOKENIZER, unsupported, wrong};
@@ -23,14 +24,12 @@ pub(super) fn build(
         let id = tokens.iter().position(|token| token == text);
         id.map(|id| id as u32).ok_or_else(|| {
             TextError::Vocabulary(format!(
-                "{what} `{}` is no token",
+                "{what}: `{}` is no token",
                 text.chars().take(80).collect::<String>()
             ))
         })
     };
-    let named = |what: &str, name: &Option<Name>| {
-        name.as_ref().map(Name::text).filter(|text| !text.is_empty()).map(|text| find(what, text)).transpose()
-    };
+    let named = |name: &str, value: &Small| token(name, value)?.map(|text| find(name, text)).transpose();
     let begins = match &pipeline.begins {
         Some((text, id)) if find("the post-processor's token", text)? == *id => Some(*id),
         Some((text, id)) => {
@@ -40,13 +39,13 @@ pub(super) fn build(
         }
         None => None,
     };
-    let bos = named("`bos_token`", &config.bos_token)?.or(begins);
+    let bos = named("bos_token", &config.bos_token)?.or(begins);
     let add_bos = config.add_bos_token.unwrap_or(begins.is_some()) && bos.is_some();
     if add_bos && begins.is_some() && begins != bos {
         let reason = "the post-processor puts another token first than `bos_token`".to_owned();
         return Err(TextError::Vocabulary(reason));
     }
-    let unknown = model.unk_token.as_deref().map(|text| find("`unk_token`", text)).transpose()?;
+    let unknown = model.unk_token.as_deref().map(|text| find("unk_token", text)).transpose()?;
     let (name, pre, prefix, nfc) = match pipeline.words {
         Way::ByteLevel { pre, nfc } => ("gpt2", Some(pre.to_owned()), SpacePrefix::Never, nfc),
         Way::Pieces { prefix } => ("llama", None, prefix, false),
@@ -55,9 +54,9 @@ pub(super) fn build(
         model: name.to_owned(),
         pre,
         bos,
-        eos: named("`eos_token`", &config.eos_token)?,
-        unk: named("`unk_token`", &config.unk_token)?,
-        pad: named("`pad_token`", &config.pad_token)?,
+        eos: named("eos_token", &config.eos_token)?,
+        unk: named("unk_token", &config.unk_token)?,
+        pad: named("pad_token", &config.pad_token)?,
         tokens,
         token_types,
         merges: model.merges.0,
