@@ -125,11 +125,17 @@ def ask(args, body):
         data=json.dumps(body).encode(),
         headers={"content-type": "application/json"},
     )
-    try:
-        with urllib.request.urlopen(request, timeout=600) as response:
-            answer = json.load(response)
-    except urllib.error.HTTPError as error:
-        raise SystemExit(f"{error.code}: {error.read().decode()[:600]}\n{json.dumps(body, ensure_ascii=False)[:2000]}")
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=600) as response:
+                answer = json.load(response)
+            break
+        except urllib.error.HTTPError as error:
+            # Clients try again on 429 and 503.
+            if error.code not in (429, 503):
+                message = error.read().decode()[:600]
+                raise SystemExit(f"{error.code}: {message}\n{json.dumps(body, ensure_ascii=False)[:2000]}")
+            time.sleep(1)
     choice = answer["choices"][0]
     return choice["message"]["content"], choice["finish_reason"], answer["usage"]["completion_tokens"]
 

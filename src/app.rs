@@ -1,14 +1,15 @@
 //! Builds everything from settings: weights, model, engine, text, vectors, router. The only place that knows all rooms.
 //! The listener, the shutdown signal and the port are arguments, so tests start it on port 0.
 
-use crate::alignment::{AlignmentParts, Alignments};
-use crate::config::{Activations, Backend, Device, Settings};
+use crate::alignment::{AlignmentParts, Alignments, BaseWeights};
+use crate::config::{Activations, Backend, Device, Quantize, Settings};
+use crate::digest::{Digest, Digester};
 use crate::encoder::{EncoderHandle, Source};
 use crate::engine::{Engine, EngineInfo, EngineOptions};
 use crate::jobs::Jobs;
 use crate::kernels::{Isa, Precision};
-use crate::limits::PAGE_POSITIONS;
-use crate::model::{Model, ModelConfig, ModelOptions};
+use crate::limits::{CONTEXT_DEFAULT_MAX, PAGE_POSITIONS};
+use crate::model::{Model, ModelConfig, ModelOptions, Reading};
 use crate::persona::Personas;
 use crate::persona::gate::{Gate, GateError, Reports, Thresholds};
 use crate::server;
@@ -18,16 +19,13 @@ use crate::steering::{Library, LibraryOptions};
 use crate::store::{Store, StoreError};
 use crate::text::Text;
 use crate::users::{Projector, Recency, Users, UsersError, UsersOptions, shipped_projector};
-use crate::weights::{self, ModelFile, WeightsError};
+use crate::weights::{self, Container, WeightsError};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-
-/// Positions of a sequence when nothing else is said: what the model was trained for, but no more than this.
-const CONTEXT_DEFAULT_MAX: u32 = 8192;
 
 /// Why a server does not come up.
 #[derive(Debug, thiserror::Error)]
@@ -103,21 +101,22 @@ pub fn load_with(settings: &Settings, path: &Path, data: &DataFolder) -> Result<
     let file_error = |error: &dyn std::fmt::Display| AppError::File(format!("{}: {error}", path.display()));
     check_device(settings)?;
     let thresholds = named_thresholds(settings)?;
-    let file = ModelFile::open(path)?;
+    let container = Container::open(path)?;
     if let Some(expected) = weights::expected_digest(&settings.model)?
-        && file.digest() != expected
+        && container.digest() != expected
     {
         let hint = format!("hint: `demeanor pull {}` fetches it again", settings.model);
-        return Err(file_error(&format!("its sha256 is {}, expected {expected}; {hint}", file.digest())));
+        let found = container.digest();
+        return Err(file_error(&format!("its sha256 is {found}, expected {expected}; {hint}")));
     }
-    file.scan_finite()?;
-    let text = Text::from_gguf(file.metadata()).map_err(|error| file_error(&error))?;
+    container.scan_finite()?;
+    let text = Text::from_container(&container).map_err(|error| file_error(&error))?;
     let isa = isa(settings)?;
     let precision = match (settings.backend, settings.activations) {
         (Backend::Cpu, Activations::Int8) => Precision::Int8,
         (Backend::Cpu, Activations::F32) | (Backend::Candle, _) => Precision::F32,
     };
-    let config = Model::read_config(&file).map_err(|error| file_error(&error))?;
+    let config = Model::read_config(&container).map_err(|error| file_error(&error))?;
     if text.tokenizer.vocab_size() > config.vocab_size {
         let (tokens, rows) = (text.tokenizer.vocab_size(), config.vocab_size);
         return Err(file_error(&format!(
@@ -125,19 +124,22 @@ pub fn load_with(settings: &Settings, path: &Path, data: &DataFolder) -> Result<
         )));
     }
     let context = context(settings, &config);
+    let reading = Reading { quantize: settings.quantize, context };
     let options = ModelOptions {
         backend: settings.backend,
         device: settings.device,
         precision,
         isa,
         threads: settings.threads,
+        reading,
         pages: pages(settings, &config, precision, context),
     };
-    let model = Model::load(&file, &options).map_err(|error| file_error(&error))?;
+    let model = Model::load(&container, &options).map_err(|error| file_error(&error))?;
     let controls = (0..text.tokenizer.vocab_size() as u32).filter(|id| text.tokenizer.is_special(*id));
     let embedding = model.embedding_facts(controls).map_err(|error| file_error(&error))?;
-    let info = EngineInfo { embedding: Arc::new(embedding), ..info(settings, &file, &model, context, isa) };
-    drop(file);
+    let info =
+        EngineInfo { embedding: Arc::new(embedding), ..info(settings, &container, &model, context, isa) };
+    drop(container);
     let options = EngineOptions {
         max_batch: settings.max_batch,
         queue: settings.queue,
@@ -159,7 +161,7 @@ pub fn load_with(settings: &Settings, path: &Path, data: &DataFolder) -> Result<
         library: library.clone(),
         personas: data.personas.clone(),
         jobs: data.jobs.clone(),
-        weights: path.to_owned(),
+        weights: BaseWeights { path: path.to_owned(), reading },
         folder: data.store.folder().join("alignment"),
     });
     let gate = gate(settings, thresholds, &engine, &data.reports)?;
@@ -252,12 +254,15 @@ fn gate(
     })
 }
 
-/// The name that answers carry: the catalogue's, or the file's without its extension.
+/// The name that answers carry: the catalogue's, or the file's without its extension, or the folder's.
 fn model_name(model: &str) -> String {
     let path = Path::new(model);
     match path.extension() {
         Some(extension) if extension.eq_ignore_ascii_case("gguf") => {
             path.file_stem().map_or_else(|| model.into(), |stem| stem.to_string_lossy().to_lowercase())
+        }
+        _ if path.is_dir() => {
+            path.file_name().map_or_else(|| model.into(), |name| name.to_string_lossy().to_lowercase())
         }
         _ => model.into(),
     }
@@ -283,9 +288,8 @@ fn pages(settings: &Settings, config: &ModelConfig, precision: Precision, contex
     fit.clamp(one, one * settings.max_batch)
 }
 
-fn info(settings: &Settings, file: &ModelFile, model: &Model, context: u32, isa: Isa) -> EngineInfo {
+fn info(settings: &Settings, container: &Container, model: &Model, context: u32, isa: Isa) -> EngineInfo {
     let config = model.config();
-    let quantisation = file.tensor("blk.0.ffn_gate.weight").map_or("", |tensor| tensor.format.name());
     EngineInfo {
         architecture: config.architecture.clone(),
         n_blocks: config.n_blocks as u32,
@@ -297,14 +301,22 @@ fn info(settings: &Settings, file: &ModelFile, model: &Model, context: u32, isa:
         context,
         trained_context: config.trained_context,
         parameters: model.parameters(),
-        file_bytes: file.file_bytes(),
-        weights_digest: file.digest(),
+        file_bytes: container.file_bytes(),
+        weights_digest: weights_digest(container.digest(), settings.quantize),
         arithmetic: arithmetic(settings, isa).into(),
-        quantisation: quantisation.into(),
+        quantisation: model.quantisation().into(),
         isa: isa.name().into(),
         threads: settings.threads,
         max_batch: settings.max_batch,
     }
+}
+
+/// What names the weights that are served: rounding them makes other ones.
+fn weights_digest(stored: Digest, quantize: Option<Quantize>) -> Digest {
+    let Some(quantize) = quantize else { return stored };
+    let mut digester = Digester::new("weights rounded at load");
+    digester.part(quantize.name().as_bytes()).part(&stored.0);
+    digester.finish()
 }
 
 /// Equal names and weights give equal bytes: AVX2 and AVX-512 agree, the portable form rounds differently. Names of the

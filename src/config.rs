@@ -1,5 +1,6 @@
 //! Settings as resolved from flags, environment and file; what the rooms are built from.
 
+use crate::format::ElementFormat;
 use std::path::PathBuf;
 
 /// How activations enter the products of the CPU backend.
@@ -26,6 +27,41 @@ pub enum Device {
     Cpu,
     /// The NVIDIA GPU of this index; needs a build with the feature `cuda`.
     Cuda(usize),
+}
+
+/// What becomes of weights in F32, F16 and BF16 at load; those that a file holds packed stay as they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quantize {
+    /// Eight bits a weight and a scale for 32 of them.
+    Q8,
+    /// Four bits in projections; the embedding table and the head keep eight.
+    Q4,
+}
+
+impl Quantize {
+    /// `q8` or `q4`.
+    pub fn parse(text: &str) -> Option<Quantize> {
+        match text {
+            "q8" => Some(Quantize::Q8),
+            "q4" => Some(Quantize::Q4),
+            _ => None,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Quantize::Q8 => "q8",
+            Quantize::Q4 => "q4",
+        }
+    }
+
+    /// How a matrix is stored then: `table` says whether it is the embedding table or the head.
+    pub fn format(self, table: bool) -> ElementFormat {
+        match self {
+            Quantize::Q4 if !table => ElementFormat::Q4_0,
+            Quantize::Q8 | Quantize::Q4 => ElementFormat::Q8_0,
+        }
+    }
 }
 
 impl Device {
@@ -93,7 +129,7 @@ impl MetricsDialect {
 /// Everything `serve` needs, with defaults filled in.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Catalogue name, path of a GGUF file, or `hf:REPO/FILE`.
+    /// Catalogue name, path of a GGUF file or of a folder of safetensors, or `hf:REPO/FILE`.
     pub model: String,
     /// Further names under which the plain model answers.
     pub aliases: Vec<String>,
@@ -105,6 +141,8 @@ pub struct Settings {
     /// Instruction set by name; `None` takes the best one the machine has.
     pub isa: Option<String>,
     pub activations: Activations,
+    /// Rounds weights in F32, F16 and BF16 at load; `None`: they stay.
+    pub quantize: Option<Quantize>,
     pub backend: Backend,
     /// Where the candle backend computes.
     pub device: Device,

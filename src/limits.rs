@@ -345,6 +345,17 @@ pub const HUB_LISTING_BYTES_MAX: u64 = 16 << 20;
 pub const REACH_SECONDS_MAX: u64 = 3;
 /// A download that brings nothing for so long is ended; the next pull continues it.
 pub const DOWNLOAD_STALL_SECONDS_MAX: u64 = 30;
+/// Header of one safetensors shard and its tensors: a header of 90 MB costs the reader 1.3 GB.
+pub const SHARD_HEADER_BYTES_MAX: u64 = 8 << 20;
+pub const SHARD_TENSORS_MAX: usize = 65_536;
+/// Shards of one model; the largest open ones have some 200.
+pub const SHARDS_MAX: usize = 1024;
+/// Bytes of `model.safetensors.index.json`: a name and a file for each of 65,536 tensors.
+pub const SHARD_INDEX_BYTES_MAX: u64 = 16 << 20;
+/// Bytes of a model folder's `config.json` and `generation_config.json`; some kilobytes are usual.
+pub const MODEL_CONFIG_BYTES_MAX: u64 = 1 << 20;
+/// Tokens that may end an answer.
+pub const END_TOKENS_MAX: usize = 64;
 pub const BLOCKS_MAX: u32 = 1024;
 pub const WIDTH_MAX: u32 = 1 << 17;
 pub const VOCABULARY_MAX: u32 = 1 << 21;
@@ -417,7 +428,16 @@ pub const CONSTRAINT_PARSER_ITEMS_MAX: usize = 50_000;
 /// States of one answer's lexer: 1 to 2 KiB each.
 pub const CONSTRAINT_LEXER_STATES_MAX: usize = 32_768;
 
+/// Functions that a request may offer; clients with many have some dozens.
+pub const TOOLS_MAX: usize = 128;
+/// Bytes of a function's name, as OpenAI has it.
+pub const TOOL_NAME_BYTES_MAX: usize = 64;
+/// Calls that one answer makes when it has to.
+pub const TOOL_CALLS_MAX: u32 = 8;
+
 // ---- engine ----
+/// Positions of a sequence when nothing else is said: what the model was trained for, but no more than this.
+pub const CONTEXT_DEFAULT_MAX: u32 = 8192;
 /// Requests waiting for a slot; more are answered 429.
 pub const QUEUE_MAX: usize = 64;
 /// Sequences that jobs may have in the engine; an extraction submits some two hundred.

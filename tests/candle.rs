@@ -5,8 +5,8 @@ use crate::run::{self, fixture, floats, ids};
 use candle_core::{Device, Tensor, Var};
 use demeanor::engine::{Engine, TokenLogprob};
 use demeanor::model::candle::gradients;
-use demeanor::model::{BlockEdits, Change, DenseModel, Edit, Edits, RowRule, SoftRows, TokenId};
-use demeanor::weights::ModelFile;
+use demeanor::model::{BlockEdits, Change, DenseModel, Edit, Edits, Reading, RowRule, SoftRows, TokenId};
+use demeanor::weights::Container;
 use std::sync::Arc;
 
 /// Nat; two independent f32 implementations differ by 5e-5.
@@ -195,8 +195,8 @@ fn log_sum_exp(row: &[f32]) -> f64 {
 }
 
 fn dense(model: TestModel) -> DenseModel {
-    let file = ModelFile::open(&model.path()).expect("the test model opens");
-    DenseModel::load(&file, &Device::Cpu).expect("it loads")
+    let file = Container::open(&model.path()).expect("the test model opens");
+    DenseModel::load(&file, &Device::Cpu, Reading::default()).expect("it loads")
 }
 
 /// Prints seconds; no bound decides a test.

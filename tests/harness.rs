@@ -144,6 +144,7 @@ impl Setup {
             threads: self.threads,
             isa: self.isa.map(str::to_owned),
             activations: if self.exact { Activations::F32 } else { Activations::Int8 },
+            quantize: None,
             backend: if self.candle { Backend::Candle } else { Backend::Cpu },
             device: Device::Cpu,
             max_batch: self.max_batch,

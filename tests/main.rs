@@ -12,6 +12,7 @@
 //! | `sharing` | sequences of one batch do not touch each other: bytes equal solo runs |
 //! | `http` | the HTTP surface: shapes, streams, disconnects, names, keys, recorded client requests |
 //! | `shapes` | answers fit what they must be, steered hard, streamed and in company; neighbours keep their bytes |
+//! | `tools` | forced calls have the arguments that their schema asks for; calls come apart from the text, in streams too |
 //! | `bad_requests` | every bad request of a table gets its status and message |
 //! | `personas` | stored personas: versions, digests, what adds up, restarts |
 //! | `cards` | character cards: imported, in chats, exported, hostile files refused |
@@ -62,4 +63,5 @@ mod soft_prompts;
 mod steering;
 mod text;
 mod thinking;
+mod tools;
 mod users;

@@ -5,10 +5,10 @@ use crate::run;
 use demeanor::config::{Backend, Device};
 use demeanor::kernels::{Isa, Precision};
 use demeanor::model::{
-    Edits, Input, Model, ModelOptions, Phase, Row, Rows, Slot, SoftRows, StepOutput, Wants,
+    Edits, Input, Model, ModelOptions, Phase, Reading, Row, Rows, Slot, SoftRows, StepOutput, Wants,
 };
 use demeanor::users::formats;
-use demeanor::weights::{ModelFile, safetensors};
+use demeanor::weights::{Container, safetensors};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,13 +24,14 @@ fn folder() -> PathBuf {
 
 /// The tiny model in exact mode.
 fn tiny_model() -> Model {
-    let file = ModelFile::open(&folder().join("model.gguf")).expect("a model");
+    let file = Container::open(&folder().join("model.gguf")).expect("a model");
     let options = ModelOptions {
         backend: Backend::Cpu,
         device: Device::Cpu,
         precision: Precision::F32,
         isa: Isa::detect(),
         threads: 1,
+        reading: Reading::default(),
         pages: 1,
     };
     Model::load(&file, &options).expect("it loads")

@@ -54,12 +54,12 @@ pub struct Aligner {
 
 impl Aligner {
     /// Reads what was measured once of this model and inventory from `folder`, or measures it: about a minute for a small
-    /// model. `weights` is the model's file; `told` hears of the progress.
+    /// model. `weights` are the model's; `told` hears of the progress.
     pub fn open(
         engine: &Engine,
         text: &Arc<Text>,
         inventory: Arc<Inventory>,
-        weights: &Path,
+        weights: &prepare::BaseWeights,
         folder: &Path,
         told: Told<'_>,
     ) -> Result<Aligner, AlignmentError> {

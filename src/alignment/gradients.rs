@@ -127,11 +127,12 @@ mod tests {
     use crate::alignment::compile;
     use crate::alignment::forms::FORMS;
     use crate::kernels::Precision;
+    use crate::model::Reading;
     use crate::model::tiny::{self, D_HEAD, D_MODEL, N_BLOCKS, N_HEADS, Random};
     use candle_core::{DType, Device};
 
     fn model(architecture: &str, dtype: DType) -> DenseModel {
-        DenseModel::load_as(&tiny::file(architecture), &Device::Cpu, dtype).unwrap()
+        DenseModel::load_as(&tiny::file(architecture), &Device::Cpu, dtype, Reading::default()).unwrap()
     }
 
     fn tokens(options: usize) -> Tokens {

@@ -24,5 +24,6 @@ pub use aligned::{Algorithm, Aligned, Protocol};
 pub use aligner::{Aligner, Told};
 pub use error::AlignmentError;
 pub use inventory::{Domain, Inventory, Item, Norm};
+pub use prepare::BaseWeights;
 pub use scoring::{Answers, DomainScores};
 pub use service::{AlignmentParts, AlignmentRequest, Alignments};

@@ -11,9 +11,9 @@ use super::linear::length;
 use super::pas::Activations;
 use super::prepared::{Prepared, Readout, read_file, write_file};
 use crate::limits;
-use crate::model::{DenseModel, Edits, Place};
+use crate::model::{DenseModel, Edits, Place, Reading};
 use crate::statistics::{correlation, mean};
-use crate::weights::ModelFile;
+use crate::weights::Container;
 use crate::weights::safetensors::{self, Bounds, Safetensors};
 use candle_core::Device;
 use std::collections::BTreeMap;
@@ -49,10 +49,17 @@ impl Steps<'_, '_> {
     }
 }
 
+/// The loaded model's weights on disk, and how they are taken: gradients need them in f32 for a minute, once.
+#[derive(Clone, Debug)]
+pub struct BaseWeights {
+    pub path: PathBuf,
+    pub reading: Reading,
+}
+
 pub fn prepare(
     asker: &Asker,
     inventory: &Arc<Inventory>,
-    weights: &Path,
+    weights: &BaseWeights,
     told: Told<'_>,
 ) -> Result<Prepared, AlignmentError> {
     let info = asker.engine.info();
@@ -127,17 +134,21 @@ fn choose(
 }
 
 fn measure_gradients(
-    weights: &Path,
+    weights: &BaseWeights,
     readout: &Readout,
     tokens: &Tokens,
     steps: &mut Steps<'_, '_>,
 ) -> Result<Gradients, AlignmentError> {
     let failed = |error: &dyn std::fmt::Display| {
-        AlignmentError::Failed(format!("`{}` cannot be loaded for gradients: {error}", weights.display()))
+        AlignmentError::Failed(format!(
+            "`{}` cannot be loaded for gradients: {error}",
+            weights.path.display()
+        ))
     };
     steps.tell(0, "loading the model for gradients")?;
-    let file = ModelFile::open(weights).map_err(|error| failed(&error))?;
-    let model = DenseModel::load(&file, &Device::Cpu).map_err(|error| failed(&error))?;
+    let container = Container::open(&weights.path).map_err(|error| failed(&error))?;
+    let model =
+        DenseModel::load(&container, &Device::Cpu, weights.reading).map_err(|error| failed(&error))?;
     // A head behind a norm cannot be moved; what attention adds can. The published search needs the heads of all blocks.
     let (place, first) = match model.config().post_norms {
         true => (Place::Attention, model.config().n_blocks / 3),

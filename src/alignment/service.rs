@@ -4,6 +4,7 @@ use super::AlignmentError;
 use super::aligned::{Algorithm, Aligned, Protocol};
 use super::aligner::{Aligner, Told, check, spread};
 use super::inventory::Inventory;
+use super::prepare::BaseWeights;
 use super::scoring::{Answers, scores};
 use crate::digest::Digest;
 use crate::engine::Engine;
@@ -33,8 +34,7 @@ pub struct AlignmentParts {
     pub library: Library,
     pub personas: Personas,
     pub jobs: Jobs,
-    /// The loaded model's file: gradients need its weights in f32 for a minute, once.
-    pub weights: PathBuf,
+    pub weights: BaseWeights,
     /// Where measurements are kept.
     pub folder: PathBuf,
 }

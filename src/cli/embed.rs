@@ -2,12 +2,12 @@
 
 use super::{CliError, Outcome, embed_user, soft_prompts};
 use crate::encoder::{Encoder, EncoderHandle, Source};
-use crate::model::DenseModel;
+use crate::model::{DenseModel, Reading};
 use crate::text::Text;
 use crate::users::people::People;
 use crate::users::train::{self, Embeddings, Materials, TrainError, TrainOptions};
 use crate::users::{Form, Projector};
-use crate::weights::{self, ModelFile};
+use crate::weights::{self, Container};
 use candle_core::Device;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -39,7 +39,7 @@ pub struct TrainArgs {
     /// File for the projector
     #[arg(long)]
     pub out: PathBuf,
-    /// Catalogue name, path of a GGUF file, or hf:REPO/FILE
+    /// Catalogue name, path of a GGUF file or of a folder with config.json and safetensors, or hf:REPO/FILE
     #[arg(long, short = 'm', default_value = weights::default_model(), env = "DEMEANOR_MODEL")]
     pub model: String,
     /// Folder of a sentence encoder; default: the catalogue's, fetched when missing
@@ -112,17 +112,18 @@ fn train(args: &TrainArgs) -> Outcome {
     let embeddings = Embeddings::of(&encoder, &people).map_err(failed)?;
     eprintln!("people  {}, {} texts embedded by {}", people.people.len(), embeddings.len(), encoder.name());
     let path = super::on_disk(&args.model)?;
-    let file = ModelFile::open(&path)?;
-    file.scan_finite()?;
+    let container = Container::open(&path)?;
+    container.scan_finite()?;
     let bad = |error: &dyn std::fmt::Display| CliError::bad_file(format!("{}: {error}", path.display()));
-    let text = Text::from_gguf(file.metadata()).map_err(|error| bad(&error))?;
-    let model = DenseModel::load(&file, &Device::Cpu).map_err(|error| bad(&error))?;
+    let text = Text::from_container(&container).map_err(|error| bad(&error))?;
+    let model =
+        DenseModel::load(&container, &Device::Cpu, Reading::default()).map_err(|error| bad(&error))?;
     let materials = Materials {
         people: &people,
         embeddings: &embeddings,
         model: &model,
         text: &text,
-        weights: file.digest(),
+        weights: container.digest(),
         start: start.as_ref(),
     };
     let projector =

@@ -2,7 +2,7 @@
 
 use super::{CliError, Outcome};
 use crate::app::{self, Front, Loaded};
-use crate::config::{Activations, Backend, Device, GateMode, MetricsDialect, Settings};
+use crate::config::{Activations, Backend, Device, GateMode, MetricsDialect, Quantize, Settings};
 use crate::limits;
 use crate::weights;
 use std::net::SocketAddr;
@@ -64,7 +64,7 @@ pub struct ServeArgs {
 /// Flags that every verb with a model has.
 #[derive(clap::Args, Clone, Debug)]
 pub struct ModelArgs {
-    /// Catalogue name, path of a GGUF file, or hf:REPO/FILE
+    /// Catalogue name, path of a GGUF file or of a folder with config.json and safetensors, or hf:REPO/FILE
     #[arg(long, short = 'm', default_value = weights::default_model(), env = "DEMEANOR_MODEL")]
     pub model: String,
     /// Compute threads; default: the cores of this machine
@@ -76,6 +76,9 @@ pub struct ModelArgs {
     /// int8: fast; f32: exact
     #[arg(long, default_value = "int8", value_parser = ["int8", "f32"], env = "DEMEANOR_ACTIVATIONS")]
     pub activations: String,
+    /// Rounds weights in F32, F16 and BF16 at load: q8 to eight bits, q4 to four (embeddings and head to eight)
+    #[arg(long, value_parser = ["q8", "q4"], env = "DEMEANOR_QUANTIZE")]
+    pub quantize: Option<String>,
     /// cpu: our own kernels; candle: dense f32 weights on --device
     #[arg(long, default_value = "cpu", value_parser = ["cpu", "candle"], env = "DEMEANOR_BACKEND")]
     pub backend: String,
@@ -120,6 +123,7 @@ impl ModelArgs {
             && self.threads.is_none()
             && self.isa.is_none()
             && self.activations == "int8"
+            && self.quantize.is_none()
             && self.backend == "cpu"
             && self.device == "cpu"
     }
@@ -154,6 +158,7 @@ impl ModelArgs {
             threads,
             isa: self.isa.clone(),
             activations: if self.activations == "f32" { Activations::F32 } else { Activations::Int8 },
+            quantize: self.quantize.as_deref().and_then(Quantize::parse),
             backend: if self.backend == "candle" { Backend::Candle } else { Backend::Cpu },
             device,
             max_batch: self.max_batch,

@@ -4,10 +4,10 @@ use super::error::cleaned;
 use super::masks::{Constraint, Workers};
 use super::{ConstraintError, Shape, vocabulary};
 use crate::limits;
+use crate::sync::lock;
 use crate::text::Tokenizer;
 use llguidance::{Matcher, ParserFactory};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, mpsc};
 use std::time::Duration;
 
 /// The grammar engine for one tokenizer; cheap to clone. What it needs of the vocabulary is made at the first use: some
@@ -21,7 +21,8 @@ struct Inner {
     tokenizer: Arc<Tokenizer>,
     tools: OnceLock<Result<Tools, ConstraintError>>,
     /// Compilations under way.
-    running: AtomicUsize,
+    running: Mutex<usize>,
+    ended: Condvar,
 }
 
 struct Tools {
@@ -38,11 +39,12 @@ pub struct Compiled {
 
 impl Grammars {
     pub fn new(tokenizer: Arc<Tokenizer>) -> Grammars {
-        let inner = Inner { tokenizer, tools: OnceLock::new(), running: AtomicUsize::new(0) };
+        let inner =
+            Inner { tokenizer, tools: OnceLock::new(), running: Mutex::new(0), ended: Condvar::new() };
         Grammars { inner: Arc::new(inner) }
     }
 
-    /// Checks and compiles. Blocks: for threads outside the async runtime.
+    /// Checks and compiles, once there is a place for it. Blocks: for threads outside the async runtime.
     pub fn compile(&self, shape: &Shape) -> Result<Compiled, ConstraintError> {
         shape.check()?;
         let place = Place::take(&self.inner).ok_or(ConstraintError::Busy)?;
@@ -105,14 +107,22 @@ struct Place(Arc<Inner>);
 
 impl Place {
     fn take(inner: &Arc<Inner>) -> Option<Place> {
-        let place = Place(inner.clone());
-        (inner.running.fetch_add(1, Ordering::Relaxed) < limits::CONSTRAINT_COMPILES_MAX).then_some(place)
+        let wait = Duration::from_secs(limits::CONSTRAINT_COMPILE_SECONDS_MAX);
+        let is_full = |running: &mut usize| *running >= limits::CONSTRAINT_COMPILES_MAX;
+        let waited = inner.ended.wait_timeout_while(lock(&inner.running), wait, is_full);
+        let (mut running, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+        if waited.timed_out() {
+            return None;
+        }
+        *running += 1;
+        Some(Place(inner.clone()))
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.running.fetch_sub(1, Ordering::Relaxed);
+        *lock(&self.0.running) -= 1;
+        self.0.ended.notify_one();
     }
 }
 

@@ -1,7 +1,7 @@
 //! Masks of small grammars over a vocabulary of bytes, and what is refused in bounded time.
 
 use super::*;
-use crate::constraint::{Mask, Masks};
+use crate::constraint::{Call, Mask, Masks};
 use crate::text::{TokenizerSource, kind};
 use serde_json::{Value, json};
 use std::sync::mpsc::{Receiver, channel};
@@ -74,6 +74,13 @@ fn only_what_can_still_fit_comes_next() {
     let schema = |schema: Value| Shape::JsonSchema { schema, strict: true };
     let flag = schema(json!({"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"],
         "additionalProperties": false}));
+    // Its `$ref` is to its own definitions.
+    let arguments = json!({"type": "object", "properties": {"a": {"$ref": "#/$defs/n"}}, "required": ["a"],
+        "additionalProperties": false, "$defs": {"n": {"const": 1}}});
+    let calls = |most| {
+        let call = Call { before: "<f>".into(), arguments: arguments.clone(), after: ">".into() };
+        Shape::Calls { calls: vec![call], between: ";".into(), most }
+    };
     let table = [
         (Shape::Choice(vec!["ab".into(), "ac".into()]), "", Some("a")),
         (Shape::Choice(vec!["ab".into(), "ac".into()]), "a", Some("bc")),
@@ -87,6 +94,10 @@ fn only_what_can_still_fit_comes_next() {
         (flag.clone(), "{\"a\":true} ", None),
         (flag, "{\"b", None),
         (schema(json!({"enum": ["é"]})), "\"", Some("Ã")),
+        (calls(1), "<f>", Some("{")),
+        (calls(1), "<f>{\"n\":1", None),
+        (calls(1), "<f>{\"a\":1}>", Some("$")),
+        (calls(2), "<f>{\"a\":1}>", Some(";$")),
     ];
     for (shape, text, next) in table {
         let found = Walk::begin(&compiled(shape.clone())).after(text);

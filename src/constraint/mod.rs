@@ -17,4 +17,4 @@ mod vocabulary;
 pub use error::ConstraintError;
 pub use grammars::{Compiled, Grammars};
 pub use masks::{Constraint, Mask, Masks};
-pub use shape::Shape;
+pub use shape::{Call, Shape};

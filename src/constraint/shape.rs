@@ -22,8 +22,19 @@ pub enum Shape {
     Regex(String),
     /// One of these texts.
     Choice(Vec<String>),
+    /// One to `most` of these calls, `between` standing between two.
+    Calls { calls: Vec<Call>, between: String, most: u32 },
     /// A grammar in llguidance's dialect of Lark, or in llama.cpp's GBNF.
     Grammar(String),
+}
+
+/// Arguments in the text that makes a call of them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Call {
+    pub before: String,
+    /// Schema of the arguments.
+    pub arguments: Value,
+    pub after: String,
 }
 
 impl Shape {
@@ -32,6 +43,10 @@ impl Shape {
         let (bytes, depth) = match self {
             Shape::JsonObject => (0, 0),
             Shape::JsonSchema { schema, .. } => (schema.to_string().len(), depth(schema)),
+            Shape::Calls { calls, .. } => {
+                let bytes = calls.iter().map(|call| call.before.len() + call.arguments.to_string().len());
+                (bytes.sum(), calls.iter().map(|call| depth(&call.arguments)).max().unwrap_or(0))
+            }
             Shape::Regex(text) | Shape::Grammar(text) => (text.len(), brackets(text)),
             Shape::Choice(texts) => {
                 if texts.is_empty() || texts.len() > limits::CONSTRAINT_CHOICES_MAX {
@@ -74,6 +89,13 @@ impl Shape {
             Shape::Choice(texts) => {
                 texts.iter().fold(digester.part(b"choice"), |digester, text| digester.part(text.as_bytes()))
             }
+            Shape::Calls { calls, between, most } => {
+                digester.part(b"calls").part(&most.to_le_bytes()).part(between.as_bytes());
+                calls.iter().fold(&mut digester, |digester, call| {
+                    digester.part(call.before.as_bytes()).part(call.after.as_bytes());
+                    digester.part(call.arguments.to_string().as_bytes())
+                })
+            }
             Shape::Grammar(text) => digester.part(b"grammar").part(text.as_bytes()),
         };
         digester.finish()
@@ -81,10 +103,17 @@ impl Shape {
 
     pub(super) fn grammar(&self) -> Result<TopLevelGrammar, ConstraintError> {
         Ok(match self {
-            Shape::JsonObject => schema_grammar(&json!({"type": "object"}), true),
-            Shape::JsonSchema { schema, strict } => schema_grammar(schema, *strict),
+            Shape::JsonObject => {
+                TopLevelGrammar::from_json_schema(with_options(&json!({"type": "object"}), true))
+            }
+            Shape::JsonSchema { schema, strict } => {
+                TopLevelGrammar::from_json_schema(with_options(schema, *strict))
+            }
             Shape::Regex(text) => TopLevelGrammar::from_regex(whole(text)),
             Shape::Choice(texts) => TopLevelGrammar::from_lark(choice_grammar(texts)),
+            Shape::Calls { calls, between, most } => {
+                TopLevelGrammar::from_lark(calls_grammar(calls, between, *most))
+            }
             Shape::Grammar(text) if gbnf::is_gbnf(text) => TopLevelGrammar::from_lark(gbnf::to_lark(text)?),
             Shape::Grammar(text) => TopLevelGrammar::from_lark(text.clone()),
         })
@@ -92,7 +121,7 @@ impl Shape {
 }
 
 /// The options of the grammar engine travel in the schema, so a client's own are dropped.
-fn schema_grammar(schema: &Value, strict: bool) -> TopLevelGrammar {
+fn with_options(schema: &Value, strict: bool) -> Value {
     let mut map = schema.as_object().cloned().unwrap_or_default();
     if schema == &Value::Bool(false) {
         // Nothing is valid: the compiler says so.
@@ -100,12 +129,35 @@ fn schema_grammar(schema: &Value, strict: bool) -> TopLevelGrammar {
     }
     let options = json!({"whitespace_pattern": JSON_SPACE, "lenient": !strict, "coerce_one_of": !strict});
     map.insert("x-guidance".into(), options);
-    TopLevelGrammar::from_json_schema(Value::Object(map))
+    Value::Object(map)
 }
 
 fn choice_grammar(texts: &[String]) -> String {
-    let quoted: Vec<String> = texts.iter().map(|text| Value::from(text.as_str()).to_string()).collect();
+    let quoted: Vec<String> = texts.iter().map(|text| quoted(text)).collect();
     format!("start: {}", quoted.join(" | "))
+}
+
+/// Each call's arguments are a grammar of their own, so that `#` in them refers to their own schema. Keywords that are
+/// not enforced give warnings.
+fn calls_grammar(calls: &[Call], between: &str, most: u32) -> String {
+    let names: Vec<String> = (0..calls.len()).map(|index| format!("call_{index}")).collect();
+    let more = most.saturating_sub(1);
+    let mut lark =
+        format!("start: call ({} call){{0,{more}}}\ncall: {}\n", quoted(between), names.join(" | "));
+    if more == 0 {
+        lark = format!("start: {}\n", names.join(" | "));
+    }
+    for (index, call) in calls.iter().enumerate() {
+        let (before, after) = (quoted(&call.before), quoted(&call.after));
+        lark += &format!("call_{index}: {before} arguments_{index} {after}\n");
+        lark += &format!("arguments_{index}: %json {}\n", with_options(&call.arguments, false));
+    }
+    lark
+}
+
+/// A text in Lark's quotes.
+fn quoted(text: &str) -> String {
+    Value::from(text).to_string()
 }
 
 /// An expression without anchors: it is matched as a whole anyway.
@@ -143,6 +195,10 @@ fn brackets(text: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn call(before: &str, after: &str) -> Call {
+        Call { before: before.into(), arguments: json!({}), after: after.into() }
+    }
 
     #[test]
     fn bounds() {
@@ -192,6 +248,9 @@ mod tests {
             Shape::Choice(vec!["a".into()]),
             Shape::Choice(vec!["a".into(), "b".into()]),
             Shape::Choice(vec!["ab".into()]),
+            Shape::Calls { calls: vec![call("a", "b")], between: "c".into(), most: 1 },
+            Shape::Calls { calls: vec![call("a", "b")], between: "c".into(), most: 2 },
+            Shape::Calls { calls: vec![call("ab", "")], between: "c".into(), most: 1 },
         ];
         let digests: std::collections::BTreeSet<Digest> = shapes.iter().map(Shape::digest).collect();
         assert_eq!(digests.len(), shapes.len());

@@ -1,7 +1,9 @@
 //! An engine on a random model of two blocks: what shares a batch, the cache or a sequence changes no bit of an answer.
 
 use super::*;
+use crate::config::Backend;
 use crate::kernels::Precision;
+use crate::model::fixtures::{self, Reference};
 use crate::model::tiny::{self, D_MODEL, N_BLOCKS, Random, VOCAB_SIZE};
 use crate::model::{BlockEdits, CaptureSpec, Change, Edit, Edits, RowRule, SoftRows, TokenId};
 use std::sync::atomic::Ordering::Relaxed;
@@ -146,6 +148,43 @@ fn a_second_request_computes_only_rows_that_differ() {
         assert_eq!(answer, alone(&engine, &ask(11)), "{rows} soft rows at {at}");
         // A prompt that is there as a whole computes its last row.
         assert_eq!(run(&engine, ask(11)).1.cached_tokens, 98);
+    }
+}
+
+/// Rows of the cache are as good as computed ones in every family, and the windows of attention reach back into them.
+#[test]
+fn a_hit_gives_the_logits_of_transformers() {
+    for name in fixtures::MODELS {
+        let reference = Reference::of(name);
+        let width = reference.logits.len() / reference.rows.len();
+        let last = &reference.logits[reference.logits.len() - width..];
+        for container in &fixtures::containers(name) {
+            let model = Model::load(container, &fixtures::options(Backend::Cpu, 512)).unwrap();
+            let info = EngineInfo { vocab_size: width as u32, ..EngineInfo::of_tiny(&model, 2) };
+            let options = EngineOptions { max_batch: 2, queue: 8, step_budget_ms: 20.0 };
+            let engine = Engine::start(model, info, options).expect("a thread starts");
+            let generate = Generate {
+                tokens_max: 1,
+                stop_tokens: Arc::from([]),
+                sampling: Sampling::default(),
+                logprobs: Some(width as u32),
+                prompt_logprobs: None,
+                constraint: None,
+            };
+            let ask = |prompt: &[TokenId]| request(prompt.to_vec(), Want::Generate(generate.clone()));
+            run(&engine, ask(&reference.ids[..131]));
+            let (answer, usage) = run(&engine, ask(&reference.ids));
+            assert!(usage.cached_tokens >= 128, "{name}: {}", usage.cached_tokens);
+            let normaliser = last.iter().map(|logit| f64::from(*logit).exp()).sum::<f64>().ln();
+            let largest = last.iter().fold(0f32, |largest, logit| largest.max(logit.abs()));
+            let top = &answer.tokens[0].top;
+            assert_eq!(top.len(), width, "{name}");
+            let difference = |(id, logprob): &(TokenId, f32)| {
+                (f64::from(*logprob) + normaliser - f64::from(last[*id as usize])).abs() as f32
+            };
+            let worst = top.iter().map(difference).fold(0.0, f32::max);
+            assert!(worst <= fixtures::LIMIT * largest, "{name}: {worst} of {largest}");
+        }
     }
 }
 

@@ -29,6 +29,7 @@ mod pool;
 mod product;
 mod product_f32;
 mod product_int8;
+mod quantize;
 mod reduce;
 mod rotary;
 mod simd;
@@ -47,6 +48,7 @@ pub use kv::{D_HEAD_MAX, KvFormat, KvLayer};
 pub use packed::PackedMatrix;
 pub use pool::Pool;
 pub use product::{product, product_many};
+pub use quantize::quantize;
 pub use reduce::{all_finite, argmax, dot, max_and_log_sum_exp};
 pub use rotary::{Rotary, rotary};
 pub use training::{

@@ -8,15 +8,15 @@ use super::pool::Disjoint;
 pub enum Rotary {
     /// 2i and 2i + 1 (llama files in GGUF).
     Interleaved,
-    /// i and i + d_head / 2 (most others).
+    /// i and i + d_rotary / 2 (most others).
     HalfSplit,
 }
 
 /// Values that one task turns at least.
 const TASK_VALUES: usize = 1 << 14;
 
-/// Turns each head of `x`, `[rows, heads * d_head]`, in place: (a, b) -> (a cos - b sin, b cos + a sin). `cos` and `sin`
-/// are `[rows, d_head / 2]`.
+/// Turns the first `d_rotary` coordinates of each head of `x`, `[rows, heads * d_head]`, in place:
+/// (a, b) -> (a cos - b sin, b cos + a sin). `cos` and `sin` are `[rows, d_rotary / 2]`.
 #[allow(clippy::too_many_arguments)]
 pub fn rotary(
     cpu: &Cpu,
@@ -28,8 +28,8 @@ pub fn rotary(
     sin: &[f32],
     style: Rotary,
 ) {
-    let (width, half) = (heads * d_head, d_head / 2);
-    assert!(d_head.is_multiple_of(2) && x.len() == rows * width, "rotary of [{rows}, {heads} * {d_head}]");
+    let (width, half) = (heads * d_head, cos.len() / rows.max(1));
+    assert!(2 * half <= d_head && x.len() == rows * width, "rotary of [{rows}, {heads} * {d_head}]");
     assert!(cos.len() == rows * half && sin.len() == cos.len(), "{} cosines, {} sines", cos.len(), sin.len());
     let per_task = (TASK_VALUES / width.max(1)).max(1);
     let x = Disjoint::new(x);
@@ -55,7 +55,7 @@ fn turn(head: &mut [f32], cos: &[f32], sin: &[f32], style: Rotary) {
             }
         }
         Rotary::HalfSplit => {
-            let (first, second) = head.split_at_mut(cos.len());
+            let (first, second) = head[..2 * cos.len()].split_at_mut(cos.len());
             for ((x, y), (cos, sin)) in first.iter_mut().zip(second).zip(angles) {
                 let (a, b) = (*x, *y);
                 (*x, *y) = (a * cos - b * sin, b * cos + a * sin);
@@ -68,6 +68,20 @@ fn turn(head: &mut [f32], cos: &[f32], sin: &[f32], style: Rotary) {
 mod tests {
     use super::*;
     use crate::kernels::tests::{bits, check_isas, random};
+
+    #[test]
+    fn coordinates_past_the_rotary_ones_stay() {
+        let (rows, heads, d_head) = (3, 2, 16);
+        let x = random(rows * heads * d_head, 3);
+        let (cos, sin) = (vec![0.0; rows * 6], vec![1.0; rows * 6]);
+        let cpu = Cpu::new(crate::kernels::Isa::detect(), 1);
+        let mut out = x.clone();
+        rotary(&cpu, &mut out, rows, heads, d_head, &cos, &sin, Rotary::HalfSplit);
+        for (x, out) in x.chunks(d_head).zip(out.chunks(d_head)) {
+            assert_eq!(out[12..], x[12..]);
+            assert!((0..6).all(|i| out[i] == -x[i + 6] && out[i + 6] == x[i]));
+        }
+    }
 
     #[test]
     fn pairs_turn_by_their_angle() {

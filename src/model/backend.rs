@@ -8,7 +8,7 @@ use super::rows::{PageId, Rows, StepOutput, TokenId};
 use super::{ModelError, ModelOptions, load, self_test};
 use crate::config::Backend;
 use crate::kernels::{Cpu, Precision};
-use crate::weights::ModelFile;
+use crate::weights::Container;
 
 /// A loaded model with its KV pages. Owned by one thread; what applies to a row travels with the row.
 pub enum Model {
@@ -18,18 +18,18 @@ pub enum Model {
 
 impl Model {
     /// Brings the weights into memory and proves that every block's hook moves the stream.
-    pub fn load(file: &ModelFile, options: &ModelOptions) -> Result<Model, ModelError> {
+    pub fn load(container: &Container, options: &ModelOptions) -> Result<Model, ModelError> {
         let mut model = match options.backend {
-            Backend::Cpu => Model::Cpu(Box::new(CpuModel::load(file, options)?)),
-            Backend::Candle => Model::Candle(Box::new(CandleModel::load(file, options)?)),
+            Backend::Cpu => Model::Cpu(Box::new(CpuModel::load(container, options)?)),
+            Backend::Candle => Model::Candle(Box::new(CandleModel::load(container, options)?)),
         };
         self_test::every_hook_moves_the_stream(&mut model)?;
         Ok(model)
     }
 
     /// The configuration alone, before anything is loaded.
-    pub fn read_config(file: &ModelFile) -> Result<ModelConfig, ModelError> {
-        load::read_config(file)
+    pub fn read_config(container: &Container) -> Result<ModelConfig, ModelError> {
+        load::read_config(container)
     }
 
     pub fn config(&self) -> &ModelConfig {
@@ -98,6 +98,14 @@ impl Model {
         match self {
             Model::Cpu(model) => Ok(model.token_rows(ids)),
             Model::Candle(model) => model.token_rows(ids),
+        }
+    }
+
+    /// How the gate projections of the container are stored, in short for the whole model.
+    pub fn quantisation(&self) -> &'static str {
+        match self {
+            Model::Cpu(model) => model.quantisation(),
+            Model::Candle(model) => model.quantisation(),
         }
     }
 

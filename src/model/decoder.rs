@@ -12,7 +12,7 @@ use crate::kernels::{
     self, Activations, AttentionRow, AttentionShape, Cpu, KvFormat, KvLayer, Precision, Rotary,
 };
 use crate::limits::PAGE_POSITIONS;
-use crate::weights::ModelFile;
+use crate::weights::Container;
 
 /// Packed weights with their KV pages, the backend behind [`super::Model`] that serves by default.
 pub struct CpuModel {
@@ -51,20 +51,25 @@ struct Scratch {
 
 impl CpuModel {
     /// Packs the weights.
-    pub fn load(file: &ModelFile, options: &ModelOptions) -> Result<CpuModel, ModelError> {
-        let (config, weights) = load::load(file, options)?;
+    pub fn load(container: &Container, options: &ModelOptions) -> Result<CpuModel, ModelError> {
+        let (config, weights) = load::load(container, options)?;
+        Ok(CpuModel::new(config, weights, options))
+    }
+
+    pub(super) fn new(config: ModelConfig, weights: ModelWeights, options: &ModelOptions) -> CpuModel {
         let kv_format = kv_format(options.precision);
         let pages = options.pages.max(2);
         let new_layer = |_| KvLayer::new(pages, config.n_kv_heads, config.d_head, kv_format);
-        Ok(CpuModel {
+        let new_rope = |rotary| Rope::new(rotary, config.d_rotary, options.reading.context);
+        CpuModel {
             cpu: Cpu::new(options.isa, options.threads),
             kv: (0..config.n_blocks).map(new_layer).collect(),
             pages,
-            ropes: config.rotaries.iter().map(|rotary| Rope::new(rotary, config.d_head)).collect(),
+            ropes: config.rotaries.iter().map(new_rope).collect(),
             scratch: Scratch::new(options.precision),
             config,
             weights,
-        })
+        }
     }
 
     pub fn config(&self) -> &ModelConfig {
@@ -116,6 +121,11 @@ impl CpuModel {
             token_row(&self.weights, &self.config, *id, row);
         }
         rows
+    }
+
+    /// How the gate projections are stored.
+    pub fn quantisation(&self) -> &'static str {
+        self.weights.blocks.first().map_or("", |block| block.gate.format().name())
     }
 
     /// Number of weights.
@@ -185,6 +195,12 @@ impl CpuModel {
             (&w.v, &mut s.values[..], d_keys),
         ];
         kernels::product_many(cpu, &mut parts, &s.activations);
+        if let Some(biases) = &w.biases {
+            let parts = [(&mut s.queries, d_queries), (&mut s.keys, d_keys), (&mut s.values, d_keys)];
+            for ((rows, width), bias) in parts.into_iter().zip(biases) {
+                rows.chunks_exact_mut(width).for_each(|row| kernels::add_row(row, bias));
+            }
+        }
         if let (Some(q_norm), Some(k_norm)) = (&w.q_norm, &w.k_norm) {
             kernels::rms_norm_in_place(cpu, &mut s.queries, n * config.n_heads, d_head, q_norm, eps);
             kernels::rms_norm_in_place(cpu, &mut s.keys, n * config.n_kv_heads, d_head, k_norm, eps);
@@ -209,7 +225,7 @@ impl CpuModel {
             d_head,
             scale: config.attention_scale,
             window: block.window,
-            softcap: None,
+            softcap: config.attention_softcap,
         };
         kernels::attention(cpu, &shape, &self.kv[l], attention_rows, &s.queries, &mut s.mixed);
         s.activations.set(cpu, &s.mixed, n, d_queries);
@@ -261,6 +277,9 @@ impl CpuModel {
         s.activations.set(cpu, &s.chosen, n, d);
         logits.resize(n * config.vocab_size, 0.0);
         kernels::product(cpu, &self.weights.head, &s.activations, logits, config.vocab_size);
+        if let Some(cap) = config.logit_softcap {
+            kernels::softcap(cpu, logits, cap);
+        }
     }
 }
 

@@ -1,20 +1,22 @@
-//! From a weight file to a decoder's tensors: every tensor is asked for by name and shape, none is left over.
+//! From a container to the weights that the CPU backend computes with.
 
 use super::config::ModelConfig;
+use super::names::Part;
+use super::tensors::{Stored, Tensors};
 use super::{ModelError, ModelOptions};
 use crate::format::ElementFormat;
 use crate::kernels::{self, PackedMatrix, Precision};
-use crate::limits;
-use crate::weights::ModelFile;
-use std::collections::BTreeSet;
+use crate::weights::Container;
 use std::sync::Arc;
 
-/// Weights of one block. Norm weights are f32; gemma's already hold w + 1.
+/// Weights of one block. Norm weights are what is multiplied: gemma's hold w + 1.
 pub(super) struct BlockWeights {
     pub attn_norm: Vec<f32>,
     pub q: PackedMatrix,
     pub k: PackedMatrix,
     pub v: PackedMatrix,
+    /// Of queries, keys and values, where [`ModelConfig::qkv_biases`].
+    pub biases: Option<[Vec<f32>; 3]>,
     /// `[d_head]` each, where [`ModelConfig::qk_norms`].
     pub q_norm: Option<Vec<f32>>,
     pub k_norm: Option<Vec<f32>>,
@@ -46,6 +48,11 @@ pub(super) struct EmbeddingTable {
 }
 
 impl EmbeddingTable {
+    fn new(stored: Stored<'_>) -> EmbeddingTable {
+        let row_bytes = stored.data.len() / stored.n;
+        EmbeddingTable { format: stored.format, row_bytes, bytes: stored.data.into_owned() }
+    }
+
     /// Row `index` in f32, `[d_model]`.
     pub fn row(&self, index: usize, out: &mut [f32]) {
         let bytes = &self.bytes[index * self.row_bytes..][..self.row_bytes];
@@ -53,128 +60,69 @@ impl EmbeddingTable {
     }
 }
 
-/// The configuration: metadata, and what the shapes of a few tensors say.
-pub(super) fn read_config(file: &ModelFile) -> Result<ModelConfig, ModelError> {
-    let mut tensors = Tensors::new(file, Precision::F32);
-    tensors.config()
+/// The configuration: settings, and what the shapes of a few tensors say.
+pub(super) fn read_config(container: &Container) -> Result<ModelConfig, ModelError> {
+    Tensors::open(container, None).map(|(config, _)| config)
 }
 
 /// Reads the configuration, then every tensor.
 pub(super) fn load(
-    file: &ModelFile,
+    container: &Container,
     options: &ModelOptions,
 ) -> Result<(ModelConfig, ModelWeights), ModelError> {
-    let mut tensors = Tensors::new(file, options.precision);
-    let config = tensors.config()?;
-    let vocab_size = config.vocab_size;
-    let blocks = (0..config.n_blocks).map(|l| tensors.block(&config, l)).collect::<Result<_, _>>()?;
-    let output_norm = tensors.vector("output_norm.weight", config.d_model)?;
-    let tied = file.tensor("output.weight").is_none();
-    let head_name = if tied { "token_embd.weight" } else { "output.weight" };
-    let head = tensors.matrix(head_name, vocab_size, config.d_model)?;
-    let embedding =
-        if tied { None } else { Some(tensors.table("token_embd.weight", vocab_size, config.d_model)?) };
+    let (config, mut tensors) = Tensors::open(container, options.reading.quantize)?;
+    let weights = weights(&config, &mut tensors, options.precision)?;
     tensors.refuse_left_over()?;
-    Ok((config, ModelWeights { blocks, output_norm, head, embedding }))
+    Ok((config, weights))
 }
 
-/// Tensors of a file, with a record of those that were used.
-pub(super) struct Tensors<'a> {
-    file: &'a ModelFile,
+/// The tensors that a configuration asks for.
+pub(super) fn weights(
+    config: &ModelConfig,
+    tensors: &mut Tensors<'_>,
     precision: Precision,
-    used: BTreeSet<String>,
+) -> Result<ModelWeights, ModelError> {
+    let blocks =
+        (0..config.n_blocks).map(|l| block(config, tensors, precision, l)).collect::<Result<_, _>>()?;
+    let output_norm = tensors.output_norm(config)?;
+    let (table, head) = tensors.tables(config)?;
+    let (head, embedding) = match head {
+        Some(head) => (head.pack(precision)?, Some(EmbeddingTable::new(table))),
+        None => (table.pack(precision)?, None),
+    };
+    Ok(ModelWeights { blocks, output_norm, head, embedding })
 }
 
-impl<'a> Tensors<'a> {
-    pub fn new(file: &'a ModelFile, precision: Precision) -> Tensors<'a> {
-        Tensors { file, precision, used: BTreeSet::new() }
-    }
-
-    pub fn config(&mut self) -> Result<ModelConfig, ModelError> {
-        let vocab_size = self.vocab_size()?;
-        let divisors = match self.file.tensor("rope_freqs.weight") {
-            Some(view) => Some(self.vector("rope_freqs.weight", view.shape.iter().product())?),
-            None => None,
-        };
-        ModelConfig::from_metadata(self.file.metadata(), vocab_size, divisors)
-    }
-
-    fn vocab_size(&self) -> Result<usize, ModelError> {
-        let name = "token_embd.weight";
-        let view = self.file.tensor(name).ok_or(ModelError::MissingTensor { tensor: name.into() })?;
-        match view.shape[..] {
-            [rows, _] if rows > 0 && rows <= limits::VOCABULARY_MAX as usize => Ok(rows),
-            _ => Err(ModelError::Shape { tensor: name.into(), given: view.shape.clone(), wanted: vec![] }),
-        }
-    }
-
-    fn view(&mut self, name: &str, wanted: &[usize]) -> Result<(ElementFormat, &[u8]), ModelError> {
-        let view = self.file.tensor(name).ok_or(ModelError::MissingTensor { tensor: name.into() })?;
-        if view.shape != wanted {
-            return Err(ModelError::Shape { tensor: name.into(), given: view.shape, wanted: wanted.into() });
-        }
-        self.used.insert(name.into());
-        Ok((view.format, view.data))
-    }
-
-    fn matrix(&mut self, name: &str, n: usize, k: usize) -> Result<PackedMatrix, ModelError> {
-        let precision = self.precision;
-        let (format, data) = self.view(name, &[n, k])?;
-        PackedMatrix::pack(format, n, k, data, precision)
-            .map_err(|source| ModelError::Pack { tensor: name.into(), source })
-    }
-
-    pub fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>, ModelError> {
-        self.dequantized(name, &[len])
-    }
-
-    /// A tensor's values in f32, slowest dimension first.
-    pub fn dequantized(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
-        let (format, data) = self.view(name, shape)?;
-        let mut values = vec![0.0; shape.iter().product()];
-        kernels::dequantize(format, data, &mut values)
-            .map_err(|source| ModelError::Pack { tensor: name.into(), source })?;
-        Ok(values)
-    }
-
-    fn table(&mut self, name: &str, n: usize, k: usize) -> Result<EmbeddingTable, ModelError> {
-        let (format, data) = self.view(name, &[n, k])?;
-        Ok(EmbeddingTable { format, row_bytes: data.len() / n, bytes: data.to_vec() })
-    }
-
-    fn block(&mut self, config: &ModelConfig, l: usize) -> Result<BlockWeights, ModelError> {
-        let name = |part: &str| format!("blk.{l}.{part}.weight");
-        let (d, q, kv, ff) = (config.d_model, config.d_queries(), config.d_keys(), config.d_ff);
-        let mut optional = |present: bool, part: &str, len: usize| match present {
-            true => self.vector(&name(part), len).map(Some),
-            false => Ok(None),
-        };
-        let q_norm = optional(config.qk_norms, "attn_q_norm", config.d_head)?;
-        let k_norm = optional(config.qk_norms, "attn_k_norm", config.d_head)?;
-        let post_attn_norm = optional(config.post_norms, "post_attention_norm", d)?;
-        let post_ffn_norm = optional(config.post_norms, "post_ffw_norm", d)?;
-        Ok(BlockWeights {
-            attn_norm: self.vector(&name("attn_norm"), d)?,
-            q: self.matrix(&name("attn_q"), q, d)?,
-            k: self.matrix(&name("attn_k"), kv, d)?,
-            v: self.matrix(&name("attn_v"), kv, d)?,
-            q_norm,
-            k_norm,
-            attn_output: Arc::new(self.matrix(&name("attn_output"), d, q)?),
-            post_attn_norm,
-            ffn_norm: self.vector(&name("ffn_norm"), d)?,
-            gate: self.matrix(&name("ffn_gate"), ff, d)?,
-            up: self.matrix(&name("ffn_up"), ff, d)?,
-            down: self.matrix(&name("ffn_down"), d, ff)?,
-            post_ffn_norm,
-        })
-    }
-
-    /// A tensor that nothing asked for means an architecture that is not understood.
-    pub fn refuse_left_over(&self) -> Result<(), ModelError> {
-        match self.file.tensors().find(|view| !self.used.contains(view.name)) {
-            Some(view) => Err(ModelError::LeftOver { tensor: view.name.into() }),
-            None => Ok(()),
-        }
-    }
+fn block(
+    config: &ModelConfig,
+    tensors: &mut Tensors<'_>,
+    precision: Precision,
+    l: usize,
+) -> Result<BlockWeights, ModelError> {
+    let (d, d_head) = (config.d_model, config.d_head);
+    let [q, k, v] = tensors.q_k_v(config, l)?;
+    let [gate, up] = tensors.gate_up(config, l)?;
+    let attn_output = tensors.matrix(l, Part::AttnOutput, d, config.d_queries())?;
+    let mut optional =
+        |present: bool, part, len| present.then(|| tensors.norm(config, l, part, len)).transpose();
+    let q_norm = optional(config.qk_norms, Part::QNorm, d_head)?;
+    let k_norm = optional(config.qk_norms, Part::KNorm, d_head)?;
+    let post_attn_norm = optional(config.post_norms, Part::PostAttnNorm, d)?;
+    let post_ffn_norm = optional(config.post_norms, Part::PostFfnNorm, d)?;
+    Ok(BlockWeights {
+        attn_norm: tensors.norm(config, l, Part::AttnNorm, d)?,
+        q: q.pack(precision)?,
+        k: k.pack(precision)?,
+        v: v.pack(precision)?,
+        biases: tensors.biases(config, l)?,
+        q_norm,
+        k_norm,
+        attn_output: Arc::new(attn_output.pack(precision)?),
+        post_attn_norm,
+        ffn_norm: tensors.norm(config, l, Part::FfnNorm, d)?,
+        gate: gate.pack(precision)?,
+        up: up.pack(precision)?,
+        down: tensors.matrix(l, Part::Down, d, config.d_ff)?.pack(precision)?,
+        post_ffn_norm,
+    })
 }

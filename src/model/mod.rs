@@ -8,25 +8,47 @@ mod config;
 mod decoder;
 mod edits;
 mod embedding;
+#[cfg(test)]
+mod families_tests;
+#[cfg(test)]
+pub mod fixtures;
 mod heads;
 mod load;
+mod names;
 mod rope;
 mod rows;
 mod self_test;
+mod tensors;
 #[cfg(test)]
 pub mod tiny;
 
 pub use backend::Model;
 pub use candle::{Constants, DenseModel, Place, gradients};
-pub use config::{BlockConfig, Gating, ModelConfig, RotaryConfig, RotaryPairs};
+pub use config::{BlockConfig, Gating, LongRotary, ModelConfig, RotaryConfig, RotaryPairs};
 pub use edits::{BlockEdits, Change, Edit, Edits, Phase, RowRule};
 pub use embedding::{ControlRow, EmbeddingFacts};
 pub use heads::HeadOutputs;
 pub use rows::{CaptureSpec, Input, PageId, Row, Rows, Slot, SoftRows, StepOutput, TokenId, Wants};
 
-use crate::config::{Backend, Device};
+use crate::config::{Backend, Device, Quantize};
 use crate::kernels::{Isa, KernelError, Precision};
+use crate::limits::CONTEXT_DEFAULT_MAX;
 use crate::weights::WeightsError;
+
+/// How a container's weights and settings are taken, whatever computes with them.
+#[derive(Clone, Copy, Debug)]
+pub struct Reading {
+    /// What becomes of weights that are not packed.
+    pub quantize: Option<Quantize>,
+    /// Most positions of a sequence; rotary frequencies of some families depend on it, see [`LongRotary`].
+    pub context: u32,
+}
+
+impl Default for Reading {
+    fn default() -> Reading {
+        Reading { quantize: None, context: CONTEXT_DEFAULT_MAX }
+    }
+}
 
 /// How a model is brought into memory.
 #[derive(Clone, Debug)]
@@ -37,6 +59,7 @@ pub struct ModelOptions {
     pub precision: Precision,
     pub isa: Isa,
     pub threads: usize,
+    pub reading: Reading,
     /// Pages of the KV cache.
     pub pages: usize,
 }
@@ -45,8 +68,8 @@ pub struct ModelOptions {
 pub enum ModelError {
     #[error(transparent)]
     Weights(#[from] WeightsError),
-    #[error("architecture `{given}` is not supported; supported are: llama, gemma3")]
-    Architecture { given: String },
+    #[error("architecture `{given}` is not supported; supported are: {known}")]
+    Architecture { given: String, known: String },
     #[error("metadata key `{key}` is missing")]
     MissingKey { key: String },
     #[error("metadata key `{key}` is {given}; allowed: {allowed}")]

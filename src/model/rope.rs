@@ -5,25 +5,28 @@ use super::config::RotaryConfig;
 /// Frequencies of one rotary configuration and the angles of the step at hand.
 #[derive(Clone)]
 pub(super) struct Rope {
-    /// `[d_head / 2]`, in radians per position.
+    /// `[d_rotary / 2]`, in radians per position.
     frequencies: Vec<f32>,
-    /// `[rows, d_head / 2]`
+    /// Multiplies cosines and sines.
+    magnitude: f32,
+    /// `[rows, d_rotary / 2]`
     pub cos: Vec<f32>,
-    /// `[rows, d_head / 2]`
+    /// `[rows, d_rotary / 2]`
     pub sin: Vec<f32>,
 }
 
 impl Rope {
-    /// `frequency[i] = base^(-2i / d_head) / divisor[i] / linear_factor`.
-    pub fn new(config: &RotaryConfig, d_head: usize) -> Rope {
-        let frequencies = (0..d_head / 2)
+    /// `frequency[i] = base^(-2i / d_rotary) / divisor[i] / linear_factor`, for sequences of up to `context` positions.
+    pub fn new(config: &RotaryConfig, d_rotary: usize, context: u32) -> Rope {
+        let divisors = config.divisors_for(context);
+        let frequencies = (0..d_rotary / 2)
             .map(|i| {
-                let frequency = f64::from(config.base).powf(-((2 * i) as f64) / d_head as f64);
-                let divisor = config.divisors.as_ref().map_or(1.0, |values| f64::from(values[i]));
+                let frequency = f64::from(config.base).powf(-((2 * i) as f64) / d_rotary as f64);
+                let divisor = divisors.map_or(1.0, |values| f64::from(values[i]));
                 (frequency / divisor / f64::from(config.linear_factor)) as f32
             })
             .collect();
-        Rope { frequencies, cos: Vec::new(), sin: Vec::new() }
+        Rope { frequencies, magnitude: config.magnitude, cos: Vec::new(), sin: Vec::new() }
     }
 
     /// Fills `cos` and `sin` for the given positions. The angle is rounded to f32 as in `transformers`; its cosine is
@@ -34,8 +37,8 @@ impl Rope {
         for position in positions {
             for frequency in &self.frequencies {
                 let (sin, cos) = f64::from(position as f32 * frequency).sin_cos();
-                self.cos.push(cos as f32);
-                self.sin.push(sin as f32);
+                self.cos.push(cos as f32 * self.magnitude);
+                self.sin.push(sin as f32 * self.magnitude);
             }
         }
     }

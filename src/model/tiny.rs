@@ -1,9 +1,9 @@
 //! A random model of two blocks for tests: small enough to load within milliseconds, with every part a family has.
 
-use super::{Model, ModelOptions};
+use super::{Model, ModelOptions, Reading};
 use crate::config::{Backend, Device};
 use crate::kernels::{Isa, Precision};
-use crate::weights::{GgufWriter, ModelFile};
+use crate::weights::{Container, GgufWriter, ModelFile};
 use std::path::Path;
 
 pub const N_BLOCKS: usize = 2;
@@ -15,17 +15,17 @@ const D_FF: usize = 96;
 pub const VOCAB_SIZE: usize = 96;
 
 /// A model file of an architecture, `llama` or `gemma3`.
-pub fn file(architecture: &str) -> ModelFile {
+pub fn file(architecture: &str) -> Container {
     changed(architecture, N_BLOCKS, &[])
 }
 
 /// The same with so many blocks; from six on gemma has a global one.
-pub fn file_of(architecture: &str, n_blocks: usize) -> ModelFile {
+pub fn file_of(architecture: &str, n_blocks: usize) -> Container {
     changed(architecture, n_blocks, &[])
 }
 
 /// The same with other values in some tensors.
-fn changed(architecture: &str, n_blocks: usize, tensors: &[(&str, &[f32])]) -> ModelFile {
+fn changed(architecture: &str, n_blocks: usize, tensors: &[(&str, &[f32])]) -> Container {
     let mut writer = GgufWriter::new();
     let key = |name: &str| format!("{architecture}.{name}");
     writer.string("general.architecture", architecture);
@@ -74,7 +74,7 @@ fn changed(architecture: &str, n_blocks: usize, tensors: &[(&str, &[f32])]) -> M
         }
     }
     let bytes = writer.to_bytes().expect("sizes agree");
-    ModelFile::from_bytes(Path::new("tiny.gguf"), bytes).expect("a right file")
+    ModelFile::from_bytes(Path::new("tiny.gguf"), bytes).expect("a right file").into()
 }
 
 pub fn load(architecture: &str, precision: Precision, pages: usize) -> Model {
@@ -91,9 +91,10 @@ pub fn load_changed(
 }
 
 /// A model file on either backend.
-pub fn load_on(backend: Backend, file: &ModelFile, precision: Precision, pages: usize) -> Model {
+pub fn load_on(backend: Backend, file: &Container, precision: Precision, pages: usize) -> Model {
     let (isa, device) = (Isa::detect(), Device::Cpu);
-    let options = ModelOptions { backend, device, precision, isa, threads: 1, pages };
+    let options =
+        ModelOptions { backend, device, precision, isa, threads: 1, reading: Reading::default(), pages };
     Model::load(file, &options).expect("the tiny model loads")
 }
 

@@ -79,7 +79,7 @@ fn user_name<'a>(card: &Card, system: &str, messages: &'a [Message], warnings: &
 
 /// Puts a system text first: before the text of a system message that stands there, else as a message of its own.
 /// Returns the number of messages put in front.
-fn put_system(messages: &mut Vec<Message>, system: &str) -> usize {
+pub fn put_system(messages: &mut Vec<Message>, system: &str) -> usize {
     if system.is_empty() {
         return 0;
     }

@@ -20,7 +20,7 @@ mod spec;
 pub use condition::{Condition, Serving};
 pub use digests::{PersonaParts, PersonaSoft, persona_digest};
 pub use error::PersonaError;
-pub use frame::{Framed, frame};
+pub use frame::{Framed, frame, put_system};
 pub use library::{Expected, Personas};
 pub use sampling::SamplingDefaults;
 pub use soft::{Offer, OfferedRows, Source, one_of};

@@ -41,7 +41,7 @@ fn cache_usage(stats: &EngineStats) -> f64 {
 
 fn ours(page: &mut Page, facts: &Facts) {
     let Facts { stats, info, metrics, model } = facts;
-    let counters: [(&str, &str, &AtomicU64); 12] = [
+    let counters: [(&str, &str, &AtomicU64); 13] = [
         ("steps", "Forward passes.", &stats.steps_total),
         (
             "step_rows",
@@ -63,6 +63,7 @@ fn ours(page: &mut Page, facts: &Facts) {
             &stats.prefix_cache_hits_tokens_total,
         ),
         ("preemptions", "Sequences put back for want of memory.", &stats.preemptions_total),
+        ("mask_waits", "Draws that waited for the mask of their constraint.", &stats.mask_waits_total),
         ("cancelled", "Sequences whose client went away or wanted no more.", &stats.cancelled_total),
         ("soft_prompt_queries", "Soft prompts of users looked up.", &metrics.soft_prompt_queries),
         ("soft_prompt_cache_hits", "Soft prompts of users found in memory.", &metrics.soft_prompt_hits),

@@ -160,7 +160,7 @@ impl Metrics {
 
     pub fn count_finish(&self, finish: Option<Finish>) {
         match finish {
-            Some(Finish::Stop) => self.finished_stop.fetch_add(1, Ordering::Relaxed),
+            Some(Finish::Stop | Finish::ToolCalls) => self.finished_stop.fetch_add(1, Ordering::Relaxed),
             Some(Finish::Length) => self.finished_length.fetch_add(1, Ordering::Relaxed),
             None => 0,
         };

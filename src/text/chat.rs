@@ -1,10 +1,11 @@
 //! A chat as a prompt: messages through the template into token ids.
 
 use super::added::absent_characters;
+use super::calls::CALL_TAGS;
 use super::roles::Turn;
 use super::template::Chat;
 use super::thinking::ThinkingTags;
-use super::{Specials, Template, TemplateKind, TextError, Tokenizer};
+use super::{CallSyntax, Specials, Template, TemplateKind, TextError, Tokenizer};
 use crate::limits::MESSAGES_MAX;
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -136,8 +137,17 @@ impl Text {
 
     /// Control tokens that are one of those tags: an answer shows them.
     pub fn thinking_tokens(&self) -> Vec<u32> {
-        let texts = self.thinking.iter().flat_map(|tags| [tags.open, tags.close]);
+        self.control_tokens(self.thinking.iter().flat_map(|tags| [tags.open, tags.close]))
+    }
+
+    /// Control tokens that stand around a call: an answer shows them to those who read calls out of it.
+    pub fn call_tokens(&self) -> Vec<u32> {
+        self.control_tokens(CALL_TAGS)
+    }
+
+    fn control_tokens(&self, texts: impl IntoIterator<Item = &'static str>) -> Vec<u32> {
         texts
+            .into_iter()
             .filter_map(|text| self.tokenizer.token_id(text))
             .filter(|&id| self.tokenizer.is_special(id))
             .collect()
@@ -145,6 +155,11 @@ impl Text {
 
     pub fn template(&self) -> &Template {
         &self.template
+    }
+
+    /// How this model spells calls of functions.
+    pub fn call_syntax(&self) -> CallSyntax {
+        CallSyntax::of(self.template.source())
     }
 
     /// Strings that end an answer beside the stop tokens: a plain dialogue's model has no token for that.

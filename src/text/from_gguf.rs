@@ -3,7 +3,7 @@
 use super::pre::Kind;
 use super::source::{SpacePrefix, Strip, kind};
 use super::{Template, TemplateKind, Text, TextError, Tokenizer, TokenizerSource};
-use crate::weights::Metadata;
+use crate::weights::{Container, Metadata};
 use std::sync::Arc;
 
 impl TokenizerSource {
@@ -76,6 +76,14 @@ fn phi3_strips(source: &TokenizerSource) -> Vec<Strip> {
 }
 
 impl Text {
+    /// Of a model in either container.
+    pub fn from_container(container: &Container) -> Result<Text, TextError> {
+        match container {
+            Container::Gguf(file) => Text::from_gguf(file.metadata()),
+            Container::Folder(folder) => Text::from_folder(folder.path(), &folder.end_tokens()?),
+        }
+    }
+
     /// The tokenizer and the file's own chat template; without one a plain dialogue.
     pub fn from_gguf(metadata: &Metadata) -> Result<Text, TextError> {
         let tokenizer = Arc::new(Tokenizer::new(&TokenizerSource::from_gguf(metadata)?)?);

@@ -6,6 +6,7 @@
 mod added;
 mod bpe;
 mod bytes;
+mod calls;
 mod capped;
 mod chat;
 mod error;
@@ -30,6 +31,7 @@ mod value;
 mod vocabulary;
 mod words;
 
+pub use calls::{CallReader, CallSyntax, Told};
 pub use chat::{ChatOptions, Encoded, Message, Rendered, Role, Text};
 pub use error::TextError;
 pub use folder::TextFiles;

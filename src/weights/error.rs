@@ -12,10 +12,13 @@ pub enum WeightsError {
     /// A rule of the file format is broken at `offset` bytes into the file.
     #[error("`{}`: {fault}, at byte {offset}", path.display())]
     File { path: PathBuf, fault: FileFault, offset: u64 },
+    /// A file of a model folder breaks a rule.
+    #[error("`{}`: {rule}", path.display())]
+    Folder { path: PathBuf, rule: String },
     #[error("cannot write `{name}` into a GGUF file: {problem}")]
     Write { name: String, problem: String },
     #[error(
-        "`{name}` is neither in the catalogue nor a file; the catalogue has {known}; other models: `hf:ORG/REPO/FILE` or the path of a GGUF file"
+        "`{name}` is neither in the catalogue nor a file; the catalogue has {known}; other models: `hf:ORG/REPO/FILE` or the path of a GGUF file or of a folder with `config.json` and safetensors"
     )]
     UnknownModel { name: String, known: String },
     #[error("`{name}` is no sentence encoder of the catalogue; it has {known}")]

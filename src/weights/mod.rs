@@ -1,7 +1,8 @@
 //! Where weights come from and our own readers of weight files.
 //!
 //! `gguf` reads and writes GGUF files: memory-mapped, everything checked against the file's length before it is used;
-//! `safetensors` does the same with safetensors files in memory. `encoder` fetches the files of a sentence encoder.
+//! `safetensors` does the same with safetensors files in memory, `folder` with the shards and JSON files of a whole model;
+//! `container` is one or the other. `encoder` fetches the files of a sentence encoder.
 //! `pull` turns the name of a model into a file on disk: `names` and `catalog` say what a name means, `cache` where files
 //! lie, `hub` and `registry` are the two kinds of sources, `pins` remembers checksums that the catalogue does not know.
 //! Nothing here knows what the tensors mean: architectures, ranges of their sizes and tokenizers belong to `model` and
@@ -9,8 +10,13 @@
 
 mod cache;
 pub mod catalog;
+mod container;
+mod content;
 mod encoder;
 mod error;
+mod folder;
+#[cfg(test)]
+mod folder_tests;
 pub mod gguf;
 mod hub;
 mod names;
@@ -18,10 +24,13 @@ mod pins;
 mod pull;
 mod registry;
 pub mod safetensors;
+mod scan;
 
 pub use cache::Cache;
 pub use catalog::{Catalog, EncoderEntry, Entry};
+pub use container::Container;
 pub use error::{FileFault, WeightsError};
+pub use folder::ModelFolder;
 pub use gguf::{GgufWriter, Metadata, ModelFile, TensorView, Value};
 pub use hub::Hub;
 pub use pull::{Fetcher, Progress, default_model, expected_digest, locate, pull};

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 /// What the text given as `--model` means.
 pub(super) enum ModelName<'a> {
     Catalog(&'a Entry),
+    /// A GGUF file or a folder of safetensors.
     File(PathBuf),
     /// The file is left out when the repository has only one.
     Hub {
@@ -16,7 +17,7 @@ pub(super) enum ModelName<'a> {
 }
 
 impl<'a> ModelName<'a> {
-    /// Catalogue names first, then `hf:`, then paths of files that exist.
+    /// Catalogue names first, then `hf:`, then paths of files and model folders that exist.
     pub(super) fn parse(name: &str, catalog: &'a Catalog) -> Result<ModelName<'a>, WeightsError> {
         if let Some(entry) = catalog.entry(name) {
             return Ok(ModelName::Catalog(entry));
@@ -25,7 +26,7 @@ impl<'a> ModelName<'a> {
             return parse_hub(rest).ok_or_else(|| WeightsError::HubName { name: name.to_owned() });
         }
         let path = PathBuf::from(name);
-        if path.is_file() {
+        if path.is_file() || path.join("config.json").is_file() {
             return Ok(ModelName::File(path));
         }
         let known: Vec<String> = catalog.models.iter().map(|entry| format!("`{}`", entry.name)).collect();

@@ -42,6 +42,8 @@ pub struct StoredTensor<'a> {
     /// Sizes per dimension, slowest first.
     pub shape: Vec<u64>,
     pub bytes: &'a [u8],
+    /// Where `bytes` begin, from the start of the file.
+    pub start: usize,
 }
 
 impl<'a> Safetensors<'a> {
@@ -62,11 +64,13 @@ impl<'a> Safetensors<'a> {
             .and_then(|header| reader.end().map(|()| header))
             .map_err(|error| fault(format!("header: {error}"), 8))?;
         check_layout(&header.tensors, data.len() as u64)?;
+        let bytes_before_data = bytes.len() - data.len();
         let mut tensors = BTreeMap::new();
         for (name, entry) in header.tensors {
             let (begin, end) = entry.data_offsets;
             let bytes = data.get(begin as usize..end as usize).unwrap_or_default();
-            tensors.insert(name, StoredTensor { dtype: entry.dtype, shape: entry.shape, bytes });
+            let start = bytes_before_data + begin as usize;
+            tensors.insert(name, StoredTensor { dtype: entry.dtype, shape: entry.shape, bytes, start });
         }
         Ok(Safetensors { metadata: header.metadata, tensors })
     }

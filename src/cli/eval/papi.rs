@@ -1,10 +1,11 @@
 //! `demeanor eval papi`: does alignment bring the model nearer to a person? Answers of real people to the IPIP-NEO-300.
 
-use crate::alignment::Aligner;
+use crate::alignment::{Aligner, BaseWeights};
 use crate::app;
 use crate::cli::serve::ModelArgs;
 use crate::cli::{CliError, Outcome};
 use crate::evaluation::papi::{self, Data, Model, Options, PapiError, REPORTED_MAX, Target};
+use crate::model::Reading;
 use std::path::PathBuf;
 
 /// Does alignment bring the model nearer to a person? 180 answers of real people, predicted from 120 others
@@ -65,7 +66,9 @@ pub fn papi(args: &PapiArgs) -> Outcome {
     };
     let folder = settings.data_dir.join("alignment");
     let inventory = data.inventory.clone();
-    let aligner = Aligner::open(&context.engine, &context.text, inventory, &path, &folder, &mut told)
+    let reading = Reading { quantize: settings.quantize, context: context.engine.info().context };
+    let weights = BaseWeights { path, reading };
+    let aligner = Aligner::open(&context.engine, &context.text, inventory, &weights, &folder, &mut told)
         .map_err(|error| failed(error.into()))?;
     let mut model =
         Model { engine: &context.engine, text: &context.text, aligner: &aligner, seed: args.seed };

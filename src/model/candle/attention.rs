@@ -1,5 +1,6 @@
 //! Attention of some rows over some keys, from operations that have a gradient.
 
+use super::ops::Ops;
 use crate::model::config::ModelConfig;
 use candle_core::{D, Device, Result, Tensor};
 
@@ -26,6 +27,10 @@ pub fn attention(
     let keys = keys.transpose(1, 2)?.contiguous()?;
     let values = values.transpose(1, 2)?.contiguous()?;
     let scores = queries.matmul(&keys.t()?)?.reshape((b, n_kv, group, r, n))?;
+    let scores = match config.attention_softcap {
+        Some(cap) => Ops::softcap(&scores, cap)?,
+        None => scores,
+    };
     let weights = softmax(&scores.broadcast_add(mask)?)?.reshape((b, n_kv, group * r, n))?;
     weights.matmul(&values)?.reshape((b, n_kv, group, r, d_head))?.permute((0, 3, 1, 2, 4))?.reshape((
         b,

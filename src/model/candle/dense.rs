@@ -5,9 +5,10 @@ use super::ops::Ops;
 use super::weights::{Angles, DenseWeights};
 use super::{ModelError, failed};
 use crate::kernels::{Cpu, Isa};
+use crate::model::Reading;
 use crate::model::config::ModelConfig;
 use crate::model::rows::TokenId;
-use crate::weights::ModelFile;
+use crate::weights::Container;
 use candle_core::{DType, Device, Tensor};
 use std::sync::Arc;
 
@@ -49,15 +50,20 @@ impl Constants<'_> {
 
 impl DenseModel {
     /// Dequantises every weight of the file to f32.
-    pub fn load(file: &ModelFile, device: &Device) -> Result<DenseModel, ModelError> {
-        DenseModel::load_as(file, device, DType::F32)
+    pub fn load(container: &Container, device: &Device, reading: Reading) -> Result<DenseModel, ModelError> {
+        DenseModel::load_as(container, device, DType::F32, reading)
     }
 
     /// The same in another float type; f64 for checks by finite differences.
-    pub fn load_as(file: &ModelFile, device: &Device, dtype: DType) -> Result<DenseModel, ModelError> {
+    pub fn load_as(
+        container: &Container,
+        device: &Device,
+        dtype: DType,
+        reading: Reading,
+    ) -> Result<DenseModel, ModelError> {
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
         let ops = Ops::new(device, dtype, || Arc::new(Cpu::new(Isa::detect(), threads)));
-        Ok(DenseModel { weights: DenseWeights::load(file, device, dtype, ops)? })
+        Ok(DenseModel { weights: DenseWeights::load(container, device, dtype, ops, reading)? })
     }
 
     pub fn config(&self) -> &ModelConfig {
@@ -101,12 +107,12 @@ impl DenseModel {
     pub fn logits(&self, hidden: &Tensor, ids: Option<&[TokenId]>) -> Result<Tensor, ModelError> {
         let doing = failed("output head");
         match ids {
-            None => self.weights.head.apply(hidden).map_err(doing),
+            None => self.weights.logits(&self.weights.head, hidden).map_err(doing),
             Some(ids) => {
                 self.check_ids(ids)?;
                 let index = Tensor::from_slice(ids, ids.len(), self.device()).map_err(&doing)?;
                 let chosen = self.weights.head.weight().index_select(&index, 0).map_err(&doing)?;
-                FrozenLinear::new(chosen).apply(hidden).map_err(doing)
+                self.weights.logits(&FrozenLinear::new(chosen), hidden).map_err(doing)
             }
         }
     }

@@ -103,7 +103,7 @@ pub struct Attention {
     /// Norms of query and key heads, `[d_head]` each, and their epsilon.
     pub norms: Option<(Vec<f32>, Vec<f32>)>,
     pub epsilon: f32,
-    /// `[b * t, d_head / 2]` each.
+    /// `[b * t, d_rotary / 2]` each.
     pub cos: Vec<f32>,
     pub sin: Vec<f32>,
 }
@@ -145,8 +145,9 @@ impl Attention {
 
     /// Turns queries and keys by their angles; back by the negative sines.
     fn rotate(&self, heads: &mut Heads, sin: &[f32]) {
-        let (d_head, rows) = (self.shape.d_head, self.cos.len() * 2 / self.shape.d_head);
+        let d_head = self.shape.d_head;
         for (x, n) in [(&mut heads.q, self.shape.n_heads), (&mut heads.k, self.shape.n_kv_heads)] {
+            let rows = x.len() / (n * d_head);
             kernels::rotary(&self.cpu, x, rows, n, d_head, &self.cos, sin, Rotary::HalfSplit);
         }
     }

@@ -37,6 +37,11 @@ impl Ops {
         }
     }
 
+    /// `cap * tanh(x / cap)`.
+    pub fn softcap(x: &Tensor, cap: f32) -> Result<Tensor> {
+        (x / f64::from(cap))?.tanh()? * f64::from(cap)
+    }
+
     /// The gated half of an MLP: `[rows, 2 * d_ff]`, gate and up side by side, to `[rows, d_ff]`.
     pub fn gate(&self, gating: Gating, both: &Tensor) -> Result<Tensor> {
         match self {

@@ -14,7 +14,7 @@ use crate::model::decoder::apply_edits;
 use crate::model::edits::{Change, Edit, Edits};
 use crate::model::heads::{HeadOutputs, Projection};
 use crate::model::rows::{Input, PageId, Rows, StepOutput, TokenId};
-use crate::weights::ModelFile;
+use crate::weights::Container;
 use candle_core::{DType, Device, Tensor};
 use std::sync::Arc;
 
@@ -55,7 +55,7 @@ struct SlotPlan {
 
 impl CandleModel {
     /// Dequantises the weights to f32 on the device.
-    pub fn load(file: &ModelFile, options: &ModelOptions) -> Result<CandleModel, ModelError> {
+    pub fn load(container: &Container, options: &ModelOptions) -> Result<CandleModel, ModelError> {
         let device = match options.device {
             config::Device::Cpu => Device::Cpu,
             config::Device::Cuda(index) => {
@@ -64,7 +64,7 @@ impl CandleModel {
         };
         let cpu = Arc::new(Cpu::new(options.isa, options.threads));
         let ops = Ops::new(&device, DType::F32, || cpu.clone());
-        let weights = DenseWeights::load(file, &device, DType::F32, ops)?;
+        let weights = DenseWeights::load(container, &device, DType::F32, ops, options.reading)?;
         let config = &weights.config;
         let pages = options.pages.max(2);
         let zeros = || Tensor::zeros((pages * PAGE_POSITIONS, config.d_keys()), DType::F32, &device);
@@ -136,6 +136,11 @@ impl CandleModel {
     pub(in crate::model) fn token_rows(&self, ids: &[TokenId]) -> Result<Vec<f32>, ModelError> {
         let rows = self.weights.token_rows(ids).and_then(|rows| host(&rows));
         rows.map_err(failed("reading rows of the embedding table"))
+    }
+
+    /// How the gate projections were stored.
+    pub fn quantisation(&self) -> &'static str {
+        self.weights.stored.name()
     }
 
     /// Number of weights.
@@ -292,7 +297,7 @@ impl CandleModel {
         let chosen = pick(stream, &wanted, &self.device)?;
         let epsilon = self.config().norm_epsilon;
         let normed = self.weights.ops.rms_norm(&chosen, &self.weights.output_norm, epsilon)?;
-        host(&self.weights.head.apply(&normed)?)
+        host(&self.weights.logits(&self.weights.head, &normed)?)
     }
 
     fn plans(&self, rows: &Rows) -> candle_core::Result<Vec<SlotPlan>> {

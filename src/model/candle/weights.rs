@@ -5,12 +5,15 @@ use super::fused;
 use super::linear::FrozenLinear;
 use super::ops::Ops;
 use super::{ModelError, failed};
-use crate::kernels::{CausalShape, Cpu, Precision};
+use crate::format::ElementFormat;
+use crate::kernels::{CausalShape, Cpu};
+use crate::model::Reading;
 use crate::model::config::{BlockConfig, ModelConfig, RotaryPairs};
-use crate::model::load::Tensors;
+use crate::model::names::Part;
 use crate::model::rope::Rope;
 use crate::model::rows::TokenId;
-use crate::weights::ModelFile;
+use crate::model::tensors::{Stored, Tensors};
+use crate::weights::Container;
 use candle_core::{D, DType, Device, Result, Tensor};
 use std::sync::Arc;
 
@@ -18,6 +21,8 @@ use std::sync::Arc;
 pub struct DenseWeights {
     pub config: ModelConfig,
     pub ops: Ops,
+    /// How the container held the gate projections.
+    pub stored: ElementFormat,
     pub blocks: Vec<DenseBlock>,
     /// `[d_model]`
     pub output_norm: Tensor,
@@ -29,11 +34,13 @@ pub struct DenseWeights {
     ropes: Vec<Rope>,
 }
 
-/// Weights of one block. Query and key rows are in half-split order whatever the file has, see [`Loader::rotated`].
+/// Weights of one block. Query and key rows are in half-split order whatever the file has, see [`half_split`].
 pub struct DenseBlock {
     attn_norm: Tensor,
     /// Queries, keys and values, one after the other: `[d_queries + 2 * d_keys, d_model]`.
     qkv: FrozenLinear,
+    /// `[d_queries + 2 * d_keys]`, where [`ModelConfig::qkv_biases`].
+    qkv_bias: Option<Tensor>,
     /// `[d_head]` each, where [`ModelConfig::qk_norms`].
     q_norm: Option<Tensor>,
     k_norm: Option<Tensor>,
@@ -47,7 +54,7 @@ pub struct DenseBlock {
     post_ffn_norm: Option<Tensor>,
 }
 
-/// Cosines and sines of the rows at hand for one rotary configuration, `[rows, 1, d_head / 2]`.
+/// Cosines and sines of the rows at hand for one rotary configuration, `[rows, 1, d_rotary / 2]`.
 #[derive(Clone)]
 pub struct Angles {
     cos: Tensor,
@@ -66,25 +73,30 @@ pub struct Heads {
 
 impl DenseWeights {
     pub fn load(
-        file: &ModelFile,
+        container: &Container,
         device: &Device,
         dtype: DType,
         ops: Ops,
+        reading: Reading,
     ) -> std::result::Result<DenseWeights, ModelError> {
-        let mut tensors = Tensors::new(file, Precision::F32);
-        let config = tensors.config()?;
-        let tied = file.tensor("output.weight").is_none();
+        let (config, tensors) = Tensors::open(container, reading.quantize)?;
         let mut loader = Loader { tensors, device, dtype };
-        let (d, vocab_size) = (config.d_model, config.vocab_size);
+        let stored = loader.tensors.gate_up(&config, 0)?[0].format;
         let blocks =
             (0..config.n_blocks).map(|l| loader.block(&config, l)).collect::<std::result::Result<_, _>>()?;
-        let output_norm = loader.tensor("output_norm.weight", &[d])?;
-        let embedding = loader.tensor("token_embd.weight", &[vocab_size, d])?;
-        let head = if tied { embedding.clone() } else { loader.tensor("output.weight", &[vocab_size, d])? };
+        let output_norm = loader.tensors.output_norm(&config)?;
+        let output_norm = loader.vector(output_norm)?;
+        let (embedding, head) = loader.tensors.tables(&config)?;
+        let embedding = loader.matrix(&embedding)?;
+        let head = match head {
+            Some(head) => loader.matrix(&head)?,
+            None => embedding.clone(),
+        };
         loader.tensors.refuse_left_over()?;
-        let ropes = config.rotaries.iter().map(|rotary| Rope::new(rotary, config.d_head)).collect();
+        let rope = |rotary| Rope::new(rotary, config.d_rotary, reading.context);
+        let ropes = config.rotaries.iter().map(rope).collect();
         let head = FrozenLinear::new(head);
-        Ok(DenseWeights { config, ops, blocks, output_norm, head, embedding, ropes })
+        Ok(DenseWeights { config, ops, stored, blocks, output_norm, head, embedding, ropes })
     }
 
     /// Input rows of tokens, `[ids.len(), d_model]`, scaled as the family does.
@@ -94,6 +106,15 @@ impl DenseWeights {
         match self.config.embedding_scale {
             1.0 => Ok(rows),
             scale => rows * f64::from(scale),
+        }
+    }
+
+    /// Logits of normed rows by the head, or by some of its rows.
+    pub fn logits(&self, head: &FrozenLinear, normed: &Tensor) -> Result<Tensor> {
+        let logits = head.apply(normed)?;
+        match self.config.logit_softcap {
+            Some(cap) => Ops::softcap(&logits, cap),
+            None => Ok(logits),
         }
     }
 
@@ -107,7 +128,7 @@ impl DenseWeights {
 
     /// Cosines and sines for rows at `positions`, one entry per [`ModelConfig::rotaries`].
     pub fn angles(&self, positions: &[u32]) -> Result<Vec<Angles>> {
-        let half = self.config.d_head / 2;
+        let half = self.config.d_rotary / 2;
         let (device, dtype) = (self.embedding.device(), self.embedding.dtype());
         let tensor =
             |values: &[f32]| Tensor::from_slice(values, (positions.len(), 1, half), device)?.to_dtype(dtype);
@@ -132,7 +153,12 @@ impl DenseBlock {
 
     /// Queries, keys and values of the normed stream, `[rows, d_queries + 2 * d_keys]`; not yet normed or rotated.
     fn project(&self, model: &DenseWeights, stream: &Tensor) -> Result<Tensor> {
-        self.qkv.apply(&model.ops.rms_norm(stream, &self.attn_norm, model.config.norm_epsilon)?)
+        let projected =
+            self.qkv.apply(&model.ops.rms_norm(stream, &self.attn_norm, model.config.norm_epsilon)?)?;
+        match &self.qkv_bias {
+            Some(bias) => projected.broadcast_add(bias),
+            None => Ok(projected),
+        }
     }
 
     /// What attention reads of rows of the stream `[rows, d_model]`.
@@ -169,7 +195,8 @@ impl DenseBlock {
     ) -> Result<Tensor> {
         let config = &model.config;
         let projected = self.project(model, stream)?;
-        if let Ops::Fused(cpu) = &model.ops {
+        // The fused form knows no soft cap.
+        if let (Ops::Fused(cpu), None) = (&model.ops, config.attention_softcap) {
             let attention = self.fused_attention(cpu, config, block, angles, t)?;
             return projected.contiguous()?.apply_op1(attention);
         }
@@ -227,16 +254,20 @@ fn post_norm(model: &DenseWeights, added: Tensor, weight: &Option<Tensor>) -> Re
     }
 }
 
-/// Rotates pairs `(i, i + d_head / 2)` of `[rows, heads, d_head]`.
+/// Rotates pairs `(i, i + d_rotary / 2)` of `[rows, heads, d_head]`; coordinates from `d_rotary` on stay.
 fn rotate(x: &Tensor, angles: &Angles) -> Result<Tensor> {
-    let half = x.dim(D::Minus1)? / 2;
+    let (half, d_head) = (angles.cos.dim(D::Minus1)?, x.dim(D::Minus1)?);
     let (first, second) = (x.narrow(D::Minus1, 0, half)?, x.narrow(D::Minus1, half, half)?);
     let turned_first = (first.broadcast_mul(&angles.cos)? - second.broadcast_mul(&angles.sin)?)?;
     let turned_second = (second.broadcast_mul(&angles.cos)? + first.broadcast_mul(&angles.sin)?)?;
-    Tensor::cat(&[turned_first, turned_second], D::Minus1)
+    let mut parts = vec![turned_first, turned_second];
+    if 2 * half < d_head {
+        parts.push(x.narrow(D::Minus1, 2 * half, d_head - 2 * half)?);
+    }
+    Tensor::cat(&parts, D::Minus1)
 }
 
-/// Reads tensors of a file as f32 and brings them to the device.
+/// Reads tensors of a container as f32 and brings them to the device.
 struct Loader<'a> {
     tensors: Tensors<'a>,
     device: &'a Device,
@@ -244,9 +275,24 @@ struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    fn tensor(&mut self, name: &str, shape: &[usize]) -> std::result::Result<Tensor, ModelError> {
-        let values = self.tensors.dequantized(name, shape)?;
-        self.to_device(values, shape)
+    fn matrix(&self, stored: &Stored<'_>) -> std::result::Result<Tensor, ModelError> {
+        self.to_device(stored.values()?, &[stored.n, stored.k])
+    }
+
+    fn vector(&self, values: Vec<f32>) -> std::result::Result<Tensor, ModelError> {
+        let len = values.len();
+        self.to_device(values, &[len])
+    }
+
+    fn norm(
+        &mut self,
+        config: &ModelConfig,
+        l: usize,
+        part: Part,
+        len: usize,
+    ) -> std::result::Result<Tensor, ModelError> {
+        let values = self.tensors.norm(config, l, part, len)?;
+        self.vector(values)
     }
 
     fn to_device(&self, values: Vec<f32>, shape: &[usize]) -> std::result::Result<Tensor, ModelError> {
@@ -255,62 +301,65 @@ impl Loader<'_> {
             .map_err(failed("weights on the device"))
     }
 
-    /// A query or key projection with rows in half-split order: one form of rotary then serves every family. Scores are
-    /// sums over the coordinates of a head, whose order does not matter as long as queries and keys agree.
-    fn rotated(
-        &mut self,
-        config: &ModelConfig,
-        name: &str,
-        n: usize,
-    ) -> std::result::Result<Vec<f32>, ModelError> {
-        let (d, d_head) = (config.d_model, config.d_head);
-        let values = self.tensors.dequantized(name, &[n, d])?;
-        Ok(match config.rotary_pairs {
-            RotaryPairs::HalfSplit => values,
-            RotaryPairs::Interleaved => {
-                let source = |row: usize| {
-                    let (head, i) = (row / d_head, row % d_head);
-                    head * d_head + 2 * (i % (d_head / 2)) + i / (d_head / 2)
-                };
-                (0..n).flat_map(|row| &values[source(row) * d..][..d]).copied().collect()
-            }
-        })
-    }
-
     fn block(&mut self, config: &ModelConfig, l: usize) -> std::result::Result<DenseBlock, ModelError> {
-        let name = |part: &str| format!("blk.{l}.{part}.weight");
-        let (d, ff) = (config.d_model, config.d_ff);
+        let (d, d_head) = (config.d_model, config.d_head);
         let (queries, keys) = (config.d_queries(), config.d_keys());
-        let mut optional = |present: bool, part: &str, len: usize| match present {
-            true => self.tensor(&name(part), &[len]).map(Some),
-            false => Ok(None),
+        let [q, k, v] = self.tensors.q_k_v(config, l)?;
+        let mut qkv = half_split(config, q.values()?, d);
+        qkv.extend(half_split(config, k.values()?, d));
+        qkv.extend(v.values()?);
+        let qkv_bias = match self.tensors.biases(config, l)? {
+            Some([q, k, v]) => {
+                let biases = [half_split(config, q, 1), half_split(config, k, 1), v].concat();
+                Some(self.vector(biases)?)
+            }
+            None => None,
         };
-        let q_norm = optional(config.qk_norms, "attn_q_norm", config.d_head)?;
-        let k_norm = optional(config.qk_norms, "attn_k_norm", config.d_head)?;
-        let post_attn_norm = optional(config.post_norms, "post_attention_norm", d)?;
-        let post_ffn_norm = optional(config.post_norms, "post_ffw_norm", d)?;
-        let mut qkv = self.rotated(config, &name("attn_q"), queries)?;
-        qkv.extend(self.rotated(config, &name("attn_k"), keys)?);
-        qkv.extend(self.tensors.dequantized(&name("attn_v"), &[keys, d])?);
-        let qkv = FrozenLinear::new(self.to_device(qkv, &[queries + 2 * keys, d])?);
-        let mut gate_up = self.tensors.dequantized(&name("ffn_gate"), &[ff, d])?;
-        gate_up.extend(self.tensors.dequantized(&name("ffn_up"), &[ff, d])?);
-        let gate_up = FrozenLinear::new(self.to_device(gate_up, &[2 * ff, d])?);
-        let attn_output = FrozenLinear::new(self.tensor(&name("attn_output"), &[d, queries])?);
-        let down = FrozenLinear::new(self.tensor(&name("ffn_down"), &[d, ff])?);
-        let attn_norm = self.tensor(&name("attn_norm"), &[d])?;
-        let ffn_norm = self.tensor(&name("ffn_norm"), &[d])?;
+        let [gate, up] = self.tensors.gate_up(config, l)?;
+        let mut gate_up = gate.values()?;
+        gate_up.extend(up.values()?);
+        let attn_output = self.tensors.matrix(l, Part::AttnOutput, d, queries)?;
+        let down = self.tensors.matrix(l, Part::Down, d, config.d_ff)?;
+        let mut optional =
+            |present: bool, part, len| present.then(|| self.norm(config, l, part, len)).transpose();
+        let q_norm = optional(config.qk_norms, Part::QNorm, d_head)?;
+        let k_norm = optional(config.qk_norms, Part::KNorm, d_head)?;
+        let post_attn_norm = optional(config.post_norms, Part::PostAttnNorm, d)?;
+        let post_ffn_norm = optional(config.post_norms, Part::PostFfnNorm, d)?;
         Ok(DenseBlock {
-            attn_norm,
-            qkv,
+            attn_norm: self.norm(config, l, Part::AttnNorm, d)?,
+            qkv: FrozenLinear::new(self.to_device(qkv, &[queries + 2 * keys, d])?),
+            qkv_bias,
             q_norm,
             k_norm,
-            attn_output,
+            attn_output: FrozenLinear::new(self.matrix(&attn_output)?),
             post_attn_norm,
-            ffn_norm,
-            gate_up,
-            down,
+            ffn_norm: self.norm(config, l, Part::FfnNorm, d)?,
+            gate_up: FrozenLinear::new(self.to_device(gate_up, &[2 * config.d_ff, d])?),
+            down: FrozenLinear::new(self.matrix(&down)?),
             post_ffn_norm,
         })
+    }
+}
+
+/// Rows of a query or key projection, `width` values each, in half-split order: one form of rotary then serves every
+/// family. Scores are sums over the coordinates of a head, whose order does not matter as long as queries and keys agree.
+fn half_split(config: &ModelConfig, values: Vec<f32>, width: usize) -> Vec<f32> {
+    let (d_head, d_rotary) = (config.d_head, config.d_rotary);
+    match config.rotary_pairs {
+        RotaryPairs::HalfSplit => values,
+        RotaryPairs::Interleaved => {
+            let source = |row: usize| {
+                let (head, i) = (row / d_head, row % d_head);
+                match i < d_rotary {
+                    true => head * d_head + 2 * (i % (d_rotary / 2)) + i / (d_rotary / 2),
+                    false => row,
+                }
+            };
+            (0..values.len() / width)
+                .flat_map(|row| &values[source(row) * width..][..width])
+                .copied()
+                .collect()
+        }
     }
 }

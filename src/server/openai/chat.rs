@@ -4,6 +4,7 @@ use super::messages;
 use super::names::Named;
 use super::options::Options;
 use super::resolve::defaults;
+use super::tools::Tools;
 use crate::limits;
 use crate::server::Context;
 use crate::server::error::{ApiError, ErrorCode};
@@ -28,6 +29,8 @@ pub struct ValidChat {
     /// `Some(k)`: log-probabilities of the drawn tokens and of the `k` most probable ones.
     pub logprobs: Option<u32>,
     pub named: Named,
+    /// Functions that the answer may call.
+    pub tools: Option<Tools>,
     /// Whether thinking is told apart from the answer, where the model's template names tags for it.
     pub splits_thinking: bool,
 }
@@ -39,7 +42,9 @@ impl ChatRequest {
 
     /// The way to a [`ValidChat`] from a body with `messages`.
     pub fn validate(self, context: &Context) -> Result<ValidChat, ApiError> {
-        self.validate_with(context, |fields, warnings| Ok((messages::read(fields, warnings)?, 0)))
+        self.validate_with(context, |fields, warnings| {
+            Ok((messages::read_spelled(fields, warnings, context.text.call_syntax())?, 0))
+        })
     }
 
     /// The only way to a [`ValidChat`]. `read` takes the messages out of the fields and says how many of them stand
@@ -53,11 +58,16 @@ impl ChatRequest {
         let named = Named::read(fields, &self.headers, context)?;
         let mut options = Options::read(fields, &context.text.tokenizer, defaults(&named))?;
         let logprobs = read_logprobs(fields)?;
-        let (messages, put_first) = read(fields, &mut options.warnings)?;
+        let tools = Tools::read(fields)?;
+        let (mut messages, put_first) = read(fields, &mut options.warnings)?;
         let mut template = template_options(fields, &messages)?;
         template.put_first = put_first;
+        if let Some(tools) = &tools {
+            tools.tell(&context.text, &mut messages, &mut template);
+            options.shape = tools.with(options.shape, context.text.call_syntax(), &mut options.warnings)?;
+        }
         let splits_thinking = splits_thinking(fields)?;
-        Ok(ValidChat { messages, template, options, logprobs, named, splits_thinking })
+        Ok(ValidChat { messages, template, options, logprobs, named, splits_thinking, tools })
     }
 }
 

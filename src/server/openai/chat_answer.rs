@@ -1,6 +1,7 @@
 //! What a chat answers: one object, or a stream of chunks.
 
 use super::answer::{Answer, finite, prompt_progress, timings, usage};
+use super::calls::Calls;
 use super::choice::{Entry, Finish, Piece};
 use super::compare::Choices;
 use super::generation::{Account, Generation, Happening};
@@ -16,6 +17,8 @@ pub struct ChatAnswer {
     pub context: Arc<Context>,
     pub answer: Answer,
     pub choices: Choices,
+    /// Names of the functions that may be called.
+    pub functions: Option<Arc<[String]>>,
     pub wants_logprobs: bool,
     pub stream_usage: bool,
     pub return_progress: bool,
@@ -29,15 +32,15 @@ pub struct ChatAnswer {
 struct Said {
     split: Split,
     reasoning: String,
-    text: String,
     logprobs: Vec<Value>,
     finish: Option<Finish>,
 }
 
-/// What a choice thinks and says, with the count of tokens of the former.
+/// What a choice thinks, says and calls, with the count of tokens of the first.
 struct Split {
     thinking: Thinking,
     tokens: u32,
+    calls: Calls,
 }
 
 impl Split {
@@ -61,25 +64,20 @@ impl Split {
 impl ChatAnswer {
     /// Waits for all choices and answers with one object.
     pub async fn collect(self, mut generation: Generation) -> Result<Value, ApiError> {
-        let fresh = |_| Said {
-            split: self.split(),
-            reasoning: String::new(),
-            text: String::new(),
-            logprobs: Vec::new(),
-            finish: None,
-        };
+        let fresh =
+            |_| Said { split: self.split(), reasoning: String::new(), logprobs: Vec::new(), finish: None };
         let mut said: Vec<Said> = (0..self.choices.each()).map(fresh).collect();
         let mut watch = self.context.metrics.watch();
         while let Some((index, news)) = generation.next().await {
             match news {
                 Happening::Progress { .. } | Happening::Prefilled { .. } => {}
-                Happening::Piece(piece) => {
+                Happening::Piece(mut piece) => {
                     watch.token(index, generation.account(index).queued);
                     let Some(said) = said.get_mut(index) else { continue };
                     said.logprobs.extend(self.logprobs(&piece.entries));
                     let thought = said.split.take(&piece, generation.account(index).generated_tokens);
                     said.reasoning += &thought.reasoning;
-                    said.text += &thought.content;
+                    said.split.calls.take(thought.content, &mut piece.finish);
                     said.finish = piece.finish.or(said.finish);
                 }
                 Happening::Failed(error) => return Err(error.into()),
@@ -88,7 +86,7 @@ impl ChatAnswer {
         let accounts = self.accounts(&generation, said.iter().map(|said| &said.split));
         let choice = |(index, said): (usize, Said)| {
             self.context.metrics.count_finish(said.finish);
-            let mut message = json!({"role": "assistant", "content": said.text, "refusal": null});
+            let mut message = said.split.calls.message();
             if !said.reasoning.is_empty() {
                 message["reasoning_content"] = said.reasoning.into();
             }
@@ -144,7 +142,8 @@ impl ChatAnswer {
 
     fn split(&self) -> Split {
         let (tags, opened) = self.thinking.map_or((None, false), |(tags, opened)| (Some(tags), opened));
-        Split { thinking: Thinking::new(tags, opened), tokens: 0 }
+        let calls = Calls::new(self.functions.as_ref());
+        Split { thinking: Thinking::new(tags, opened), tokens: 0, calls }
     }
 
     fn accounts<'a>(&self, generation: &Generation, splits: impl Iterator<Item = &'a Split>) -> Vec<Account> {
@@ -155,17 +154,27 @@ impl ChatAnswer {
         splits.enumerate().map(account).collect()
     }
 
-    async fn piece(&self, index: usize, piece: Piece, split: &mut Split, account: Account, frames: &Frames) {
+    async fn piece(
+        &self,
+        index: usize,
+        mut piece: Piece,
+        split: &mut Split,
+        account: Account,
+        frames: &Frames,
+    ) {
         let index = index as u32;
         let thought = split.take(&piece, account.generated_tokens);
-        let mut logprobs = self.wants_logprobs.then(|| json!({"content": self.logprobs(&piece.entries)}));
+        let mut deltas = split.calls.take(thought.content, &mut piece.finish);
         if !thought.reasoning.is_empty() {
-            let delta = json!({"reasoning_content": thought.reasoning});
-            frames.data(&self.chunk(index, delta, logprobs.take(), None)).await;
+            deltas.insert(0, json!({"reasoning_content": thought.reasoning}));
         }
         // Log-probabilities come with the first chunk of their piece, also where its text is held back.
-        if !thought.content.is_empty() || (!piece.entries.is_empty() && thought.reasoning.is_empty()) {
-            frames.data(&self.chunk(index, json!({"content": thought.content}), logprobs, None)).await;
+        if deltas.is_empty() && !piece.entries.is_empty() {
+            deltas.push(json!({"content": ""}));
+        }
+        let mut logprobs = self.wants_logprobs.then(|| json!({"content": self.logprobs(&piece.entries)}));
+        for delta in deltas {
+            frames.data(&self.chunk(index, delta, logprobs.take(), None)).await;
         }
         if let Some(finish) = piece.finish {
             self.context.metrics.count_finish(Some(finish));

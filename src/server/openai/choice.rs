@@ -11,6 +11,8 @@ pub enum Finish {
     /// A stop token was drawn or a stop string appeared.
     Stop,
     Length,
+    /// A function is to be called.
+    ToolCalls,
 }
 
 impl Finish {
@@ -18,6 +20,7 @@ impl Finish {
         match self {
             Finish::Stop => "stop",
             Finish::Length => "length",
+            Finish::ToolCalls => "tool_calls",
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `POST /v1/completions`: from the request as typed to a checked one.
 
 use super::names::Named;
-use super::options::{Options, token_ids};
+use super::options::{Options, is_nothing, token_ids, unsupported};
 use super::resolve::defaults;
 use crate::limits;
 use crate::server::Context;
@@ -47,16 +47,27 @@ impl CompletionRequest {
         let fields = &mut self.fields;
         let tokenizer = &context.text.tokenizer;
         let mut named = Named::read(fields, &self.headers, context)?;
+        refuse_tools(fields)?;
         let options = Options::read(fields, tokenizer, defaults(&named))?;
         let echo = fields.bool("echo")?.unwrap_or(false);
         let best_of = fields.integer("best_of", 1..=limits::CHOICES_MAX as i64)?;
         if best_of.is_some_and(|best| best != i64::from(options.choices)) {
-            return Err(super::options::unsupported("best_of", "only the value of `n` is supported"));
+            return Err(unsupported("best_of", "only the value of `n` is supported"));
         }
         let logprobs = read_logprobs(fields)?;
         let prompts = read_prompts(fields, tokenizer)?;
         named.other_text = true;
         Ok(ValidCompletion { prompts, options, logprobs, echo, named })
+    }
+}
+
+/// Calls are read out of chats only.
+fn refuse_tools(fields: &mut Fields) -> Result<(), ApiError> {
+    match fields.take("tools") {
+        Some(tools) if !is_nothing(&tools) => {
+            Err(unsupported("tools", "only chats take tools; leave it out"))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -1,14 +1,25 @@
 //! The `messages` field: from JSON as clients send it to checked messages.
 
 use super::options::unsupported;
+use super::tools::made_calls;
 use crate::limits;
 use crate::server::error::{ApiError, ErrorCode};
 use crate::server::fields::{Fields, missing, wrong_kind};
-use crate::text::{Message, Role};
+use crate::text::{CallSyntax, Message, Role};
 use serde_json::{Map, Value};
 
-/// Reads `messages`, which must be there and not be empty. Warnings name what was left out.
+/// Reads `messages` for a model that spells calls as most do.
 pub fn read(fields: &mut Fields, warnings: &mut Vec<String>) -> Result<Vec<Message>, ApiError> {
+    read_spelled(fields, warnings, CallSyntax::Tagged)
+}
+
+/// Reads `messages`, which must be there and not be empty. Calls that an assistant made become the text that they were.
+/// Warnings name what was left out.
+pub fn read_spelled(
+    fields: &mut Fields,
+    warnings: &mut Vec<String>,
+    syntax: CallSyntax,
+) -> Result<Vec<Message>, ApiError> {
     let path = fields.path("messages");
     let items = match fields.take("messages") {
         Some(Value::Array(items)) => items,
@@ -35,7 +46,7 @@ pub fn read(fields: &mut Fields, warnings: &mut Vec<String>) -> Result<Vec<Messa
     items
         .into_iter()
         .enumerate()
-        .map(|(index, item)| one(item, &format!("{path}[{index}]"), warnings))
+        .map(|(index, item)| one(item, &format!("{path}[{index}]"), warnings, syntax))
         .collect()
 }
 
@@ -50,7 +61,12 @@ pub fn last_user_text(messages: &[Message]) -> Option<String> {
 }
 
 /// One message found at `path`.
-pub fn one(item: Value, path: &str, warnings: &mut Vec<String>) -> Result<Message, ApiError> {
+pub fn one(
+    item: Value,
+    path: &str,
+    warnings: &mut Vec<String>,
+    syntax: CallSyntax,
+) -> Result<Message, ApiError> {
     let mut fields = Fields::nested(item, path)?;
     let role = match fields.string("role")?.as_deref() {
         Some("system") => Role::System,
@@ -68,17 +84,26 @@ pub fn one(item: Value, path: &str, warnings: &mut Vec<String>) -> Result<Messag
             return Err(missing(fields.path("role")));
         }
     };
-    let calls = fields.take("tool_calls").or(fields.take("function_call"));
-    if calls.is_some() {
-        warnings.push(format!("`{path}.tool_calls` was left out: tools are not supported yet"));
+    let calls = match fields.take("tool_calls").filter(|calls| *calls != Value::Array(Vec::new())) {
+        Some(calls) => Some(made_calls(calls, &fields.path("tool_calls"), syntax)?),
+        None => None,
+    };
+    if fields.take("function_call").is_some() {
+        warnings.push(format!("`{path}.function_call` was left out; send `tool_calls`"));
     }
-    let content = match fields.take("content") {
+    let mut content = match fields.take("content") {
         Some(value) => text(value, &fields.path("content"))?,
         None if role == Role::Assistant || calls.is_some() => String::new(),
         None => {
             return Err(missing(fields.path("content")));
         }
     };
+    if let Some(calls) = calls {
+        if !content.is_empty() {
+            content.push('\n');
+        }
+        content += &calls;
+    }
     let reasoning = fields.string("reasoning_content")?.filter(|_| role == Role::Assistant);
     Ok(Message { role, content, name: fields.string("name")?, reasoning })
 }
@@ -183,13 +208,15 @@ mod tests {
     fn contents_as_clients_send_them() {
         let (messages, warnings) = parse(json!([
             {"role": "system", "content": "s"},
-            {"role": "assistant", "content": null, "tool_calls": [{}]},
+            {"role": "assistant", "content": null, "tool_calls": [{"function": {"name": "f"}}]},
+            {"role": "assistant", "content": null, "function_call": {}},
             {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "name": "n"},
         ]))
         .expect("valid");
         let contents: Vec<&str> = messages.iter().map(|message| message.content.as_str()).collect();
-        assert_eq!(contents, ["s", "", "ab"]);
-        assert_eq!(messages[2].name.as_deref(), Some("n"));
+        let call = "<tool_call>\n{\"name\": \"f\", \"arguments\": {}}\n</tool_call>";
+        assert_eq!(contents, ["s", call, "", "ab"]);
+        assert_eq!(messages[3].name.as_deref(), Some("n"));
         assert_eq!(warnings.len(), 1);
     }
 

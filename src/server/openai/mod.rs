@@ -3,6 +3,7 @@
 
 mod admission;
 mod answer;
+mod calls;
 mod chat;
 mod chat_answer;
 mod choice;
@@ -24,6 +25,7 @@ mod responses_answer;
 mod sampling;
 mod shape;
 mod start;
+mod tools;
 
 pub use answer::{demeanor, finite, persona_headers};
 pub use chat::{ChatRequest, template_options};
@@ -54,6 +56,7 @@ use chat_answer::ChatAnswer;
 use completion_answer::CompletionAnswer;
 use start::{Started, start_chat, start_completion};
 use std::sync::Arc;
+use tools::Tools;
 
 /// `POST /v1/chat/completions`.
 pub async fn chat(State(context): State<Arc<Context>>, request: Request) -> Result<Response<Body>, ApiError> {
@@ -61,12 +64,14 @@ pub async fn chat(State(context): State<Arc<Context>>, request: Request) -> Resu
     let (headers, fields) = read_object(request).await?;
     let valid = ChatRequest::new(fields, headers).validate(&context)?;
     let wants_logprobs = valid.logprobs.is_some();
+    let functions = valid.tools.as_ref().map(Tools::names);
     let started = start_chat(&context, "chatcmpl-", valid).await?;
     let Started { generation, answer, options, choices, prompts, thinking } = started;
     let head = answer.headers.clone();
     let answer = ChatAnswer {
         answer,
         choices,
+        functions,
         wants_logprobs,
         stream_usage: options.stream && options.stream_usage,
         return_progress: options.return_progress,

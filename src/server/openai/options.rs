@@ -248,8 +248,7 @@ fn read_stream_usage(fields: &mut Fields) -> Result<bool, ApiError> {
 
 /// Fields that are known and meaningful, but whose meaning is not built yet: never silently ignored.
 fn refuse_unsupported(fields: &mut Fields) -> Result<(), ApiError> {
-    const NAMES: [&str; 12] = [
-        "tools",
+    const NAMES: [&str; 11] = [
         "functions",
         "suffix",
         "chat_template",
@@ -266,10 +265,6 @@ fn refuse_unsupported(fields: &mut Fields) -> Result<(), ApiError> {
         if fields.take(name).is_some_and(|value| !is_nothing(&value)) {
             return Err(unsupported(name, "not supported yet; leave it out"));
         }
-    }
-    let tool_choice = fields.take("tool_choice");
-    if tool_choice.is_some_and(|choice| !matches!(choice.as_str(), Some("none" | "auto" | ""))) {
-        return Err(unsupported("tool_choice", "tools are not supported yet; only `none` and `auto` pass"));
     }
     match fields.take("modalities") {
         Some(value) if value != serde_json::json!(["text"]) => {

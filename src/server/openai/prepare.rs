@@ -184,9 +184,8 @@ pub fn rules(context: &Context, options: &Options, lists_end_token: bool) -> Cho
     }
 }
 
-/// The same for a chat. With `splits` the text has the tags around thinking in it.
-pub fn chat_rules(context: &Context, options: &Options, splits: bool) -> ChoiceRules {
-    let shown = if splits { context.text.thinking_tokens() } else { Vec::new() };
+/// The same for a chat. `shown`: control tokens whose text the answer has in it, for those who part it by them.
+pub fn chat_rules(context: &Context, options: &Options, shown: Vec<u32>) -> ChoiceRules {
     ChoiceRules { shown: shown.into(), ..rules(context, options, false) }
 }
 

@@ -117,7 +117,8 @@ pub async fn resolve(
     let query = chat.as_ref().and_then(|chat| last_user_text(chat.messages));
     let mut warnings = Vec::new();
     if let Some(chat) = chat {
-        named.other_text = have_system(chat.messages);
+        // Templates put tools into the system message.
+        named.other_text = have_system(chat.messages) || !chat.template.tools.is_empty();
         if let Some(persona) = named.persona.clone() {
             let around = chat.frame(context, &persona).await?;
             named.other_text |= around.has_unprobed;

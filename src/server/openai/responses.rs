@@ -13,7 +13,7 @@ use crate::server::body::read_object;
 use crate::server::error::{ApiError, ErrorCode};
 use crate::server::fields::{Fields, missing, wrong_kind};
 use crate::server::sse::{self, Pings};
-use crate::text::{Message, Role};
+use crate::text::{CallSyntax, Message, Role};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -213,7 +213,9 @@ fn read_input(fields: &mut Fields, warnings: &mut Vec<String>) -> Result<Vec<Mes
     for (index, item) in items.into_iter().enumerate() {
         let path = format!("{path}[{index}]");
         match item.get("type").and_then(Value::as_str) {
-            None | Some("message") => messages.push(messages::one(item, &path, warnings)?),
+            None | Some("message") => {
+                messages.push(messages::one(item, &path, warnings, CallSyntax::Tagged)?)
+            }
             Some("reasoning") => {}
             Some("item_reference") => {
                 return Err(unsupported(&path, "no item is kept on this server; send the item itself"));

@@ -18,7 +18,7 @@ pub struct Asked {
 }
 
 impl Asked {
-    fn new(shape: Shape, path: impl Into<String>) -> Asked {
+    pub fn new(shape: Shape, path: impl Into<String>) -> Asked {
         Asked { shape, path: path.into() }
     }
 

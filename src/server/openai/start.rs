@@ -30,7 +30,7 @@ pub struct Started {
 
 /// Starts a chat. `id_prefix` begins the answer's id.
 pub async fn start_chat(context: &Context, id_prefix: &str, valid: ValidChat) -> Result<Started, ApiError> {
-    let ValidChat { mut messages, mut template, options, logprobs, named, splits_thinking } = valid;
+    let ValidChat { mut messages, mut template, options, logprobs, named, splits_thinking, tools } = valid;
     let compiled = compile(context, &options).await?;
     let chat = Chat { messages: &mut messages, template: &mut template };
     let resolved = resolve(context, named, Some(chat)).await?;
@@ -41,7 +41,11 @@ pub async fn start_chat(context: &Context, id_prefix: &str, valid: ValidChat) ->
     let choices = Choices::of(&options);
     let requests = constrain(choices.requests(&condition, &encoded.ids, generate), &compiled);
     let tags = context.text.thinking().filter(|_| splits_thinking);
-    let rules = chat_rules(context, &options, tags.is_some());
+    let mut shown = if tags.is_some() { context.text.thinking_tokens() } else { Vec::new() };
+    if tools.is_some() {
+        shown.extend(context.text.call_tokens());
+    }
+    let rules = chat_rules(context, &options, shown);
     let generation = Generation::start(&context.engine, requests, &rules, context.running_max())?;
 
     let mut warnings = [&options.warnings[..], &encoded.warnings, &resolved.warnings].concat();

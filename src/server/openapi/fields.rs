@@ -96,6 +96,8 @@ pub const GENERATION: &[Field] = &[
 pub const CHAT: &[Field] = &[
     may("logprobs", "boolean", "Log-probabilities of the drawn tokens"),
     may("top_logprobs", "integer(0..20)", "And of so many of the most probable ones; needs `logprobs`"),
+    may("tools", "[object]", "Functions that the answer may call"),
+    may("tool_choice", "string|object", "none, auto, required, or one function"),
 ];
 
 pub const COMPLETION: &[Field] = &[
@@ -177,7 +179,7 @@ pub const PERSONA: &[Field] = &[
     may("user", "string", "Or a user's"),
     may("sampling", "object", "Defaults where a request says nothing"),
     may("description", "string", "For people"),
-    may("card", "object", "A character card, whose texts are put around a chat"),
+    may("card", "object|string", "A character card, or the digest of the one it has"),
 ];
 
 pub const ALIGN: &[Field] = &[
@@ -255,4 +257,6 @@ pub const PAGE: &[Field] =
     &[may("after", "string", "Entries behind this one"), may("limit", "integer(1..)", "Most entries")];
 pub const LIMIT: &[Field] = &[may("limit", "integer(0..)", "Most personas")];
 pub const VERSION: &[Field] = &[may("version", "integer(1..)", "Instead of the newest")];
+pub const CARD_FORMAT: &[Field] =
+    &[may("format", "string", "card-v3, card-v2, or given: as it was imported")];
 pub const FORMAT: &[Field] = &[may("format", "string", "Of the file")];

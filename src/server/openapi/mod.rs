@@ -130,23 +130,16 @@ fn body_content(body: Body) -> Option<Value> {
         Body::Closed(groups) => Some(json!({"application/json": {"schema": json(groups, false)}})),
         Body::Upload(groups) => Some(json!({
             "application/json": {"schema": json(groups, false)},
-            "multipart/form-data": {"schema": form(&["name", "file"])},
+            "multipart/form-data": {"schema": {
+                "type": "object",
+                "required": ["name", "file"],
+                "properties": {
+                    "name": {"type": "string"},
+                    "file": {"type": "string", "contentMediaType": "application/octet-stream"},
+                },
+            }},
         })),
-        Body::Form => Some(json!({"multipart/form-data": {"schema": form(&["file"])}})),
     }
-}
-
-/// A body of parts.
-fn form(required: &[&str]) -> Value {
-    json!({
-        "type": "object",
-        "required": required,
-        "properties": {
-            "name": {"type": "string"},
-            "file": {"type": "string", "contentMediaType": "application/octet-stream"},
-            "replace": {"type": "boolean"},
-        },
-    })
 }
 
 fn answers(operation: &Operation) -> Value {
@@ -215,16 +208,12 @@ fn page() -> String {
                 Body::Upload(groups) => {
                     (groups.concat(), "Or a multipart/form-data body with the parts `name` and `file`.")
                 }
-                Body::Form => (Vec::new(), "A multipart/form-data body with the part `file`."),
             };
             if !operation.query.is_empty() {
                 page.words("Parameters", &table(operation.query));
             }
             if !fields.is_empty() {
-                page.words("Fields", &table(&fields));
-            }
-            if !note.is_empty() {
-                page.paragraph(note);
+                page.words("Fields", &table(&fields)).paragraph(note);
             }
         }
     }
@@ -253,7 +242,7 @@ mod tests {
     fn every_type_is_a_notation_and_no_field_stands_twice() {
         for (path, operation) in all() {
             let groups = match operation.body {
-                Body::None | Body::Form => &[][..],
+                Body::None => &[][..],
                 Body::Open(groups) | Body::Closed(groups) | Body::Upload(groups) => groups,
             };
             let mut seen = BTreeSet::new();

@@ -24,8 +24,6 @@ pub enum Body {
     Closed(&'static [&'static [Field]]),
     /// The same, or a form with the parts `name` and `file`.
     Upload(&'static [&'static [Field]]),
-    /// A form with the part `file`, and `name` and `replace` where they are wanted.
-    Form,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -141,8 +139,8 @@ pub(super) fn operations(route: Route) -> &'static [Operation] {
             const {
                 &[
                     get("The personas").query(fields::PAGE).answers(LIST),
-                    post("Store a persona")
-                        .body(Body::Closed(&[fields::PERSONA_NAME, fields::PERSONA]))
+                    post("Store a persona, or import a character card as `file`")
+                        .body(Body::Upload(&[fields::PERSONA_NAME, fields::PERSONA]))
                         .answers(CREATED),
                 ]
             }
@@ -158,10 +156,7 @@ pub(super) fn operations(route: Route) -> &'static [Operation] {
                 ]
             }
         }
-        Route::PersonaImport => {
-            const { &[post("Make a persona of a character card or Modelfile").body(Body::Form).answers(PUT)] }
-        }
-        Route::PersonaCard => const { &[get("A persona as a character card").query(fields::FORMAT)] },
+        Route::PersonaCard => const { &[get("A persona as a character card").query(fields::CARD_FORMAT)] },
         Route::Align => {
             const {
                 &[post("Make a persona of a person's answers to a questionnaire")

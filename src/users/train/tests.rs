@@ -12,9 +12,9 @@ use super::*;
 use crate::engine::{Engine, EngineInfo, EngineOptions, Event, Priority, Request, Want};
 use crate::kernels::Precision;
 use crate::model::tiny;
-use crate::model::{Edits, SoftRows, gradients};
+use crate::model::{Edits, Reading, SoftRows, gradients};
 use crate::users::projector::{Layer, Parts};
-use crate::weights::ModelFile;
+use crate::weights::Container;
 use candle_core::{DType, Device, Tensor, Var};
 use serde_json::Value;
 use std::path::Path;
@@ -38,8 +38,8 @@ struct Case {
 impl Case {
     fn new(reference: &Value, case: &Value, dtype: DType) -> Case {
         let architecture = case["architecture"].as_str().unwrap();
-        let file = ModelFile::open(&fixtures().join(format!("tiny_{architecture}.gguf"))).unwrap();
-        let model = DenseModel::load_as(&file, &Device::Cpu, dtype).unwrap();
+        let file = Container::open(&fixtures().join(format!("tiny_{architecture}.gguf"))).unwrap();
+        let model = DenseModel::load_as(&file, &Device::Cpu, dtype, Reading::default()).unwrap();
         let size = |name: &str| reference["shape"][name].as_u64().unwrap() as usize;
         let number = |name: &str| reference["numbers"][name].as_f64().unwrap() as f32;
         let (e, k, d_model) = (size("e"), size("k"), size("d_model"));
@@ -189,7 +189,7 @@ fn the_network_and_the_projector_give_the_same_rows() {
 fn what_is_trained_is_what_is_served() {
     for architecture in ["llama", "gemma3"] {
         let file = tiny::file(architecture);
-        let dense = DenseModel::load(&file, &Device::Cpu).unwrap();
+        let dense = DenseModel::load(&file, &Device::Cpu, Reading::default()).unwrap();
         let mut random = tiny::Random(3);
         let values: Vec<f32> = (0..4 * tiny::D_MODEL).map(|_| random.value()).collect();
         let rows = Tensor::from_slice(&values, (1, 4, tiny::D_MODEL), &Device::Cpu).unwrap();

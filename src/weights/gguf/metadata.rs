@@ -1,10 +1,10 @@
 //! The key-value metadata of a GGUF file, read by declared type; long arrays stay in the map until they are asked for.
 
-use super::Content;
 use super::cursor::Cursor;
 use crate::limits::{
     GGUF_ARRAY_DEPTH_MAX, GGUF_ARRAY_ITEMS_MAX, GGUF_KEY_BYTES_MAX, GGUF_METADATA_ENTRIES_MAX,
 };
+use crate::weights::content::Content;
 use crate::weights::error::{FileFault, Located, WeightsError};
 use std::collections::HashMap;
 use std::fmt;

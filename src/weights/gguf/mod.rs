@@ -9,7 +9,6 @@
 
 mod cursor;
 mod metadata;
-mod scan;
 mod tensors;
 mod writer;
 
@@ -19,9 +18,10 @@ pub use writer::GgufWriter;
 
 use crate::digest::Digest;
 use crate::limits::{GGUF_METADATA_ENTRIES_MAX, GGUF_TENSORS_MAX};
+use crate::weights::content::Content;
 use crate::weights::error::{FileFault, Located, WeightsError};
+use crate::weights::scan;
 use cursor::Cursor;
-use memmap2::Mmap;
 use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -33,21 +33,6 @@ const HEADER_BYTES: u64 = 24;
 const ENTRY_BYTES_MIN: u64 = 13;
 /// Fewest bytes of one tensor's description: name length, an empty name, dimension count, one dimension, type, offset.
 const TENSOR_BYTES_MIN: u64 = 32;
-
-/// The bytes of a file, mapped or held.
-enum Content {
-    Map(Mmap),
-    Held(Vec<u8>),
-}
-
-impl Content {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Content::Map(map) => map,
-            Content::Held(bytes) => bytes,
-        }
-    }
-}
 
 /// An opened model file; owns the map that its tensors are views into.
 pub struct ModelFile {
@@ -67,10 +52,7 @@ impl ModelFile {
         if bytes < HEADER_BYTES {
             return Err(Located { fault: FileFault::TruncatedHeader { bytes }, offset: 0 }.in_file(path));
         }
-        // SAFETY: the map is read-only and private to this struct; bytes are read as `u8` only, for which every value is
-        // valid. Files in the model cache are replaced by rename, never written in place.
-        let map = unsafe { Mmap::map(&file) }.map_err(io("map"))?;
-        ModelFile::parse(path.into(), Content::Map(map))
+        ModelFile::parse(path.into(), Content::map(path, &file)?)
     }
 
     /// The same from memory; `path` is a name for messages.
