@@ -167,8 +167,9 @@ def responses(client, model, steering):
     need(text == whole.output_text, f"streamed {text!r}, at once {whole.output_text!r}")
     need(kinds[0] == "response.created" and kinds[-1] == f"response.{whole.status}", f"events {kinds}")
     need(last.response.output_text == text, f"the last event has {last.response.output_text!r}")
-    with client.responses.stream(**ask) as stream:
-        need(stream.get_final_response().output_text == text, "the stream helper gives another text")
+    # The helper knows no other end than a complete answer.
+    with client.responses.stream(**(ask | {"max_output_tokens": 400})) as stream:
+        need(stream.get_final_response().output_text.startswith(text), "the stream helper gives another text")
     told = client.responses.create(instructions="Answer in French.", extra_body={"steering": steering or "0 warm"}, **ask)
     need(told.model_extra["demeanor"]["steering_from"] == "body", f"demeanor is {told.model_extra['demeanor']}")
     try:

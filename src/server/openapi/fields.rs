@@ -36,6 +36,10 @@ pub const CONDITION: &[Field] = &[
     may("safety_identifier", "string", "The same as `user`"),
 ];
 
+/// For routes that look at nothing else of a condition.
+pub const PERSONA_CHOICE: &[Field] =
+    &[may("persona", "string", "A stored persona, whose texts are put around the chat")];
+
 pub const MESSAGES: &[Field] =
     &[must("messages", "[object]", "Roles system, developer, user, assistant, tool")];
 
@@ -71,6 +75,12 @@ pub const GENERATION: &[Field] = &[
     may("stop", "string|[string]", "Up to 64 texts of 256 bytes that end the answer"),
     may("stop_token_ids", "[integer(0..)]", "Tokens that end the answer"),
     may("ignore_eos", "boolean", "Go on past the model's own end"),
+    may("response_format", "object", "`text`, `json_object` or `json_schema`"),
+    may("grammar", "string", "What the answer must be, as a grammar"),
+    may("guided_json", "object|string", "The same as a JSON schema"),
+    may("guided_regex", "string", "The same as a regular expression"),
+    may("guided_choice", "[string]", "One of these"),
+    may("structured_outputs", "object", "The same under vLLM's newer name"),
     may("n", "integer(1..8)", "Choices; default 1"),
     may(
         "compare",
@@ -92,6 +102,8 @@ pub const CHAT: &[Field] = &[
         "string",
         "`none` leaves what is thought in the content; auto, deepseek: told apart",
     ),
+    may("tools", "[object]", "Functions that the answer may call"),
+    may("tool_choice", "string|object", "none, auto, required, or one function"),
 ];
 
 pub const COMPLETION: &[Field] = &[

@@ -268,7 +268,12 @@ pub(super) fn operations(route: Route) -> &'static [Operation] {
         Route::ApplyTemplate => {
             const {
                 &[post("A chat as the model reads it")
-                    .body(Body::Closed(&[fields::MESSAGES, fields::MODEL, fields::TEMPLATE]))
+                    .body(Body::Closed(&[
+                        fields::MESSAGES,
+                        fields::MODEL,
+                        fields::PERSONA_CHOICE,
+                        fields::TEMPLATE,
+                    ]))
                     .answers(&[(200, Content::Object(fields::RENDERED))])]
             }
         }
