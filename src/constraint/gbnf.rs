@@ -4,8 +4,7 @@ use super::ConstraintError;
 
 /// Whether a grammar is written in GBNF: no Lark grammar has `::=` outside a text.
 pub(super) fn is_gbnf(text: &str) -> bool {
-    let mut reader = Reader { text, at: 0 };
-    while let Some(part) = reader.next() {
+    for part in (Reader { text, at: 0 }) {
         match part {
             Ok(Part::Define) => return true,
             Ok(_) => {}

@@ -340,7 +340,10 @@ mod tests {
         (content, calls)
     }
 
-    const ANSWERS: [(&str, &str, &[(&str, &str)]); 16] = [
+    /// Name and arguments.
+    type Call = (&'static str, &'static str);
+
+    const ANSWERS: [(&str, &str, &[Call]); 16] = [
         ("Hello <tool", "Hello <tool", &[]),
         (
             "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": \"}\\\"\"}}\n</tool_call>",

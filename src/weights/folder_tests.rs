@@ -109,6 +109,9 @@ fn end_tokens_are_a_number_or_a_list() {
     }
 }
 
+/// Name and bytes of a file.
+type Content<'a> = (&'a str, &'a [u8]);
+
 #[test]
 fn bad_folders_are_named_by_their_fault() {
     let good = shard(&[("a", &[1], &[1.0], StoredType::F32)]);
@@ -116,7 +119,7 @@ fn bad_folders_are_named_by_their_fault() {
     let index = |map: &str| format!(r#"{{"weight_map":{map}}}"#).into_bytes();
     let deep = "[".repeat(100_000);
     let span = r#""shape":[1],"data_offsets":[0,4]"#;
-    let cases: [(&[(&str, &[u8])], &str); 17] = [
+    let cases: [(&[Content], &str); 17] = [
         (&[(ONE, &good)], "config.json"),
         (&[("config.json", b"[1]"), (ONE, &good)], "not a JSON object"),
         (&[("config.json", b"\xff"), (ONE, &good)], "not UTF-8"),

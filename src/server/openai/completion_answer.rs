@@ -142,7 +142,7 @@ impl CompletionAnswer {
     /// For the first choice of each prompt, when it was asked for.
     async fn progress(&self, index: usize, done: u32, generation: &Generation, frames: &Frames) {
         let Some(prompt) = self.prompt_of(index).filter(|_| self.return_progress) else { return };
-        if index % self.choices.each().max(1) as usize == 0 {
+        if index.is_multiple_of(self.choices.each().max(1) as usize) {
             let mut chunk = self.chunk(index, String::new(), Logprobs::default(), None);
             let total = prompt.ids.len() as u32;
             chunk["prompt_progress"] = prompt_progress(total, done, generation.account(index));

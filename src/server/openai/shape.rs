@@ -121,7 +121,7 @@ fn response_format(fields: &mut Fields) -> Result<Option<Asked>, ApiError> {
             schema(value, path, strict).map(Some)
         }
         other => {
-            let given = shown(&Value::from(other));
+            let given = shown(Value::from(other));
             let message = format!("{given} is no format; allowed are text, json_object, json_schema");
             Err(format.refuse("type", message))
         }

@@ -130,7 +130,7 @@ impl Function {
         match tool.string("type")?.as_deref() {
             Some("function") => {}
             Some(other) => {
-                let given = shown(&Value::from(other));
+                let given = shown(Value::from(other));
                 return Err(tool.refuse("type", format!("{given} is not supported; only `function` is")));
             }
             None => return Err(missing(tool.path("type"))),
@@ -178,7 +178,7 @@ fn forced(choice: Option<Value>, path: &str, functions: &[Function]) -> Result<C
             "required" | "any" if functions.is_empty() => Err(no_tools()),
             "required" | "any" => Ok(Choice::OneOf((0..functions.len()).collect())),
             _ => {
-                let given = shown(&Value::from(word));
+                let given = shown(Value::from(word));
                 Err(refused(format!("{given} is not known; allowed are none, auto, required or a function")))
             }
         },
@@ -188,7 +188,7 @@ fn forced(choice: Option<Value>, path: &str, functions: &[Function]) -> Result<C
             })?;
             let index = functions.iter().position(|function| function.name == name);
             let index = index
-                .ok_or_else(|| refused(format!("`tools` has no function {}", shown(&Value::from(name)))))?;
+                .ok_or_else(|| refused(format!("`tools` has no function {}", shown(Value::from(name)))))?;
             Ok(Choice::OneOf(vec![index]))
         }
         Some(other) => Err(wrong_kind(path, &other, "a string or an object")),
