@@ -648,7 +648,7 @@ fn one_soft_prompt_of_all_that_is_offered() {
     ];
     let mut texts = std::collections::BTreeMap::new();
     for (more, expected) in table {
-        let response = ask(&server, more.clone(), Some("u2"));
+        let response = ask(&server, more.clone(), None);
         match expected {
             Ok(name) => {
                 let answer = response.ok();
@@ -675,6 +675,13 @@ fn one_soft_prompt_of_all_that_is_offered() {
     different.sort();
     different.dedup();
     assert_eq!(different.len(), 4, "none, u1, u2 and poet: {texts:?}");
+    // Where no header is trusted, ours is one more place to say who asks.
+    for (more, name) in
+        [(json!({}), "u2"), (json!({"user": "u2"}), "u2"), (json!({"persona": "plain"}), "u2")]
+    {
+        let told = ask(&server, more.clone(), Some("u2")).ok()["demeanor"]["soft_prompt"].clone();
+        assert_eq!(told.as_str().and_then(|label| label.split('@').next()), Some(name), "{more}");
+    }
     // With a trusted header the body says nothing about who asks.
     for (more, header, name) in [
         (json!({"user": "u1"}), None, None),
