@@ -2,34 +2,11 @@
 
 use super::*;
 use crate::constraint::{Call, Mask, Masks};
-use crate::text::{TokenizerSource, kind};
+use crate::text::fixtures::bytes_alone;
 use serde_json::{Value, json};
 use std::sync::mpsc::{Receiver, channel};
 
 const END: u32 = 256;
-
-/// Ids 0 to 255 are bytes, 256 is the end token.
-fn tokenizer() -> Arc<Tokenizer> {
-    let visible = |byte: u32| matches!(byte, 33..=126 | 161..=172 | 174..=255);
-    let mut hidden = 256..;
-    let mut tokens: Vec<String> = Vec::new();
-    for byte in 0..=255 {
-        let code = if visible(byte) { Some(byte) } else { hidden.next() };
-        tokens.extend(code.and_then(char::from_u32).map(String::from));
-    }
-    tokens.push("<|im_end|>".into());
-    let mut token_types = vec![1; tokens.len()];
-    token_types[END as usize] = kind::CONTROL;
-    let source = TokenizerSource {
-        model: "gpt2".into(),
-        pre: Some("smollm".into()),
-        tokens,
-        token_types,
-        eos: Some(END),
-        ..TokenizerSource::default()
-    };
-    Arc::new(Tokenizer::new(&source).expect("a right source"))
-}
 
 /// One answer in the making.
 struct Walk {
@@ -66,7 +43,10 @@ impl Walk {
 }
 
 fn compiled(shape: Shape) -> Constraint {
-    Grammars::new(tokenizer()).compile(&shape).unwrap_or_else(|error| panic!("{shape:?}: {error}")).constraint
+    Grammars::new(Arc::new(bytes_alone()))
+        .compile(&shape)
+        .unwrap_or_else(|error| panic!("{shape:?}: {error}"))
+        .constraint
 }
 
 #[test]
@@ -115,7 +95,7 @@ fn answers_of_one_constraint_share_nothing() {
 
 #[test]
 fn what_cannot_be_enforced_is_refused() {
-    let grammars = Grammars::new(tokenizer());
+    let grammars = Grammars::new(Arc::new(bytes_alone()));
     let schema = |schema: Value| Shape::JsonSchema { schema, strict: true };
     let table = [
         schema(json!({"$ref": "http://127.0.0.1:9/x"})),
@@ -147,7 +127,7 @@ fn what_cannot_be_enforced_is_refused() {
 /// their masks in an error or a mask.
 #[test]
 fn costly_shapes_are_bounded() {
-    let grammars = Grammars::new(tokenizer());
+    let grammars = Grammars::new(Arc::new(bytes_alone()));
     let schema = |schema: Value| Shape::JsonSchema { schema, strict: false };
     let mut nested = json!({"type": "string"});
     for _ in 0..50 {

@@ -1,4 +1,4 @@
-//! Small tokenizers for the tests of this room.
+//! Small tokenizers for tests.
 
 use super::source::{TokenizerSource, kind};
 use super::{Tokenizer, bytes};
@@ -28,6 +28,22 @@ pub(super) fn byte_source() -> TokenizerSource {
 
 pub(super) fn byte_tokenizer() -> Tokenizer {
     tokenizer(&byte_source())
+}
+
+/// Byte-level without merges: ids 0 to 255 are the bytes, 256 is the end token.
+pub fn bytes_alone() -> Tokenizer {
+    let mut tokens: Vec<String> = (0..=255).map(|byte| bytes::spell(byte).to_string()).collect();
+    tokens.push("<|im_end|>".into());
+    let mut token_types = vec![1; tokens.len()];
+    token_types[256] = kind::CONTROL;
+    tokenizer(&TokenizerSource {
+        model: "gpt2".into(),
+        pre: Some("smollm".into()),
+        tokens,
+        token_types,
+        eos: Some(256),
+        ..TokenizerSource::default()
+    })
 }
 
 /// SentencePiece style: `<pad>` 0, `<eos>` 1, `<bos>` 2, `<unk>` 3, bytes 4 to 259, `<start_of_turn>` 260,

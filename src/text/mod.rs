@@ -11,7 +11,7 @@ mod capped;
 mod chat;
 mod error;
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;
 mod folder;
 mod from_gguf;
 mod functions;

@@ -147,38 +147,14 @@ impl Choice {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::text::{TokenizerSource, kind};
+    use crate::text::fixtures::bytes_alone;
     use proptest::prelude::*;
 
     const END: u32 = 256;
 
-    /// Ids 0 to 255 are bytes, 256 is the end token.
-    fn tokenizer() -> Arc<Tokenizer> {
-        // The byte-level alphabet: visible bytes stand for themselves, the others for characters from 256 on.
-        let visible = |byte: u32| matches!(byte, 33..=126 | 161..=172 | 174..=255);
-        let mut hidden = 256..;
-        let mut tokens: Vec<String> = Vec::new();
-        for byte in 0..=255 {
-            let code = if visible(byte) { Some(byte) } else { hidden.next() };
-            tokens.extend(code.and_then(char::from_u32).map(String::from));
-        }
-        tokens.push("<|im_end|>".into());
-        let mut token_types = vec![1; tokens.len()];
-        token_types[END as usize] = kind::CONTROL;
-        let source = TokenizerSource {
-            model: "gpt2".into(),
-            pre: Some("smollm".into()),
-            tokens,
-            token_types,
-            eos: Some(END),
-            ..TokenizerSource::default()
-        };
-        Arc::new(Tokenizer::new(&source).expect("a right source"))
-    }
-
     fn rules(stops: &[&str], lists_end_token: bool) -> ChoiceRules {
         ChoiceRules {
-            tokenizer: tokenizer(),
+            tokenizer: Arc::new(bytes_alone()),
             stop_strings: stops.iter().map(|stop| stop.to_string()).collect(),
             stop_tokens: Arc::from([END]),
             lists_end_token,
