@@ -55,13 +55,12 @@ impl ChatRequest {
         read: impl FnOnce(&mut Fields, &mut Vec<String>) -> Result<(Vec<Message>, usize), ApiError>,
     ) -> Result<ValidChat, ApiError> {
         let fields = &mut self.fields;
-        let documents = messages::documents(fields)?;
         let named = Named::read(fields, &self.headers, context)?;
         let mut options = Options::read(fields, &context.text.tokenizer, defaults(&named))?;
         let logprobs = read_logprobs(fields)?;
         let tools = Tools::read(fields)?;
         let (mut messages, put_first) = read(fields, &mut options.warnings)?;
-        let mut template = ChatOptions { documents, put_first, ..template_options(fields, &messages)? };
+        let mut template = ChatOptions { put_first, ..template_options(fields, &messages)? };
         if let Some(tools) = &tools {
             tools.tell(&context.text, &mut messages, &mut template);
             options.shape = tools.with(options.shape, context.text.call_syntax(), &mut options.warnings)?;

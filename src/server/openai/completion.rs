@@ -47,7 +47,7 @@ impl CompletionRequest {
         let fields = &mut self.fields;
         let tokenizer = &context.text.tokenizer;
         let mut named = Named::read(fields, &self.headers, context)?;
-        refuse_tools(fields)?;
+        refuse_what_chats_take(fields)?;
         let options = Options::read(fields, tokenizer, defaults(&named))?;
         let echo = fields.bool("echo")?.unwrap_or(false);
         let best_of = fields.integer("best_of", 1..=limits::CHOICES_MAX as i64)?;
@@ -61,14 +61,16 @@ impl CompletionRequest {
     }
 }
 
-/// Calls are read out of chats only.
-fn refuse_tools(fields: &mut Fields) -> Result<(), ApiError> {
-    match fields.take("tools") {
-        Some(tools) if !is_nothing(&tools) => {
-            Err(unsupported("tools", "only chats take tools; leave it out"))
+/// Calls are read out of chats only, and only templates know documents.
+fn refuse_what_chats_take(fields: &mut Fields) -> Result<(), ApiError> {
+    for (name, message) in
+        [("tools", "only chats take tools; leave it out"), ("documents", "not supported yet; leave it out")]
+    {
+        if fields.take(name).is_some_and(|value| !is_nothing(&value)) {
+            return Err(unsupported(name, message));
         }
-        _ => Ok(()),
     }
+    Ok(())
 }
 
 /// A number; `false` is off, as routers send it.

@@ -248,7 +248,7 @@ fn read_stream_usage(fields: &mut Fields) -> Result<bool, ApiError> {
 
 /// Fields that are known and meaningful, but whose meaning is not built yet: never silently ignored.
 fn refuse_unsupported(fields: &mut Fields) -> Result<(), ApiError> {
-    const NAMES: [&str; 11] = [
+    const NAMES: [&str; 10] = [
         "functions",
         "suffix",
         "chat_template",
@@ -259,7 +259,6 @@ fn refuse_unsupported(fields: &mut Fields) -> Result<(), ApiError> {
         "images",
         "image_data",
         "input_extra",
-        "documents",
     ];
     for name in NAMES {
         if fields.take(name).is_some_and(|value| !is_nothing(&value)) {
