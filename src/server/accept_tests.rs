@@ -1,6 +1,7 @@
 //! The transport over real sockets, with a router that needs no model.
 
 use super::*;
+use crate::server::sse::{self, Pings};
 use axum::extract::State;
 use axum::routing::{get, post};
 use axum::{Extension, Json};
@@ -41,7 +42,8 @@ async fn quiet_stream(
     State(probe): State<Probe>,
     Extension(state): Extension<Arc<ConnectionState>>,
 ) -> Response<Body> {
-    super::super::openai::test_stream(Some(state), move |frames, mut pings| async move {
+    let mut pings = Pings::new(Some(state));
+    sse::respond(|frames| async move {
         let _signal = OnDrop(probe.dropped.clone());
         frames.data(&serde_json::json!("first")).await;
         let _ = probe.begun.send(());

@@ -4,6 +4,7 @@ use super::answer::{Answer, finite, prompt_progress, timings, usage};
 use super::calls::Calls;
 use super::choice::{Entry, Finish, Piece};
 use super::compare::Choices;
+use super::dialect::{Dialect, take_pieces};
 use super::generation::{Account, Generation, Happening};
 use crate::server::Context;
 use crate::server::error::ApiError;
@@ -61,28 +62,25 @@ impl Split {
     }
 }
 
-impl ChatAnswer {
+impl Dialect for ChatAnswer {
+    fn answer(&self) -> &Answer {
+        &self.answer
+    }
+
     /// Waits for all choices and answers with one object.
-    pub async fn collect(self, mut generation: Generation) -> Result<Value, ApiError> {
+    async fn collect(self, mut generation: Generation) -> Result<Value, ApiError> {
         let fresh =
             |_| Said { split: self.split(), reasoning: String::new(), logprobs: Vec::new(), finish: None };
         let mut said: Vec<Said> = (0..self.choices.each()).map(fresh).collect();
-        let mut watch = self.context.metrics.watch();
-        while let Some((index, news)) = generation.next().await {
-            match news {
-                Happening::Progress { .. } | Happening::Prefilled { .. } => {}
-                Happening::Piece(mut piece) => {
-                    watch.token(index, generation.account(index).queued);
-                    let Some(said) = said.get_mut(index) else { continue };
-                    said.logprobs.extend(self.logprobs(&piece.entries));
-                    let thought = said.split.take(&piece, generation.account(index).generated_tokens);
-                    said.reasoning += &thought.reasoning;
-                    said.split.calls.take(thought.content, &mut piece.finish);
-                    said.finish = piece.finish.or(said.finish);
-                }
-                Happening::Failed(error) => return Err(error.into()),
-            }
-        }
+        take_pieces(&mut generation, &self.context.metrics, |index, mut piece, account| {
+            let Some(said) = said.get_mut(index) else { return };
+            said.logprobs.extend(self.logprobs(&piece.entries));
+            let thought = said.split.take(&piece, account.generated_tokens);
+            said.reasoning += &thought.reasoning;
+            said.split.calls.take(thought.content, &mut piece.finish);
+            said.finish = piece.finish.or(said.finish);
+        })
+        .await?;
         let accounts = self.accounts(&generation, said.iter().map(|said| &said.split));
         let choice = |(index, said): (usize, Said)| {
             self.context.metrics.count_finish(said.finish);
@@ -109,7 +107,7 @@ impl ChatAnswer {
     }
 
     /// Writes the stream to its `[DONE]`.
-    pub async fn stream(self, mut generation: Generation, frames: Frames, mut pings: Pings) {
+    async fn stream(self, mut generation: Generation, frames: Frames, mut pings: Pings) {
         for index in 0..self.choices.each() {
             frames.data(&self.chunk(index, json!({"role": "assistant", "content": ""}), None, None)).await;
         }
@@ -139,7 +137,9 @@ impl ChatAnswer {
         }
         frames.done().await;
     }
+}
 
+impl ChatAnswer {
     fn split(&self) -> Split {
         let (tags, opened) = self.thinking.map_or((None, false), |(tags, opened)| (Some(tags), opened));
         let calls = Calls::new(self.functions.as_ref());

@@ -3,6 +3,7 @@
 use super::answer::{Answer, finite, prompt_progress, timings, usage};
 use super::choice::{Entry, Finish, Piece};
 use super::compare::Choices;
+use super::dialect::Dialect;
 use super::generation::{Account, Generation, Happening};
 use crate::engine::TokenLogprob;
 use crate::server::Context;
@@ -50,9 +51,13 @@ struct Said {
     finish: Option<Finish>,
 }
 
-impl CompletionAnswer {
+impl Dialect for CompletionAnswer {
+    fn answer(&self) -> &Answer {
+        &self.answer
+    }
+
     /// Waits for all choices and answers with one object.
-    pub async fn collect(self, mut generation: Generation) -> Result<Value, ApiError> {
+    async fn collect(self, mut generation: Generation) -> Result<Value, ApiError> {
         let mut said: Vec<Said> = (0..self.count()).map(|_| Said::default()).collect();
         let mut watch = self.context.metrics.watch();
         while let Some((index, news)) = generation.next().await {
@@ -90,7 +95,7 @@ impl CompletionAnswer {
     }
 
     /// Writes the stream to its `[DONE]`.
-    pub async fn stream(self, mut generation: Generation, frames: Frames, mut pings: Pings) {
+    async fn stream(self, mut generation: Generation, frames: Frames, mut pings: Pings) {
         let mut watch = self.context.metrics.watch();
         while let Some((index, news)) = pings.until(&frames, generation.next()).await {
             match news {
@@ -122,7 +127,9 @@ impl CompletionAnswer {
         }
         frames.done().await;
     }
+}
 
+impl CompletionAnswer {
     fn count(&self) -> usize {
         self.prompts.len() * self.choices.each() as usize
     }

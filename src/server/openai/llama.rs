@@ -2,22 +2,20 @@
 //! type). The fields are those of `/v1/completions`; what has another name or no counterpart is read here.
 
 use super::completion::{CompletionRequest, ValidCompletion};
+use super::connection;
+use super::dialect::respond;
 use super::llama_answer::LlamaAnswer;
 use super::options::{Options, unsupported};
 use super::start::{Started, start_completion};
-use super::{connection, with_head};
 use crate::engine::Sampling;
 use crate::limits;
 use crate::server::Context;
 use crate::server::body::read_object;
 use crate::server::error::{ApiError, ErrorCode};
 use crate::server::fields::Fields;
-use crate::server::sse::{self, Pings};
-use axum::Json;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::Response;
-use axum::response::IntoResponse;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -64,7 +62,6 @@ pub async fn llama_completion(
     let valid = validate(request, extras, &context)?;
     let started = start_completion(&context, "cmpl-", valid).await?;
     let Started { generation, answer, options, choices, prompts, .. } = started;
-    let head = answer.headers.clone();
     let answer = LlamaAnswer {
         answer,
         extras,
@@ -74,12 +71,7 @@ pub async fn llama_completion(
         prompts,
         context,
     };
-    let response = if options.stream {
-        sse::respond(|frames| answer.stream(generation, frames, Pings::new(connection)))
-    } else {
-        Json(answer.collect(generation).await?).into_response()
-    };
-    Ok(with_head(response, head))
+    respond(answer, generation, options.stream, connection).await
 }
 
 /// A completion without what this dialect's answer has no place for.

@@ -4,6 +4,7 @@ use super::answer::{Answer, prompt_progress, timings};
 use super::chat_answer::listed;
 use super::choice::{Entry, Finish, Piece};
 use super::completion_answer::Encoded;
+use super::dialect::{Dialect, take_pieces};
 use super::generation::{Account, Generation, Happening};
 use super::llama::Extras;
 use crate::server::Context;
@@ -53,23 +54,20 @@ impl Said {
     }
 }
 
-impl LlamaAnswer {
+impl Dialect for LlamaAnswer {
+    fn answer(&self) -> &Answer {
+        &self.answer
+    }
+
     /// Waits for all choices.
-    pub async fn collect(self, mut generation: Generation) -> Result<Value, ApiError> {
+    async fn collect(self, mut generation: Generation) -> Result<Value, ApiError> {
         let mut said = vec![Said::default(); self.count()];
-        let mut watch = self.context.metrics.watch();
-        while let Some((index, news)) = generation.next().await {
-            match news {
-                Happening::Progress { .. } | Happening::Prefilled { .. } => {}
-                Happening::Piece(piece) => {
-                    watch.token(index, generation.account(index).queued);
-                    if let Some(said) = said.get_mut(index) {
-                        said.take(piece);
-                    }
-                }
-                Happening::Failed(error) => return Err(error.into()),
+        take_pieces(&mut generation, &self.context.metrics, |index, piece, _| {
+            if let Some(said) = said.get_mut(index) {
+                said.take(piece);
             }
-        }
+        })
+        .await?;
         let answers = said.iter().enumerate().map(|(index, said)| {
             self.context.metrics.count_finish(said.finish);
             let mut answer = self.last(index, said, generation.account(index));
@@ -82,7 +80,7 @@ impl LlamaAnswer {
     }
 
     /// Writes the stream. Its last chunk has `stop: true`; there is no `[DONE]` in this dialect.
-    pub async fn stream(self, mut generation: Generation, frames: Frames, mut pings: Pings) {
+    async fn stream(self, mut generation: Generation, frames: Frames, mut pings: Pings) {
         let mut said = vec![Said::default(); self.count()];
         let mut watch = self.context.metrics.watch();
         while let Some((index, news)) = pings.until(&frames, generation.next()).await {
@@ -99,7 +97,9 @@ impl LlamaAnswer {
             }
         }
     }
+}
 
+impl LlamaAnswer {
     fn count(&self) -> usize {
         self.prompts.len() * self.choices as usize
     }

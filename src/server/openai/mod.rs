@@ -10,6 +10,7 @@ mod choice;
 mod compare;
 mod completion;
 mod completion_answer;
+mod dialect;
 mod embeddings;
 mod generation;
 mod llama;
@@ -46,14 +47,12 @@ use super::Context;
 use super::body::read_object;
 use super::connection::ConnectionState;
 use super::error::ApiError;
-use super::sse::{self, Pings};
-use axum::Json;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Response};
-use axum::response::IntoResponse;
+use axum::http::Response;
 use chat_answer::ChatAnswer;
 use completion_answer::CompletionAnswer;
+use dialect::respond;
 use start::{Started, start_chat, start_completion};
 use std::sync::Arc;
 use tools::Tools;
@@ -67,7 +66,6 @@ pub async fn chat(State(context): State<Arc<Context>>, request: Request) -> Resu
     let functions = valid.tools.as_ref().map(Tools::names);
     let started = start_chat(&context, "chatcmpl-", valid).await?;
     let Started { generation, answer, options, choices, prompts, thinking } = started;
-    let head = answer.headers.clone();
     let answer = ChatAnswer {
         answer,
         choices,
@@ -79,12 +77,7 @@ pub async fn chat(State(context): State<Arc<Context>>, request: Request) -> Resu
         thinking,
         context,
     };
-    let response = if options.stream {
-        sse::respond(|frames| answer.stream(generation, frames, Pings::new(connection)))
-    } else {
-        Json(answer.collect(generation).await?).into_response()
-    };
-    Ok(with_head(response, head))
+    respond(answer, generation, options.stream, connection).await
 }
 
 /// `POST /v1/completions`.
@@ -98,7 +91,6 @@ pub async fn complete(
     let (logprobs, echo) = (valid.logprobs, valid.echo);
     let started = start_completion(&context, "cmpl-", valid).await?;
     let Started { generation, answer, options, choices, prompts, .. } = started;
-    let head = answer.headers.clone();
     let answer = CompletionAnswer {
         answer,
         prompts,
@@ -109,29 +101,10 @@ pub async fn complete(
         return_progress: options.return_progress,
         context,
     };
-    let response = if options.stream {
-        sse::respond(|frames| answer.stream(generation, frames, Pings::new(connection)))
-    } else {
-        Json(answer.collect(generation).await?).into_response()
-    };
-    Ok(with_head(response, head))
+    respond(answer, generation, options.stream, connection).await
 }
 
 /// The connection that a request came on, for streams to watch.
 fn connection(request: &Request) -> Option<Arc<ConnectionState>> {
     request.extensions().get::<Arc<ConnectionState>>().cloned()
-}
-
-fn with_head(mut response: Response<Body>, head: HeaderMap) -> Response<Body> {
-    response.headers_mut().extend(head);
-    response
-}
-
-/// A stream for tests of the transport.
-#[cfg(test)]
-pub fn test_stream<F: Future<Output = ()> + Send + 'static>(
-    connection: Option<Arc<ConnectionState>>,
-    write: impl FnOnce(sse::Frames, Pings) -> F,
-) -> Response<Body> {
-    sse::respond(|frames| write(frames, Pings::new(connection)))
 }

@@ -2,23 +2,21 @@
 //! text is called `instructions`. Nothing is kept here, so fields that refer to kept responses are refused.
 
 use super::chat::{ChatRequest, ValidChat};
+use super::connection;
+use super::dialect::respond;
 use super::messages;
 use super::options::unsupported;
 use super::responses_answer::ResponsesAnswer;
 use super::start::{Started, start_chat};
-use super::{connection, with_head};
 use crate::limits;
 use crate::server::Context;
 use crate::server::body::read_object;
 use crate::server::error::{ApiError, ErrorCode};
 use crate::server::fields::{Fields, missing, wrong_kind};
-use crate::server::sse::{self, Pings};
 use crate::text::{CallSyntax, Message, Role};
-use axum::Json;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Response};
-use axum::response::IntoResponse;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -45,15 +43,9 @@ pub async fn responses(
     let top_logprobs = valid.logprobs;
     let started = start_chat(&context, "resp_", valid).await.map_err(renamed)?;
     let Started { generation, answer, options, .. } = started;
-    let head = answer.headers.clone();
     let is_stream = options.stream;
     let answer = ResponsesAnswer { answer, options, echo, top_logprobs, context };
-    let response = if is_stream {
-        sse::respond(|frames| answer.stream(generation, frames, Pings::new(connection)))
-    } else {
-        Json(answer.collect(generation).await?).into_response()
-    };
-    Ok(with_head(response, head))
+    respond(answer, generation, is_stream, connection).await
 }
 
 /// The request as the chat it stands for.

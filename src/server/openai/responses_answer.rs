@@ -3,6 +3,7 @@
 use super::answer::{Answer, timings};
 use super::chat_answer::listed;
 use super::choice::{Finish, Piece};
+use super::dialect::{Dialect, take_pieces};
 use super::generation::{Account, Generation, Happening};
 use super::options::Options;
 use super::responses::Echo;
@@ -57,27 +58,22 @@ impl Typed {
     }
 }
 
-impl ResponsesAnswer {
+impl Dialect for ResponsesAnswer {
+    fn answer(&self) -> &Answer {
+        &self.answer
+    }
+
     /// Waits for the answer.
-    pub async fn collect(self, mut generation: Generation) -> Result<Value, ApiError> {
+    async fn collect(self, mut generation: Generation) -> Result<Value, ApiError> {
         let mut said = Said::default();
-        let mut watch = self.context.metrics.watch();
-        while let Some((index, news)) = generation.next().await {
-            match news {
-                Happening::Progress { .. } | Happening::Prefilled { .. } => {}
-                Happening::Piece(piece) => {
-                    watch.token(index, generation.account(index).queued);
-                    self.take(&mut said, piece);
-                }
-                Happening::Failed(error) => return Err(error.into()),
-            }
-        }
+        take_pieces(&mut generation, &self.context.metrics, |_, piece, _| self.take(&mut said, piece))
+            .await?;
         self.context.metrics.count_finish(said.finish);
         Ok(self.response(Stage::Ended(&said, generation.account(0))))
     }
 
     /// Writes the events, from `response.created` to `response.completed`. There is no `[DONE]` in this format.
-    pub async fn stream(self, mut generation: Generation, frames: Frames, mut pings: Pings) {
+    async fn stream(self, mut generation: Generation, frames: Frames, mut pings: Pings) {
         let mut events = Typed { frames: frames.clone(), number: 0 };
         for kind in ["response.created", "response.in_progress"] {
             events.send(kind, json!({"response": self.response(Stage::InProgress)})).await;
@@ -112,7 +108,9 @@ impl ResponsesAnswer {
         self.context.metrics.count_finish(said.finish);
         self.close(&mut events, &said, generation.account(0)).await;
     }
+}
 
+impl ResponsesAnswer {
     async fn close(&self, events: &mut Typed, said: &Said, account: Account) {
         let mut text = self.placed("text", json!(said.text));
         text["logprobs"] = said.logprobs.clone().into();
