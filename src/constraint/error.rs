@@ -24,10 +24,13 @@ pub enum ConstraintError {
     Unavailable(String),
 }
 
+/// Where the engine panicked.
+pub(super) const FAILED: &str = "the grammar engine failed on it";
+
 /// A message of the grammar engine, short, and without what is ours to know only.
 pub(super) fn cleaned(message: &str) -> String {
     if message.contains("panic:") {
-        return "the grammar engine failed on it".to_owned();
+        return FAILED.to_owned();
     }
     let text = message.split("<non-verbose/>").next().unwrap_or_default().trim();
     let flat: String = text.split_whitespace().collect::<Vec<_>>().join(" ");

@@ -1,6 +1,6 @@
 //! Compiling shapes for one model's tokens, in bounded memory and time.
 
-use super::error::cleaned;
+use super::error::{FAILED, cleaned};
 use super::masks::{Constraint, Workers};
 use super::{ConstraintError, Shape, vocabulary};
 use crate::limits;
@@ -65,7 +65,7 @@ impl Grammars {
         match receiver.recv_timeout(Duration::from_secs(seconds)) {
             Ok(compiled) => compiled,
             Err(mpsc::RecvTimeoutError::Timeout) => Err(ConstraintError::TooSlow { seconds }),
-            Err(mpsc::RecvTimeoutError::Disconnected) => Err(ConstraintError::Refused(cleaned("panic:"))),
+            Err(mpsc::RecvTimeoutError::Disconnected) => Err(ConstraintError::Refused(FAILED.to_owned())),
         }
     }
 }
@@ -78,7 +78,7 @@ impl Inner {
         let parser = parser.map_err(|error| ConstraintError::Refused(cleaned(&format!("{error:#}"))))?;
         let mut matcher = Matcher::new(Ok(parser));
         let warnings = matcher.grammar_warnings().iter().map(|warning| cleaned(warning)).collect();
-        let constraint = Constraint::new(matcher, shape.digest(), tools.workers.clone());
+        let constraint = Constraint::new(matcher, tools.workers.clone());
         Ok(Compiled { constraint, warnings })
     }
 }

@@ -1,8 +1,7 @@
 //! Masks on their way: each is computed by a worker thread while the model computes the row that it is for.
 
 use super::ConstraintError;
-use super::error::cleaned;
-use crate::digest::Digest;
+use super::error::{FAILED, cleaned};
 use crate::sync::lock;
 use llguidance::Matcher;
 use std::fmt;
@@ -18,24 +17,18 @@ const WORD_BITS: usize = u32::BITS as usize;
 pub struct Constraint {
     /// Before the first token; only ever copied.
     start: Arc<Mutex<Matcher>>,
-    digest: Digest,
     workers: Workers,
 }
 
 impl fmt::Debug for Constraint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Constraint({})", self.digest.short(16))
+        f.write_str("Constraint")
     }
 }
 
 impl Constraint {
-    pub(super) fn new(start: Matcher, digest: Digest, workers: Workers) -> Constraint {
-        Constraint { start: Arc::new(Mutex::new(start)), digest, workers }
-    }
-
-    /// Of the shape it was compiled from.
-    pub fn digest(&self) -> Digest {
-        self.digest
+    pub(super) fn new(start: Matcher, workers: Workers) -> Constraint {
+        Constraint { start: Arc::new(Mutex::new(start)), workers }
     }
 
     /// Begins one answer: its first mask is on its way when this returns. `ready` is called, on another thread, whenever
@@ -80,9 +73,9 @@ pub struct Masks {
     matcher: Option<Matcher>,
 }
 
-/// Where a worker leaves what it made.
+/// Where a worker leaves what it made. Without a matcher the answer cannot go on, and the mask is an error.
 struct Desk {
-    done: Mutex<Option<(Matcher, Result<Mask, ConstraintError>)>>,
+    done: Mutex<Option<(Option<Matcher>, Result<Mask, ConstraintError>)>>,
     ready: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -95,7 +88,7 @@ impl Masks {
     /// The mask of the next token; `None` while it is still being computed, and until the next [`Masks::advance`].
     pub fn take(&mut self) -> Option<Result<Mask, ConstraintError>> {
         let (matcher, mask) = lock(&self.desk.done).take()?;
-        self.matcher = Some(matcher);
+        self.matcher = matcher;
         Some(mask)
     }
 
@@ -152,15 +145,17 @@ impl Workers {
 }
 
 impl Work {
-    fn run(self) -> (Matcher, Result<Mask, ConstraintError>) {
-        let (mut matcher, token) = match self {
-            // Copies share nothing, so no answer's limits depend on another's.
-            Work::Begin(start) => (lock(&start).deep_clone(), None),
-            Work::Advance(matcher, token) => (*matcher, Some(token)),
-        };
-        let next = catch_unwind(AssertUnwindSafe(|| next_mask(&mut matcher, token)));
-        let mask = next.unwrap_or_else(|_| Err(ConstraintError::TooComplex(cleaned("panic:"))));
-        (matcher, mask)
+    fn run(self) -> (Option<Matcher>, Result<Mask, ConstraintError>) {
+        let next = catch_unwind(AssertUnwindSafe(|| {
+            let (mut matcher, token) = match self {
+                // Copies share nothing, so no answer's limits depend on another's.
+                Work::Begin(start) => (lock(&start).deep_clone(), None),
+                Work::Advance(matcher, token) => (*matcher, Some(token)),
+            };
+            let mask = next_mask(&mut matcher, token);
+            (Some(matcher), mask)
+        }));
+        next.unwrap_or_else(|_| (None, Err(ConstraintError::TooComplex(FAILED.to_owned()))))
     }
 }
 

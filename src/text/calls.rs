@@ -307,7 +307,7 @@ fn first_key(text: &str) -> Option<&str> {
 }
 
 /// Bytes at the end of `text` that `tag` could begin with.
-fn beginning_at_end(text: &str, tag: &str) -> usize {
+pub(super) fn beginning_at_end(text: &str, tag: &str) -> usize {
     (1..tag.len()).rev().find(|length| text.ends_with(&tag[..*length])).unwrap_or(0)
 }
 

@@ -120,6 +120,9 @@ pub struct Text {
     /// See [`Text::begin_token`].
     begin: Option<u32>,
     thinking: Option<ThinkingTags>,
+    thinking_tokens: Vec<u32>,
+    call_tokens: Vec<u32>,
+    call_syntax: CallSyntax,
 }
 
 impl Text {
@@ -127,7 +130,25 @@ impl Text {
         let is_begin = tokenizer.add_bos() || template.source().contains("bos_token");
         let begin = tokenizer.bos().filter(|_| is_begin);
         let thinking = ThinkingTags::named_in(template.source());
-        Text { tokenizer, template, begin, thinking }
+        let control = |texts: &[&str]| -> Vec<u32> {
+            let ids = texts.iter().filter_map(|text| tokenizer.token_id(text));
+            ids.filter(|&id| tokenizer.is_special(id)).collect()
+        };
+        let thinking_tokens = thinking.map_or_else(Vec::new, |tags| control(&[tags.open, tags.close]));
+        let call_tokens = control(&CALL_TAGS);
+        let call_syntax = CallSyntax::of(template.source());
+        Text { tokenizer, template, begin, thinking, thinking_tokens, call_tokens, call_syntax }
+    }
+
+    /// With the template that the model's files have; without one a plain dialogue.
+    pub(super) fn with_template(tokenizer: Tokenizer, source: Option<&str>) -> Result<Text, TextError> {
+        let text = |id: Option<u32>| id.map(|id| tokenizer.token_text(id)).unwrap_or_default();
+        let (bos, eos) = (text(tokenizer.bos()), text(tokenizer.eos()));
+        let template = match source {
+            Some(source) => Template::new(source, &bos, &eos, TemplateKind::FromFile)?,
+            None => Template::plain_dialogue(&bos, &eos)?,
+        };
+        Ok(Text::new(Arc::new(tokenizer), template))
     }
 
     /// The tags around what the model thinks, where its template names some.
@@ -136,21 +157,13 @@ impl Text {
     }
 
     /// Control tokens that are one of those tags: an answer shows them.
-    pub fn thinking_tokens(&self) -> Vec<u32> {
-        self.control_tokens(self.thinking.iter().flat_map(|tags| [tags.open, tags.close]))
+    pub fn thinking_tokens(&self) -> &[u32] {
+        &self.thinking_tokens
     }
 
     /// Control tokens that stand around a call: an answer shows them to those who read calls out of it.
-    pub fn call_tokens(&self) -> Vec<u32> {
-        self.control_tokens(CALL_TAGS)
-    }
-
-    fn control_tokens(&self, texts: impl IntoIterator<Item = &'static str>) -> Vec<u32> {
-        texts
-            .into_iter()
-            .filter_map(|text| self.tokenizer.token_id(text))
-            .filter(|&id| self.tokenizer.is_special(id))
-            .collect()
+    pub fn call_tokens(&self) -> &[u32] {
+        &self.call_tokens
     }
 
     pub fn template(&self) -> &Template {
@@ -159,7 +172,7 @@ impl Text {
 
     /// How this model spells calls of functions.
     pub fn call_syntax(&self) -> CallSyntax {
-        CallSyntax::of(self.template.source())
+        self.call_syntax
     }
 
     /// Strings that end an answer beside the stop tokens: a plain dialogue's model has no token for that.

@@ -2,9 +2,8 @@
 
 use super::pre::Kind;
 use super::source::{SpacePrefix, Strip, kind};
-use super::{Template, TemplateKind, Text, TextError, Tokenizer, TokenizerSource};
+use super::{Text, TextError, Tokenizer, TokenizerSource};
 use crate::weights::{Container, Metadata};
-use std::sync::Arc;
 
 impl TokenizerSource {
     /// Reads `tokenizer.ggml.*`; what is built from it checks it.
@@ -86,13 +85,7 @@ impl Text {
 
     /// The tokenizer and the file's own chat template; without one a plain dialogue.
     pub fn from_gguf(metadata: &Metadata) -> Result<Text, TextError> {
-        let tokenizer = Arc::new(Tokenizer::new(&TokenizerSource::from_gguf(metadata)?)?);
-        let text = |id: Option<u32>| id.map(|id| tokenizer.token_text(id)).unwrap_or_default();
-        let (bos, eos) = (text(tokenizer.bos()), text(tokenizer.eos()));
-        let template = match metadata.string("tokenizer.chat_template")? {
-            Some(source) => Template::new(source, &bos, &eos, TemplateKind::FromFile)?,
-            None => Template::plain_dialogue(&bos, &eos)?,
-        };
-        Ok(Text::new(tokenizer, template))
+        let tokenizer = Tokenizer::new(&TokenizerSource::from_gguf(metadata)?)?;
+        Text::with_template(tokenizer, metadata.string("tokenizer.chat_template")?)
     }
 }

@@ -10,13 +10,11 @@ pub(super) fn unknown_method(
     name: &str,
     args: &[Value],
 ) -> Result<Value, Error> {
-    match value.as_str() {
-        Some(text) => own(text, name, args).unwrap_or_else(|| others(state, value, name, args)),
-        None => others(state, value, name, args),
+    if let Some(text) = value.as_str()
+        && let Some(found) = own(text, name, args)
+    {
+        return found;
     }
-}
-
-fn others(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
     minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args)
 }
 

@@ -34,7 +34,6 @@ mod words;
 pub use calls::{CallReader, CallSyntax, Told};
 pub use chat::{ChatOptions, Encoded, Message, Rendered, Role, Text};
 pub use error::TextError;
-pub use folder::TextFiles;
 pub use functions::civil;
 pub use source::{SpacePrefix, Strip, TokenizerSource, kind};
 pub use stop::{StopStrings, Stopped};

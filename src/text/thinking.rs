@@ -1,5 +1,7 @@
 //! Blocks of thinking: what a model writes between two tags before its answer.
 
+use super::calls::beginning_at_end;
+
 /// The tags around what a model thinks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ThinkingTags {
@@ -151,8 +153,7 @@ impl Thinking {
 
 /// Bytes at the end of `text` that may become `tag`, with the white space before them.
 fn undecided(text: &str, tag: &str) -> usize {
-    let starts = (0..tag.len()).rev().filter(|&len| text.ends_with(&tag[..len]));
-    let tail = starts.max().unwrap_or(0);
+    let tail = beginning_at_end(text, tag);
     text.len() - text[..text.len() - tail].trim_end().len()
 }
 

@@ -41,9 +41,9 @@ pub async fn start_chat(context: &Context, id_prefix: &str, valid: ValidChat) ->
     let choices = Choices::of(&options);
     let requests = constrain(choices.requests(&condition, &encoded.ids, generate), &compiled);
     let tags = context.text.thinking().filter(|_| splits_thinking);
-    let mut shown = if tags.is_some() { context.text.thinking_tokens() } else { Vec::new() };
+    let mut shown = if tags.is_some() { context.text.thinking_tokens().to_vec() } else { Vec::new() };
     if tools.is_some() {
-        shown.extend(context.text.call_tokens());
+        shown.extend_from_slice(context.text.call_tokens());
     }
     let rules = chat_rules(context, &options, shown);
     let generation = Generation::start(&context.engine, requests, &rules, context.running_max())?;

@@ -12,14 +12,13 @@ mod pipeline;
 mod tests;
 mod vocabulary;
 
-use super::{Template, TemplateKind, Text, TextError, Tokenizer, TokenizerSource};
+use super::{Text, TextError, Tokenizer, TokenizerSource, shown};
 use crate::limits::{TEMPLATE_BYTES_MAX, TOKENIZER_CONFIG_BYTES_MAX, TOKENIZER_FILE_BYTES_MAX};
 use config::TokenizerConfig;
 use description::Description;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
-use std::sync::Arc;
 
 const TOKENIZER: &str = "tokenizer.json";
 const CONFIG: &str = "tokenizer_config.json";
@@ -28,20 +27,20 @@ const TEMPLATE_JSON: &str = "chat_template.json";
 
 /// The files of a model folder that are about text, as read.
 #[derive(Clone, Debug, Default)]
-pub struct TextFiles {
+struct TextFiles {
     /// `tokenizer.json`.
-    pub tokenizer: String,
+    tokenizer: String,
     /// `tokenizer_config.json`: names of tokens, and in most folders the chat template.
-    pub config: Option<String>,
+    config: Option<String>,
     /// `chat_template.jinja`, which comes before the one in `config`.
-    pub template: Option<String>,
+    template: Option<String>,
     /// `chat_template.json`, which comes after it.
-    pub template_json: Option<String>,
+    template_json: Option<String>,
 }
 
 impl TextFiles {
     /// Reads what is there; only `tokenizer.json` must be.
-    pub fn read(folder: &Path) -> Result<TextFiles, TextError> {
+    fn read(folder: &Path) -> Result<TextFiles, TextError> {
         let read = |name, max| read(folder, name, max);
         let missing = || wrong(TOKENIZER, "it is not in the model folder".to_owned());
         Ok(TextFiles {
@@ -53,13 +52,6 @@ impl TextFiles {
     }
 }
 
-impl TokenizerSource {
-    /// Understands `tokenizer.json` and the token names of `tokenizer_config.json`; what is built from it checks it.
-    pub fn from_files(files: &TextFiles) -> Result<TokenizerSource, TextError> {
-        source(&files.tokenizer, &config(files)?)
-    }
-}
-
 impl Text {
     /// The tokenizer and the chat template of a model folder; without a template a plain dialogue. `ends` are the end
     /// tokens of `generation_config.json`.
@@ -68,12 +60,10 @@ impl Text {
     }
 
     /// The same from files that were read.
-    pub fn from_files(files: &TextFiles, ends: &[u32]) -> Result<Text, TextError> {
+    fn from_files(files: &TextFiles, ends: &[u32]) -> Result<Text, TextError> {
         let config = config(files)?;
         let source = TokenizerSource { ends: ends.to_vec(), ..source(&files.tokenizer, &config)? };
-        let tokenizer = Arc::new(Tokenizer::new(&source)?);
-        let text = |id: Option<u32>| id.map(|id| tokenizer.token_text(id)).unwrap_or_default();
-        let (bos, eos) = (text(tokenizer.bos()), text(tokenizer.eos()));
+        let tokenizer = Tokenizer::new(&source)?;
         let given = match (&files.template, config.template(CONFIG)?, &files.template_json) {
             (Some(template), _, _) => Some(template.clone()),
             (None, Some(template), _) => Some(template.to_owned()),
@@ -82,11 +72,7 @@ impl Text {
             }
             (None, None, None) => None,
         };
-        let template = match given {
-            Some(source) => Template::new(&source, &bos, &eos, TemplateKind::FromFile)?,
-            None => Template::plain_dialogue(&bos, &eos)?,
-        };
-        Ok(Text::new(tokenizer, template))
+        Text::with_template(tokenizer, given.as_deref())
     }
 }
 
@@ -125,6 +111,6 @@ fn wrong(file: &'static str, reason: String) -> TextError {
 
 /// A part of `tokenizer.json` that is not understood.
 fn unsupported(path: &str, given: &str, supported: &str) -> TextError {
-    let shown: String = given.chars().take(200).collect();
-    wrong(TOKENIZER, format!("`{path}`: `{shown}` is not supported; supported: {supported}"))
+    let given = shown(given);
+    wrong(TOKENIZER, format!("`{path}`: `{given}` is not supported; supported: {supported}"))
 }
