@@ -235,7 +235,9 @@ impl Worker {
         for sequence in &mut self.running {
             sequence.draw_late(self.model.cpu());
         }
-        self.retire();
+        if self.running.iter().any(|sequence| sequence.finished) {
+            self.retire();
+        }
     }
 
     /// How many rows each running sequence gets: one each for those that decode, then prefill in order of arrival,
