@@ -64,8 +64,7 @@ impl Lorebook {
         let kept = self.within_budget(&wanted, names, tokens)?;
         let are_probed = match which {
             Which::All => true,
-            // A token takes a byte at least.
-            Which::Called if self.bytes() <= self.token_budget as usize => true,
+            Which::Called if kept.is_empty() => true,
             Which::Called => {
                 let probed = self.within_budget(&all, names, tokens)?;
                 kept.keys().all(|index| probed.contains_key(index))
@@ -80,10 +79,6 @@ impl Lorebook {
             found.into_iter().partition(|(entry, _)| entry.is_always());
         let texts = |found: Vec<(&Entry, String)>| found.into_iter().map(|(_, text)| text).collect();
         Ok(InForce { constant: texts(constant), called: texts(called), left_out, are_probed })
-    }
-
-    fn bytes(&self) -> usize {
-        self.entries.iter().map(|entry| entry.content.len()).sum()
     }
 
     /// The entries of `wanted` that fit, by index, with their texts: those of every chat first, then by priority. Where

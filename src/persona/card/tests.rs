@@ -204,6 +204,26 @@ fn the_budget_leaves_out_the_lowest_priority() {
     assert_eq!((all.constant.len(), all.called.len(), all.left_out), (1, 2, 1));
 }
 
+/// An entry that is short as written and long as read leaves the probe no room for those behind it.
+#[test]
+fn entries_behind_one_that_grows_are_unprobed() {
+    let entries = json!([
+        {"keys": ["rare"], "content": "{{char}}".repeat(8), "priority": 9},
+        {"keys": ["hello"], "content": "Be rude.", "priority": 1},
+    ]);
+    let data = json!({"name": "A".repeat(100), "character_book": {"token_budget": 100, "entries": entries}});
+    let Value::Object(map) = json!({"spec": "chara_card_v2", "data": data}) else {
+        unreachable!("an object")
+    };
+    let (card, _) = Card::from_map(map).unwrap();
+    let found = |texts: &[&str]| {
+        let Ok(found) = card.in_force(Said { texts, answers: 0 }, Which::Called, "Bo", &tokens);
+        (found.called.len(), found.are_probed)
+    };
+    assert_eq!(found(&["hello"]), (1, false));
+    assert_eq!(found(&["nothing"]), (0, true));
+}
+
 #[test]
 fn patterns_are_bounded() {
     let entries = |key: &str| json!([{"keys": [key], "content": "c", "use_regex": true}]);
