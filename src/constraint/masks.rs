@@ -73,9 +73,12 @@ pub struct Masks {
     matcher: Option<Matcher>,
 }
 
-/// Where a worker leaves what it made. Without a matcher the answer cannot go on, and the mask is an error.
+/// What a worker made. Without a matcher the answer cannot go on, and the mask is an error.
+type Done = (Option<Matcher>, Result<Mask, ConstraintError>);
+
+/// Where a worker leaves it.
 struct Desk {
-    done: Mutex<Option<(Option<Matcher>, Result<Mask, ConstraintError>)>>,
+    done: Mutex<Option<Done>>,
     ready: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -145,7 +148,7 @@ impl Workers {
 }
 
 impl Work {
-    fn run(self) -> (Option<Matcher>, Result<Mask, ConstraintError>) {
+    fn run(self) -> Done {
         let next = catch_unwind(AssertUnwindSafe(|| {
             let (mut matcher, token) = match self {
                 // Copies share nothing, so no answer's limits depend on another's.
