@@ -172,30 +172,22 @@ impl Subject {
     /// The arms of a run: always plain and persona; the rest as suite and persona ask for. `attribution` adds plan and
     /// soft prompt alone.
     pub fn arms(&self, suite: &Suite, seed: u64, attribution: bool) -> Vec<Arm> {
-        let arm = |name: &str, system: &str, edits: &Arc<Edits>, soft: &Soft| Arm {
-            name: name.to_owned(),
-            system: system.to_owned(),
-            card: None,
-            edits: edits.clone(),
-            soft: soft.clone(),
-        };
-        let with_card = |arm: Arm| Arm { card: self.card.clone(), ..arm };
-        let none = Arc::<Edits>::default();
+        let texts = |name: &str| Arm { card: self.card.clone(), ..Arm::of_system(name, &self.system) };
+        let steered = |name: &str, edits: Arc<Edits>| Arm { edits, soft: self.soft.clone(), ..texts(name) };
         let mut arms = vec![Arm::of_system(PLAIN, "")];
         if self.has_plan_or_soft() {
-            arms.push(with_card(Arm::of_system(PROMPT, &self.system)));
+            arms.push(texts(PROMPT));
         }
-        arms.push(with_card(arm(PERSONA, &self.system, &self.edits, &self.soft)));
+        arms.push(steered(PERSONA, self.edits.clone()));
         if (suite.random || attribution) && !self.edits.is_empty() {
-            let shuffled = Arc::new(shuffled(&self.edits, seed));
-            arms.push(with_card(arm(RANDOM, &self.system, &shuffled, &self.soft)));
+            arms.push(steered(RANDOM, Arc::new(shuffled(&self.edits, seed))));
         }
         if attribution {
             if !self.edits.is_empty() {
-                arms.push(arm(PLAN, "", &self.edits, &Soft::None));
+                arms.push(Arm { edits: self.edits.clone(), ..Arm::of_system(PLAN, "") });
             }
             if !self.soft.is_none() {
-                arms.push(arm(SOFT, "", &none, &self.soft));
+                arms.push(Arm { soft: self.soft.clone(), ..Arm::of_system(SOFT, "") });
             }
         }
         let neutral = suite.neutral.iter().enumerate();

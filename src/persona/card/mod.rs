@@ -51,6 +51,8 @@ pub struct Card {
     /// The whole card as compact JSON, without our own extension; unknown keys are in it.
     text: Box<str>,
     digest: Digest,
+    /// Of all that an answer may depend on beside the system text.
+    effect: Digest,
     pub version: Version,
     /// What `{{char}}` becomes.
     pub character: String,
@@ -139,8 +141,14 @@ impl Card {
             notes.push(format!("not evaluated, so read as they stand: {{{{{}}}}}", kept.join("}}, {{")));
         }
         notes.truncate(limits::CARD_NOTES_MAX);
+        let mut effect = Digester::new("demeanor.card/1");
+        effect
+            .part(character.as_bytes())
+            .part(after_history.as_bytes())
+            .part(lorebook.canonical().as_bytes());
         let card = Card {
             digest: Digest::of(text.as_bytes()),
+            effect: effect.finish(),
             version,
             system,
             after_history,
@@ -170,16 +178,9 @@ impl Card {
     /// Identifies all of the card that an answer may depend on beside `system`, the persona's system text; `None`:
     /// nothing of it. So a card without lorebook is as good as its system text.
     pub fn effect(&self, system: &str) -> Option<Digest> {
-        let has_names = uses(system).0;
-        if !has_names && self.after_history.is_empty() && self.lorebook.entries.is_empty() {
-            return None;
-        }
-        let mut digester = Digester::new("demeanor.card/1");
-        digester
-            .part(self.character.as_bytes())
-            .part(self.after_history.as_bytes())
-            .part(self.lorebook.canonical().as_bytes());
-        Some(digester.finish())
+        let has_effect =
+            uses(system).0 || !self.after_history.is_empty() || !self.lorebook.entries.is_empty();
+        has_effect.then_some(self.effect)
     }
 
     /// Entries of the lorebook that could ever be in force.
