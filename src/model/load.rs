@@ -99,30 +99,24 @@ fn block(
     precision: Precision,
     l: usize,
 ) -> Result<BlockWeights, ModelError> {
-    let (d, d_head) = (config.d_model, config.d_head);
+    let d = config.d_model;
     let [q, k, v] = tensors.q_k_v(config, l)?;
     let [gate, up] = tensors.gate_up(config, l)?;
     let attn_output = tensors.matrix(l, Part::AttnOutput, d, config.d_queries())?;
-    let mut optional =
-        |present: bool, part, len| present.then(|| tensors.norm(config, l, part, len)).transpose();
-    let q_norm = optional(config.qk_norms, Part::QNorm, d_head)?;
-    let k_norm = optional(config.qk_norms, Part::KNorm, d_head)?;
-    let post_attn_norm = optional(config.post_norms, Part::PostAttnNorm, d)?;
-    let post_ffn_norm = optional(config.post_norms, Part::PostFfnNorm, d)?;
     Ok(BlockWeights {
-        attn_norm: tensors.norm(config, l, Part::AttnNorm, d)?,
+        attn_norm: tensors.norm(config, l, Part::AttnNorm)?,
         q: q.pack(precision)?,
         k: k.pack(precision)?,
         v: v.pack(precision)?,
         biases: tensors.biases(config, l)?,
-        q_norm,
-        k_norm,
+        q_norm: tensors.optional_norm(config, l, Part::QNorm)?,
+        k_norm: tensors.optional_norm(config, l, Part::KNorm)?,
         attn_output: Arc::new(attn_output.pack(precision)?),
-        post_attn_norm,
-        ffn_norm: tensors.norm(config, l, Part::FfnNorm, d)?,
+        post_attn_norm: tensors.optional_norm(config, l, Part::PostAttnNorm)?,
+        ffn_norm: tensors.norm(config, l, Part::FfnNorm)?,
         gate: gate.pack(precision)?,
         up: up.pack(precision)?,
         down: tensors.matrix(l, Part::Down, d, config.d_ff)?.pack(precision)?,
-        post_ffn_norm,
+        post_ffn_norm: tensors.optional_norm(config, l, Part::PostFfnNorm)?,
     })
 }

@@ -62,15 +62,23 @@ impl<'a> Tensors<'a> {
         self.norm_named(config, &self.names.output_norm(), config.d_model)
     }
 
-    /// Norm weights of a block as they are multiplied, `[len]`.
-    pub fn norm(
+    /// Norm weights of a block as they are multiplied, `[d_model]`.
+    pub fn norm(&mut self, config: &ModelConfig, l: usize, part: Part) -> Result<Vec<f32>, ModelError> {
+        self.norm_named(config, &self.names.weight(l, part), config.d_model)
+    }
+
+    /// The same for a norm that only some families have: of heads, `[d_head]`, or after attention and MLP, `[d_model]`.
+    pub fn optional_norm(
         &mut self,
         config: &ModelConfig,
         l: usize,
         part: Part,
-        len: usize,
-    ) -> Result<Vec<f32>, ModelError> {
-        self.norm_named(config, &self.names.weight(l, part), len)
+    ) -> Result<Option<Vec<f32>>, ModelError> {
+        let (is_there, len) = match part {
+            Part::QNorm | Part::KNorm => (config.qk_norms, config.d_head),
+            _ => (config.post_norms, config.d_model),
+        };
+        is_there.then(|| self.norm_named(config, &self.names.weight(l, part), len)).transpose()
     }
 
     fn norm_named(&mut self, config: &ModelConfig, name: &str, len: usize) -> Result<Vec<f32>, ModelError> {

@@ -140,7 +140,7 @@ impl CandleModel {
 
     /// How the gate projections were stored.
     pub fn quantisation(&self) -> &'static str {
-        self.weights.stored.name()
+        self.weights.blocks.first().map_or("", |block| block.stored.name())
     }
 
     /// Number of weights.

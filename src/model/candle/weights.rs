@@ -21,8 +21,6 @@ use std::sync::Arc;
 pub struct DenseWeights {
     pub config: ModelConfig,
     pub ops: Ops,
-    /// How the container held the gate projections.
-    pub stored: ElementFormat,
     pub blocks: Vec<DenseBlock>,
     /// `[d_model]`
     pub output_norm: Tensor,
@@ -52,6 +50,8 @@ pub struct DenseBlock {
     gate_up: FrozenLinear,
     down: FrozenLinear,
     post_ffn_norm: Option<Tensor>,
+    /// How the gate projection was read.
+    pub stored: ElementFormat,
 }
 
 /// Cosines and sines of the rows at hand for one rotary configuration, `[rows, 1, d_rotary / 2]`.
@@ -81,7 +81,6 @@ impl DenseWeights {
     ) -> std::result::Result<DenseWeights, ModelError> {
         let (config, tensors) = Tensors::open(container, reading.quantize)?;
         let mut loader = Loader { tensors, device, dtype };
-        let stored = loader.tensors.gate_up(&config, 0)?[0].format;
         let blocks =
             (0..config.n_blocks).map(|l| loader.block(&config, l)).collect::<std::result::Result<_, _>>()?;
         let output_norm = loader.tensors.output_norm(&config)?;
@@ -96,7 +95,7 @@ impl DenseWeights {
         let rope = |rotary| Rope::new(rotary, config.d_rotary, reading.context);
         let ropes = config.rotaries.iter().map(rope).collect();
         let head = FrozenLinear::new(head);
-        Ok(DenseWeights { config, ops, stored, blocks, output_norm, head, embedding, ropes })
+        Ok(DenseWeights { config, ops, blocks, output_norm, head, embedding, ropes })
     }
 
     /// Input rows of tokens, `[ids.len(), d_model]`, scaled as the family does.
@@ -289,10 +288,18 @@ impl Loader<'_> {
         config: &ModelConfig,
         l: usize,
         part: Part,
-        len: usize,
     ) -> std::result::Result<Tensor, ModelError> {
-        let values = self.tensors.norm(config, l, part, len)?;
+        let values = self.tensors.norm(config, l, part)?;
         self.vector(values)
+    }
+
+    fn optional_norm(
+        &mut self,
+        config: &ModelConfig,
+        l: usize,
+        part: Part,
+    ) -> std::result::Result<Option<Tensor>, ModelError> {
+        self.tensors.optional_norm(config, l, part)?.map(|values| self.vector(values)).transpose()
     }
 
     fn to_device(&self, values: Vec<f32>, shape: &[usize]) -> std::result::Result<Tensor, ModelError> {
@@ -302,7 +309,7 @@ impl Loader<'_> {
     }
 
     fn block(&mut self, config: &ModelConfig, l: usize) -> std::result::Result<DenseBlock, ModelError> {
-        let (d, d_head) = (config.d_model, config.d_head);
+        let d = config.d_model;
         let (queries, keys) = (config.d_queries(), config.d_keys());
         let [q, k, v] = self.tensors.q_k_v(config, l)?;
         let mut qkv = half_split(config, q.values()?, d);
@@ -320,24 +327,19 @@ impl Loader<'_> {
         gate_up.extend(up.values()?);
         let attn_output = self.tensors.matrix(l, Part::AttnOutput, d, queries)?;
         let down = self.tensors.matrix(l, Part::Down, d, config.d_ff)?;
-        let mut optional =
-            |present: bool, part, len| present.then(|| self.norm(config, l, part, len)).transpose();
-        let q_norm = optional(config.qk_norms, Part::QNorm, d_head)?;
-        let k_norm = optional(config.qk_norms, Part::KNorm, d_head)?;
-        let post_attn_norm = optional(config.post_norms, Part::PostAttnNorm, d)?;
-        let post_ffn_norm = optional(config.post_norms, Part::PostFfnNorm, d)?;
         Ok(DenseBlock {
-            attn_norm: self.norm(config, l, Part::AttnNorm, d)?,
+            attn_norm: self.norm(config, l, Part::AttnNorm)?,
             qkv: FrozenLinear::new(self.to_device(qkv, &[queries + 2 * keys, d])?),
             qkv_bias,
-            q_norm,
-            k_norm,
+            q_norm: self.optional_norm(config, l, Part::QNorm)?,
+            k_norm: self.optional_norm(config, l, Part::KNorm)?,
             attn_output: FrozenLinear::new(self.matrix(&attn_output)?),
-            post_attn_norm,
-            ffn_norm: self.norm(config, l, Part::FfnNorm, d)?,
+            post_attn_norm: self.optional_norm(config, l, Part::PostAttnNorm)?,
+            ffn_norm: self.norm(config, l, Part::FfnNorm)?,
             gate_up: FrozenLinear::new(self.to_device(gate_up, &[2 * config.d_ff, d])?),
             down: FrozenLinear::new(self.matrix(&down)?),
-            post_ffn_norm,
+            post_ffn_norm: self.optional_norm(config, l, Part::PostFfnNorm)?,
+            stored: gate.format,
         })
     }
 }

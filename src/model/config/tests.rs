@@ -1,25 +1,20 @@
 //! Settings of both containers: what is refused, and by which name.
 
 use crate::model::{Model, ModelConfig, ModelError};
+use crate::store::tests::Folder;
 use crate::weights::safetensors::write;
 use crate::weights::{Container, GgufWriter, ModelFile};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The configuration of a folder with this `config.json` and an embedding table of 8 rows.
 fn of_folder(config: &Value) -> Result<ModelConfig, ModelError> {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let path = std::env::temp_dir().join(format!("demeanor-config-{}-{count}", std::process::id()));
-    std::fs::create_dir_all(&path).unwrap();
-    std::fs::write(path.join("config.json"), config.to_string()).unwrap();
+    let folder = Folder::new("config");
+    std::fs::write(folder.0.join("config.json"), config.to_string()).unwrap();
     let weights = write(&BTreeMap::new(), &[("model.embed_tokens.weight", &[8, 1], &[0.0; 8])]);
-    std::fs::write(path.join("model.safetensors"), weights).unwrap();
-    let result = Model::read_config(&Container::open(&path).unwrap());
-    std::fs::remove_dir_all(&path).unwrap();
-    result
+    std::fs::write(folder.0.join("model.safetensors"), weights).unwrap();
+    Model::read_config(&Container::open(&folder.0).unwrap())
 }
 
 /// A llama with these fields changed; `null` takes a field away.
