@@ -46,7 +46,7 @@ impl Fields {
     }
 
     /// The same for fields where an empty string means *off*.
-    fn take_set(&mut self, name: &str) -> Option<Value> {
+    pub fn take_set(&mut self, name: &str) -> Option<Value> {
         self.take(name).filter(|value| value.as_str() != Some(""))
     }
 

@@ -41,7 +41,7 @@ pub async fn activations(
     let blocks = read_blocks(&mut fields, context.engine.info().n_blocks)?;
     let names = read_vectors(&mut fields)?;
     let from = fields.integer("from", 0..=i64::from(u32::MAX))?.unwrap_or(0) as u32;
-    fields.finish(&[&FIELDS[..], &before::FIELDS].concat())?;
+    fields.finish(&[&FIELDS[..], &before::known()].concat())?;
 
     let resolved = before.resolve(&context, named).await?;
     warnings.extend(resolved.warnings.iter().cloned());

@@ -7,29 +7,19 @@ use crate::server::Context;
 use crate::server::error::{ApiError, ErrorCode};
 use crate::server::fields::Fields;
 use crate::server::openai::{
-    Chat, Named, PromptSize, Resolved, check_room, encode_chat, encode_text, read_messages, resolve,
-    template_digest, template_options,
+    Chat, Named, PromptSize, Resolved, TEMPLATE_FIELDS, check_room, encode_chat, encode_text, read_messages,
+    resolve, template_digest, template_options,
 };
 use crate::text::{ChatOptions, Message};
 
 /// Fields that say what the model reads and under which condition, as both routes take them.
-pub const FIELDS: [&str; 15] = [
-    "model",
-    "messages",
-    "prompt",
-    "persona",
-    "steering",
-    "soft_prompt",
-    "user",
-    "safety_identifier",
-    "add_generation_prompt",
-    "continue_final_message",
-    "chat_template_kwargs",
-    "documents",
-    "enable_thinking",
-    "reasoning_effort",
-    "cache_prompt",
-];
+const FIELDS: [&str; 8] =
+    ["model", "messages", "prompt", "persona", "steering", "soft_prompt", "user", "safety_identifier"];
+
+/// All fields that both routes take.
+pub fn known() -> Vec<&'static str> {
+    [&FIELDS[..], &TEMPLATE_FIELDS, &["cache_prompt"]].concat()
+}
 
 /// What continuations follow, or what is looked into.
 pub enum Before {

@@ -28,7 +28,7 @@ pub async fn score(
     let mut before = Before::read(&mut fields, &mut warnings)?;
     let choices = read_choices(&mut fields)?;
     let use_cache = fields.bool("cache_prompt")?.unwrap_or(true);
-    fields.finish(&[&["choices"][..], &before::FIELDS].concat())?;
+    fields.finish(&[&["choices"][..], &before::known()].concat())?;
 
     let resolved = before.resolve(&context, named).await?;
     warnings.extend(resolved.warnings.iter().cloned());

@@ -6,14 +6,14 @@ use crate::server::blocking::blocking;
 use crate::server::body::read_object;
 use crate::server::error::{ApiError, ErrorCode};
 use crate::server::fields::{Fields, missing, wrong_kind};
-use crate::server::openai::{Chat, read_messages, template_options, token_ids};
+use crate::server::openai::{Chat, TEMPLATE_FIELDS, read_messages, template_options, token_ids};
 use crate::text::{ChatOptions, Message, Specials, Text, TextError, Tokenizer};
 use axum::Json;
 use axum::extract::{Request, State};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-const TOKENIZE_FIELDS: [&str; 16] = [
+const TOKENIZE_FIELDS: [&str; 9] = [
     "content",
     "prompt",
     "messages",
@@ -23,13 +23,6 @@ const TOKENIZE_FIELDS: [&str; 16] = [
     "with_pieces",
     "return_token_strs",
     "model",
-    "add_generation_prompt",
-    "continue_final_message",
-    "chat_template_kwargs",
-    "documents",
-    "enable_thinking",
-    "reasoning_effort",
-    "tools",
 ];
 
 /// What is to be tokenised.
@@ -61,7 +54,7 @@ pub async fn tokenize(
     let with_pieces = fields.bool("with_pieces")?.unwrap_or(false);
     let with_strings = fields.bool("return_token_strs")?.unwrap_or(false);
     fields.string("model")?;
-    fields.finish(&TOKENIZE_FIELDS)?;
+    fields.finish(&[&TOKENIZE_FIELDS[..], &TEMPLATE_FIELDS, &["tools"]].concat())?;
 
     let text = context.text.clone();
     let ids = blocking(move || encode(&text, source, specials)).await?;
@@ -172,17 +165,7 @@ pub async fn apply_template(
     let mut options = template_options(&mut fields, &messages)?;
     let persona = fields.string("persona")?.filter(|name| !name.is_empty());
     fields.string("model")?;
-    fields.finish(&[
-        "persona",
-        "messages",
-        "add_generation_prompt",
-        "continue_final_message",
-        "chat_template_kwargs",
-        "documents",
-        "enable_thinking",
-        "reasoning_effort",
-        "model",
-    ])?;
+    fields.finish(&[&["persona", "messages"][..], &TEMPLATE_FIELDS, &["model"]].concat())?;
     if let Some(name) = persona {
         let persona = context.personas.find(&name, "persona")?;
         let chat = Chat { messages: &mut messages, template: &mut options };

@@ -60,9 +60,9 @@ impl Calls {
                 Some(json!({"tool_calls": [delta]}))
             }
             Told::Arguments { index, text } => {
-                if let Some(call) = self.made.get_mut(index as usize) {
-                    let before = call["function"]["arguments"].as_str().unwrap_or_default();
-                    call["function"]["arguments"] = format!("{before}{text}").into();
+                let call = self.made.get_mut(index as usize);
+                if let Some(Value::String(arguments)) = call.map(|call| &mut call["function"]["arguments"]) {
+                    arguments.push_str(&text);
                 }
                 Some(json!({"tool_calls": [{"index": index, "function": {"arguments": text}}]}))
             }

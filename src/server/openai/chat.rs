@@ -7,7 +7,7 @@ use super::resolve::defaults;
 use super::tools::Tools;
 use crate::limits;
 use crate::server::Context;
-use crate::server::error::{ApiError, ErrorCode};
+use crate::server::error::ApiError;
 use crate::server::fields::Fields;
 use crate::text::{ChatOptions, Message, Role};
 use axum::http::HeaderMap;
@@ -93,27 +93,28 @@ fn splits_thinking(fields: &mut Fields) -> Result<bool, ApiError> {
     }
 }
 
+/// What [`template_options`] takes beside the messages.
+pub const TEMPLATE_FIELDS: [&str; 6] = [
+    "add_generation_prompt",
+    "continue_final_message",
+    "chat_template_kwargs",
+    "documents",
+    "enable_thinking",
+    "reasoning_effort",
+];
+
 /// An assistant message that stands last is continued, unless the request says otherwise.
 pub fn template_options(fields: &mut Fields, messages: &[Message]) -> Result<ChatOptions, ApiError> {
     let kwargs = messages::template_variables(fields)?;
     let prompt = fields.bool("add_generation_prompt")?;
     let ends_with_assistant = messages.last().is_some_and(|message| message.role == Role::Assistant);
-    let continue_final = match fields.bool("continue_final_message")? {
+    let name = "continue_final_message";
+    let continue_final = match fields.bool(name)? {
         Some(true) if !ends_with_assistant => {
-            let message = "the last message must be the assistant's to be continued";
-            return Err(ApiError::at(
-                ErrorCode::InvalidValue,
-                fields.path("continue_final_message"),
-                message,
-            ));
+            return Err(fields.refuse(name, "the last message must be the assistant's to be continued"));
         }
         Some(true) if prompt == Some(true) => {
-            let message = "true excludes `add_generation_prompt: true`";
-            return Err(ApiError::at(
-                ErrorCode::InvalidValue,
-                fields.path("continue_final_message"),
-                message,
-            ));
+            return Err(fields.refuse(name, "true excludes `add_generation_prompt: true`"));
         }
         // Routers send `false` by default, without meaning it.
         Some(true) => true,
@@ -122,8 +123,6 @@ pub fn template_options(fields: &mut Fields, messages: &[Message]) -> Result<Cha
     Ok(ChatOptions {
         add_generation_prompt: !continue_final && prompt.unwrap_or(true),
         continue_final,
-        put_first: 0,
-        put_last: None,
         kwargs,
         documents: messages::documents(fields)?,
         ..ChatOptions::default()

@@ -1,7 +1,7 @@
 //! `POST /v1/completions`: from the request as typed to a checked one.
 
 use super::names::Named;
-use super::options::{Options, is_nothing, token_ids, unsupported};
+use super::options::{Options, meant, token_ids, unsupported};
 use super::resolve::defaults;
 use crate::limits;
 use crate::server::Context;
@@ -66,7 +66,7 @@ fn refuse_what_chats_take(fields: &mut Fields) -> Result<(), ApiError> {
     for (name, message) in
         [("tools", "only chats take tools; leave it out"), ("documents", "not supported yet; leave it out")]
     {
-        if fields.take(name).is_some_and(|value| !is_nothing(&value)) {
+        if meant(fields, name).is_some() {
             return Err(unsupported(name, message));
         }
     }

@@ -182,9 +182,8 @@ pub fn template_variables(fields: &mut Fields) -> Result<Map<String, Value>, Api
 /// Texts that the answer may draw on: objects of texts, as templates take them.
 pub fn documents(fields: &mut Fields) -> Result<Vec<Value>, ApiError> {
     let path = fields.path("documents");
-    match fields.take("documents") {
+    match fields.take_set("documents") {
         None => Ok(Vec::new()),
-        Some(Value::String(text)) if text.is_empty() => Ok(Vec::new()),
         Some(Value::Array(items)) => {
             let bad = items.iter().enumerate().find(|(_, item)| !item.is_object());
             bad.map_or(Ok(()), |(at, item)| Err(wrong_kind(&format!("{path}[{at}]"), item, "an object")))?;

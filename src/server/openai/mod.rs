@@ -29,7 +29,7 @@ mod start;
 mod tools;
 
 pub use answer::{demeanor, finite, persona_headers};
-pub use chat::{ChatRequest, template_options};
+pub use chat::{ChatRequest, TEMPLATE_FIELDS, template_options};
 pub use choice::Finish;
 pub use completion::CompletionRequest;
 pub use embeddings::embeddings;

@@ -261,7 +261,7 @@ fn refuse_unsupported(fields: &mut Fields) -> Result<(), ApiError> {
         "input_extra",
     ];
     for name in NAMES {
-        if fields.take(name).is_some_and(|value| !is_nothing(&value)) {
+        if meant(fields, name).is_some() {
             return Err(unsupported(name, "not supported yet; leave it out"));
         }
     }
@@ -277,8 +277,13 @@ pub fn unsupported(param: &str, message: &str) -> ApiError {
     ApiError::at(ErrorCode::Unsupported, param, message)
 }
 
+/// A field's value unless it is one that means *off*.
+pub(super) fn meant(fields: &mut Fields, name: &str) -> Option<Value> {
+    fields.take(name).filter(|value| !is_nothing(value))
+}
+
 /// An empty string, array or object, or false.
-pub(super) fn is_nothing(value: &Value) -> bool {
+fn is_nothing(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
         Value::String(text) => text.is_empty(),

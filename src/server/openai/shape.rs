@@ -1,10 +1,11 @@
 //! What each answer must be: `response_format` and the names that other servers have for the same, compiled before the
 //! request queues, so that what is wrong with it is refused.
 
-use super::options::{Options, is_nothing};
+use super::options::{Options, meant};
 use crate::constraint::{Compiled, ConstraintError, Shape};
 use crate::engine::Request;
 use crate::server::Context;
+use crate::server::blocking::blocking;
 use crate::server::error::{ApiError, ErrorCode, shown};
 use crate::server::fields::{Fields, missing, wrong_kind};
 use serde_json::Value;
@@ -43,8 +44,7 @@ pub async fn compile(context: &Context, options: &Options) -> Result<Option<Comp
     let Some(asked) = options.shape.clone() else { return Ok(None) };
     let grammars = context.grammars.clone();
     let work = move || grammars.compile(&asked.shape).map_err(|error| asked.explain(&error));
-    let compiled = tokio::task::spawn_blocking(work).await.map_err(ApiError::internal)?;
-    compiled.map(Some)
+    blocking(work).await.map(Some)
 }
 
 /// Binds all choices, each to a run of its own.
@@ -92,15 +92,10 @@ pub fn read(fields: &mut Fields) -> Result<Option<Asked>, ApiError> {
     }
 }
 
-/// A field's value unless it is one that means *off*.
-fn meant(fields: &mut Fields, name: &str) -> Option<Value> {
-    fields.take(name).filter(|value| !is_nothing(value))
-}
-
 /// `{"type": "text"}`, `json_object` or `json_schema`; the schema where OpenAI has it, or beside the type.
 fn response_format(fields: &mut Fields) -> Result<Option<Asked>, ApiError> {
     let name = "response_format";
-    let Some(value) = fields.take(name).filter(|value| value.as_str() != Some("")) else { return Ok(None) };
+    let Some(value) = fields.take_set(name) else { return Ok(None) };
     let mut format = Fields::nested(value, &fields.path(name))?;
     let kind = format.string("type")?.ok_or_else(|| missing(format.path("type")))?;
     match kind.as_str() {

@@ -32,7 +32,7 @@ struct Function {
 impl Tools {
     /// `None`: there are none, or none may be called.
     pub fn read(fields: &mut Fields) -> Result<Option<Tools>, ApiError> {
-        let choice = fields.take("tool_choice").filter(|choice| choice.as_str() != Some(""));
+        let choice = fields.take_set("tool_choice");
         let is_parallel = fields.bool("parallel_tool_calls")?.unwrap_or(false);
         let path = fields.path("tools");
         let items = match fields.take("tools") {
