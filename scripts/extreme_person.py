@@ -56,6 +56,12 @@ def low(text):
     return text[0].lower() + text[1:]
 
 
+def extreme(items, domain, pole):
+    """What an extreme person answers to known items: those of the domain at the pole, all others 3."""
+    own = [3 + 2 * pole * item["key"] if item["domain"] == domain else 3 for item in items]
+    return [answer if item.get("known", True) else 0 for answer, item in zip(own, items)]
+
+
 def answers(server, persona, items, readout):
     """Raw answers, up to a constant that is the same for all personas."""
     if readout["form"] not in FORMS:
@@ -85,10 +91,7 @@ def main():
     for domain in "OCEAN":
         shifts = []
         for pole in (1, -1):
-            given = [
-                0 if not item.get("known", True) else 3 + 2 * pole * item["key"] if item["domain"] == domain else 3
-                for item in items
-            ]
+            given = extreme(items, domain, pole)
             name = f"extreme-{domain.lower()}-{'high' if pole > 0 else 'low'}"
             result, seconds = server.align({"name": name, "inventory": inventory["name"], "answers": given})
             times.append((result["seconds"]["once"], result["seconds"]["person"], seconds))

@@ -42,7 +42,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from extreme_person import Server, low
+from extreme_person import Server, extreme, low
 
 DOMAINS = "OCEAN"
 POLES = {1: "high", -1: "low"}
@@ -97,9 +97,7 @@ def aligned(server, inventory, domain, pole):
     name = f"free-{domain.lower()}-{POLES[pole]}"
     listed = server.call("GET", "/v1/personas")["data"]
     if name not in [persona["name"] for persona in listed]:
-        items = inventory["items"]
-        given = [3 + 2 * pole * item["key"] if item["domain"] == domain else 3 for item in items]
-        given = [answer if item.get("known", True) else 0 for answer, item in zip(given, items)]
+        given = extreme(inventory["items"], domain, pole)
         result, seconds = server.align({"name": name, "inventory": inventory["name"], "answers": given})
         if result["algorithm"] != "ridge":
             sys.exit(f"{name}: {result['warnings']}")
@@ -422,7 +420,7 @@ def main():
     inventory = json.loads(args.inventory.read_text())
     begun = time.time()
     judge, rows = collected(server, inventory, args)
-    kinds = sorted({key[0] for key in rows} - {"plain"}, key=["items", "prompt", "vector"].__contains__, reverse=True)
+    kinds = sorted({key[0] for key in rows} - {"plain"}, key=lambda kind: (kind.startswith("shuffled"), kind))
     if args.stage == "control":
         for unit in ("byte", "token"):
             for kind in kinds:

@@ -22,6 +22,7 @@ import gguf
 import numpy
 import torch
 import transformers
+from reference_model import interleaved
 from safetensors.numpy import save_file
 
 VOCAB = 288
@@ -191,12 +192,6 @@ def save_folder(name, model, folder):
     path.write_text(json.dumps({"bos_token_id": 1, "eos_token_id": [2, 3]}, indent=1) + "\n")
 
 
-def permuted(weight, heads):
-    """Rows so that coordinates 2i and 2i + 1 of a head rotate together."""
-    rows, columns = weight.shape
-    return weight.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
-
-
 def llama3_divisors(config):
     """What Llama 3.1 divides each frequency by, as gguf's converters compute it."""
     rope = config.rope_parameters
@@ -270,7 +265,7 @@ def save_gguf(name, model, path):
             continue
         values = tensor.numpy()
         if architecture == "llama" and key.endswith(("q_proj.weight", "k_proj.weight")):
-            values = permuted(values, heads if "q_proj" in key else kv_heads)
+            values = interleaved(values, heads if "q_proj" in key else kv_heads)
         if name.startswith("gemma") and key.endswith("norm.weight"):
             values = values + 1
         values = values.astype(numpy.float16 if values.ndim > 1 else numpy.float32)

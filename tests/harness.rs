@@ -351,6 +351,11 @@ pub fn chat(more: Value) -> Value {
     with(body, more)
 }
 
+/// Inline, a direction that leaves little of what the default model wanted to say.
+pub fn hard_direction() -> Vec<f32> {
+    (0..576).map(|j| ((j * 104_729 % 1009) as f32 / 504.5) - 1.0).collect()
+}
+
 /// A body with further fields, or with others in the place of its own.
 pub fn with(mut body: Value, more: Value) -> Value {
     for (name, value) in more.as_object().expect("fields") {

@@ -1,7 +1,7 @@
 //! Answers that must fit something fit it: all kinds of shapes, steered hard, streamed, several at once, and beside
 //! others that need not.
 
-use crate::harness::{Server, content, default_server, read_response, with};
+use crate::harness::{Server, content, default_server, hard_direction, read_response, with};
 use serde_json::{Value, json};
 use std::io::BufReader;
 use std::sync::atomic::Ordering::Relaxed;
@@ -18,7 +18,7 @@ fn ask(more: Value) -> Value {
 
 /// A direction that leaves little of what the model wanted to say.
 fn hard() -> Value {
-    let direction: Vec<f32> = (0..576).map(|j| ((j * 104_729 % 1009) as f32 / 504.5) - 1.0).collect();
+    let direction = hard_direction();
     json!([{"directions": {"12": direction, "18": direction}, "coefficient": 0.9, "unit": "raw"}])
 }
 

@@ -1,7 +1,7 @@
 //! Calls of functions over HTTP: forced ones have the arguments that their schema asks for, streamed or not, steered or
 //! not; results come back in; a model that is free may call or talk.
 
-use crate::harness::{content, default_server, with};
+use crate::harness::{content, default_server, hard_direction, with};
 use serde_json::{Value, json};
 
 const CHAT: &str = "/v1/chat/completions";
@@ -79,8 +79,7 @@ fn assembled(chunks: &[Value]) -> Value {
 #[test]
 fn forced_calls_fit_their_schema() {
     let server = default_server();
-    let direction: Vec<f32> = (0..576).map(|j| ((j * 104_729 % 1009) as f32 / 504.5) - 1.0).collect();
-    let hard = json!([{"directions": {"15": direction}, "coefficient": 0.9, "unit": "raw"}]);
+    let hard = json!([{"directions": {"15": hard_direction()}, "coefficient": 0.9, "unit": "raw"}]);
     for seed in 0..3 {
         for more in [json!({}), json!({"steering": hard}), json!({"temperature": 0})] {
             let body = with(ask(json!({"tool_choice": "required", "seed": seed})), more);
