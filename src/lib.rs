@@ -29,4 +29,5 @@ pub mod store;
 pub mod sync;
 pub mod text;
 pub mod users;
+pub mod verify;
 pub mod weights;

@@ -372,6 +372,19 @@ pub const TOKENIZER_MERGES_MAX: usize = 1 << 21;
 /// millions.
 pub const TOKENIZER_GAPS_MAX: usize = 4096;
 
+// ---- check of a stranger's model ----
+/// Memory of the process that checks one: gemma's vocabulary takes 94 MB, a `tokenizer.json` of the largest size several
+/// times its 64 MB, and a template has a stack of 64 MB.
+pub const VERIFY_MEMORY_BYTES_MAX: u64 = 1 << 30;
+/// Address space beside that memory and the mapped files: the program itself, what threads reserve and do not use.
+pub const VERIFY_SPACE_BYTES: u64 = 512 << 20;
+/// Seconds of the processor that it may take; gemma's vocabulary takes about one.
+pub const VERIFY_CPU_SECONDS_MAX: u64 = 20;
+/// Bytes of its report that are read; a full one has some 20 KiB.
+pub const VERIFY_OUTPUT_BYTES_MAX: u64 = 256 << 10;
+/// Findings of one report.
+pub const VERIFY_FINDINGS_MAX: usize = 32;
+
 // ---- sentence encoder ----
 /// Texts of one embeddings request: some 10 seconds of work for two cores when all are long.
 pub const EMBEDDING_TEXTS_MAX: usize = 256;

@@ -27,6 +27,7 @@
 //! | `readme` | the README's examples work as they stand |
 //! | `clients` | dialects beside OpenAI's chats: llama.cpp's routes, responses, twins, progress |
 //! | `cli` | the binary: verbs, exit statuses, terminal chat, orderly end |
+//! | `verify` | model files are checked in a process of its own; what harms that one harms no other |
 //! | `operating` | the description of all routes, metrics, the log, variables, completions, manual pages |
 //! | `jobs` | an extraction is told of, streamed, cancelled |
 //! | `kill_store` | kill -9 at random moments: nothing acknowledged is missing |
@@ -65,3 +66,4 @@ mod text;
 mod thinking;
 mod tools;
 mod users;
+mod verify;

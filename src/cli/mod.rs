@@ -22,9 +22,9 @@ mod store;
 mod target;
 mod traits;
 mod vectors;
+mod verify;
 
-use crate::app::{self, AppError, Running};
-use crate::config::Settings;
+use crate::app::AppError;
 use crate::store::StoreError;
 use crate::weights::{self, WeightsError};
 use clap::{CommandFactory, FromArgMatches, Parser};
@@ -103,6 +103,7 @@ enum Verb {
     Persona(persona::PersonaArgs),
     Probe(probe::ProbeArgs),
     Traits(traits::TraitsArgs),
+    Verify(verify::VerifyArgs),
     Store(store::StoreArgs),
     Embed(embed::EmbedArgs),
     Eval(eval::EvalArgs),
@@ -130,6 +131,7 @@ pub fn main() -> ExitCode {
         Verb::Persona(args) => persona::persona(args),
         Verb::Probe(args) => probe::probe(args),
         Verb::Traits(args) => traits::traits(args),
+        Verb::Verify(args) => verify::verify(args),
         Verb::Store(args) => store::store(args),
         Verb::Embed(args) => embed::embed(args),
         Verb::Eval(args) => eval::eval(args),
@@ -173,9 +175,10 @@ impl From<WeightsError> for CliError {
     fn from(error: WeightsError) -> CliError {
         let message = error.to_string();
         match error {
-            WeightsError::File { .. } | WeightsError::Mismatch { .. } | WeightsError::HostileName { .. } => {
-                CliError::bad_file(message)
-            }
+            WeightsError::File { .. }
+            | WeightsError::Folder { .. }
+            | WeightsError::Mismatch { .. }
+            | WeightsError::HostileName { .. } => CliError::bad_file(message),
             WeightsError::NoHome | WeightsError::Pins { .. } => CliError::config(message),
             _ => CliError::failed(message),
         }
@@ -229,9 +232,4 @@ fn on_disk(model: &str) -> Result<PathBuf, CliError> {
             Ok(weights::pull(model, &mut pull::TerminalProgress::new())?)
         }
     }
-}
-
-/// Starts a server of this process's own on a free loopback port.
-fn load(settings: &Settings) -> Result<Running, CliError> {
-    Ok(app::start_in_background(settings)?)
 }

@@ -61,7 +61,8 @@ pub fn run(args: &RunArgs) -> Outcome {
             let mut settings = args.model.settings()?;
             let (model, persona) = args.target.as_deref().map_or((None, None), split);
             settings.model = model.map_or(settings.model, str::to_owned);
-            let running = super::load(&settings)?;
+            super::verify::if_on_disk(&ModelArgs { model: settings.model.clone(), ..args.model.clone() })?;
+            let running = app::start_in_background(&settings)?;
             let client = Client::new(&format!("http://{}", running.address), None);
             own = Some(running);
             (client, persona.map(|name| format!("@{name}")))

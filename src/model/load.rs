@@ -76,6 +76,29 @@ pub(super) fn load(
     Ok((config, weights))
 }
 
+/// Reads the configuration and looks at every tensor's name and shape, not at the values of matrices.
+pub(super) fn check(container: &Container) -> Result<ModelConfig, ModelError> {
+    let (config, mut tensors) = Tensors::open(container, None)?;
+    let d = config.d_model;
+    for l in 0..config.n_blocks {
+        for part in [Part::AttnNorm, Part::FfnNorm] {
+            tensors.norm(&config, l, part)?;
+        }
+        for part in [Part::QNorm, Part::KNorm, Part::PostAttnNorm, Part::PostFfnNorm] {
+            tensors.optional_norm(&config, l, part)?;
+        }
+        tensors.q_k_v(&config, l)?;
+        tensors.biases(&config, l)?;
+        tensors.gate_up(&config, l)?;
+        tensors.matrix(l, Part::AttnOutput, d, config.d_queries())?;
+        tensors.matrix(l, Part::Down, d, config.d_ff)?;
+    }
+    tensors.output_norm(&config)?;
+    tensors.tables(&config)?;
+    tensors.refuse_left_over()?;
+    Ok(config)
+}
+
 /// The tensors that a configuration asks for.
 pub(super) fn weights(
     config: &ModelConfig,
