@@ -13,6 +13,8 @@ pub mod encoder;
 pub mod engine;
 pub mod evaluation;
 pub mod format;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod jobs;
 pub mod kernels;
 pub mod limits;

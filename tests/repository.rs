@@ -40,6 +40,7 @@ const RANKS: &[(&str, u32)] = &[
     ("evaluation", 8),
     ("server", 9),
     ("app", 10),
+    ("fuzz", 10),
     ("cli", 11),
     ("main", 12),
 ];

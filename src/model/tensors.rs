@@ -51,7 +51,7 @@ impl<'a> Tensors<'a> {
             Container::Gguf(file) => {
                 ModelConfig::from_metadata(file.metadata(), vocab_size, tensors.rope_tensors()?)?
             }
-            Container::Folder(folder) => ModelConfig::from_folder(folder, vocab_size)?,
+            Container::Folder(folder) => ModelConfig::from_json(folder.config(), vocab_size)?,
         };
         tensors.names = Names::of(container, config.post_norms);
         Ok((config, tensors))

@@ -7,7 +7,6 @@ use super::scaling::{Llama3, Yarn, longrope_magnitude};
 use super::{Gating, LongRotary, ModelConfig, RotaryConfig, RotaryPairs};
 use crate::limits;
 use crate::model::ModelError;
-use crate::weights::ModelFolder;
 use serde_json::{Map, Value};
 use std::ops::RangeInclusive;
 
@@ -16,8 +15,8 @@ const BASES: RangeInclusive<f64> = 1.0..=1e9;
 const CAPS: RangeInclusive<f64> = 1e-3..=1e6;
 const FACTORS: RangeInclusive<f64> = 1.0..=1024.0;
 
-pub fn read(folder: &ModelFolder, vocab_size: usize) -> Result<ModelConfig, ModelError> {
-    let top = Fields { object: folder.config(), place: "config.json:".into() };
+pub fn read(config: &Map<String, Value>, vocab_size: usize) -> Result<ModelConfig, ModelError> {
+    let top = Fields { object: config, place: "config.json:".into() };
     // A model that also sees: the text part stands in an object of its own.
     let fields = top.object("text_config")?.unwrap_or_else(|| top.clone());
     let model_type = fields.text("model_type")?.ok_or_else(|| fields.missing("model_type"))?;

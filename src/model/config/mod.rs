@@ -13,7 +13,8 @@ mod tests;
 pub(super) use gguf::RopeTensors;
 
 use super::ModelError;
-use crate::weights::{Metadata, ModelFolder};
+use crate::weights::Metadata;
+use serde_json::{Map, Value};
 
 /// The activation between gate and up projection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,8 +135,8 @@ impl ModelConfig {
     }
 
     /// Reads `config.json` of a model folder.
-    pub fn from_folder(folder: &ModelFolder, vocab_size: usize) -> Result<ModelConfig, ModelError> {
-        folder::read(folder, vocab_size)
+    pub fn from_json(config: &Map<String, Value>, vocab_size: usize) -> Result<ModelConfig, ModelError> {
+        folder::read(config, vocab_size)
     }
 
     pub fn d_queries(&self) -> usize {

@@ -44,9 +44,18 @@ impl CompletionRequest {
 
     /// The only way to a [`ValidCompletion`].
     pub fn validate(mut self, context: &Context) -> Result<ValidCompletion, ApiError> {
-        let fields = &mut self.fields;
-        let tokenizer = &context.text.tokenizer;
-        let mut named = Named::read(fields, &self.headers, context)?;
+        let named = Named::read(&mut self.fields, &self.headers, context)?;
+        ValidCompletion::read(&mut self.fields, &context.text.tokenizer, named)
+    }
+}
+
+impl ValidCompletion {
+    /// All but the names, which need a server.
+    pub(super) fn read(
+        fields: &mut Fields,
+        tokenizer: &Tokenizer,
+        mut named: Named,
+    ) -> Result<ValidCompletion, ApiError> {
         refuse_what_chats_take(fields)?;
         let options = Options::read(fields, tokenizer, defaults(&named))?;
         let echo = fields.bool("echo")?.unwrap_or(false);
