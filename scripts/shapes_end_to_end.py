@@ -47,6 +47,8 @@ class Server:
     def __init__(self, binary, model, quantize, data, threads, log):
         self.log = open(log, "w+", encoding="utf-8")
         command = [binary, "serve", "--model", str(model), "--port", "0", "--data-dir", data, "--threads", str(threads)]
+        # The first steered request of a model waits for the norms that doses are measured by.
+        command += ["--extract-wait", str(ANSWER)]
         command += ["--quantize", quantize] if quantize else []
         self.started = time.monotonic()
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=self.log)
