@@ -19,6 +19,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import struct
 import subprocess
 import sys
@@ -37,7 +38,7 @@ class Server:
         self.log = open(os.path.join(folder, "log"), "w+", encoding="utf-8")
         # Builds before the data folder was an option keep it where the environment says.
         environment = os.environ | {"XDG_DATA_HOME": folder}
-        command = [binary, "serve", "--model", model, "--port", "0", "--threads", str(threads)]
+        command = [binary, "serve", "--model", model, "--port", "0", "--threads", str(threads), "--extract-wait", str(READY)]
         self.process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=self.log)
         begin = time.monotonic()
         while not (ready := [line for line in self.lines() if line.startswith("ready")]):
@@ -71,8 +72,8 @@ class Server:
             return error.code, {"refused": error.read().decode("utf-8", "replace")[:300]}
 
 
-def direction(length, number, norm=1.0):
-    return [norm * math.sin(1.7 * number + 0.37 * i * (number + 1)) for i in range(length)]
+def direction(length, number):
+    return [math.sin(1.7 * number + 0.37 * i * (number + 1)) for i in range(length)]
 
 
 def steered(length, number):
@@ -80,17 +81,29 @@ def steered(length, number):
     return [{"directions": {str(6 + number % 4): direction(length, number)}, "coefficient": 0.05 * (1 + number % 5), "unit": "raw"}]
 
 
-def rows(length):
-    """A safetensors file with four rows of a soft prompt, near the length that embeddings have."""
-    values = [value for row in range(4) for value in direction(length, row, norm=ROW_NORM.get(length, 0.1))]
+def rows(length, norm):
+    """A safetensors file with four rows of a soft prompt, each of this length."""
+    values = [value * norm / math.hypot(*row) for row in (direction(length, number) for number in range(4)) for value in row]
     data = struct.pack(f"<{len(values)}f", *values)
     header = json.dumps({"prompt_embeddings": {"dtype": "F32", "shape": [4, length], "data_offsets": [0, len(data)]}}).encode()
     header += b" " * (-len(header) % 8)
     return struct.pack("<Q", len(header)) + header + data
 
 
-# By width of the model; others are tried at 0.1.
-ROW_NORM = {576: 0.14, 640: 0.05}
+def upload_rows(server, length):
+    """Rows near the length of the model's embeddings, which a refusal tells: a tenth to four times the median."""
+    boundary = "same-bytes"
+    norm = 1.0
+    for _ in range(2):
+        parts = [f'--{boundary}\r\nContent-Disposition: form-data; name="name"\r\n\r\nfour\r\n'.encode(),
+                 f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="four.safetensors"\r\n\r\n'.encode(),
+                 rows(length, norm), f"\r\n--{boundary}--\r\n".encode()]
+        status, said = server.send("/v1/soft_prompts", b"".join(parts), f"multipart/form-data; boundary={boundary}")
+        allowed = re.search(r"allow ([0-9.]+) to", said.get("refused", ""))
+        if not allowed:
+            break
+        norm = 10 * float(allowed[1])
+    return status, {} if status < 300 else said
 
 
 def requests(length):
@@ -151,12 +164,7 @@ def answers(binary, model, threads):
         server = Server(binary, model, folder, threads)
         try:
             length = server.send("/v1/models", None)[1]["data"][0]["meta"]["n_embd"]
-            boundary = "same-bytes"
-            parts = [f'--{boundary}\r\nContent-Disposition: form-data; name="name"\r\n\r\nfour\r\n'.encode(),
-                     f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="four.safetensors"\r\n\r\n'.encode(),
-                     rows(length), f"\r\n--{boundary}--\r\n".encode()]
-            status, said = server.send("/v1/soft_prompts", b"".join(parts), f"multipart/form-data; boundary={boundary}")
-            found = {"the rows of a soft prompt": (status, {} if status < 300 else said)}
+            found = {"the rows of a soft prompt": upload_rows(server, length)}
             for name, path, body in requests(length):
                 status, answer = server.send(path, body)
                 found[name] = status, essence(answer)

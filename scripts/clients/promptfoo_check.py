@@ -37,10 +37,16 @@ def ask(base_url, path, body):
 def providers(base_url, model, expression):
     """promptfoo's configuration of each, and how one request says the same."""
     common = {"apiBaseUrl": base_url, "apiKey": "none", "temperature": 0, "max_tokens": TOKENS}
-    chat = lambda label, name, **more: ({"id": f"openai:chat:{name}", "label": label, "config": common | more}, "/chat/completions")
+    # For chats this version drops a temperature of 0, so it goes the way of our own fields.
+    greedy = {"temperature": 0}
+
+    def chat(label, name, headers=None, **fields):
+        config = common | {"passthrough": greedy | fields} | ({"headers": headers} if headers else {})
+        return {"id": f"openai:chat:{name}", "label": label, "config": config}, "/chat/completions"
+
     steered = {"steering": expression}
     yield *chat("plain", model), {}
-    yield *chat("passthrough", model, passthrough=steered), steered
+    yield *chat("passthrough", model, **steered), steered
     yield *chat("model name", f"{model}@({expression})"), steered
     yield *chat("header", model, headers={"x-demeanor-steering": expression}), steered
     yield {"id": f"openai:completion:{model}", "label": "completion", "config": common}, "/completions", {}
