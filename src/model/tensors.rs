@@ -1,6 +1,6 @@
 //! Tensors of a container by part and shape, with a record of what was asked for: none is left over.
 
-use super::config::{ModelConfig, RopeTensors};
+use super::config::{self, ModelConfig, RopeTensors};
 use super::names::{Names, Part};
 use super::{ModelError, Quantize};
 use crate::format::ElementFormat;
@@ -48,10 +48,8 @@ impl<'a> Tensors<'a> {
         let mut tensors = Tensors { container, names, quantize, used: BTreeSet::new() };
         let vocab_size = tensors.vocab_size()?;
         let config = match container {
-            Container::Gguf(file) => {
-                ModelConfig::from_metadata(file.metadata(), vocab_size, tensors.rope_tensors()?)?
-            }
-            Container::Folder(folder) => ModelConfig::from_folder(folder, vocab_size)?,
+            Container::Gguf(file) => config::of_gguf(file.metadata(), vocab_size, tensors.rope_tensors()?)?,
+            Container::Folder(folder) => config::of_folder(folder, vocab_size)?,
         };
         tensors.names = Names::of(container, config.post_norms);
         Ok((config, tensors))
