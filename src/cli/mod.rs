@@ -231,7 +231,8 @@ fn on_disk(model: &str) -> Result<PathBuf, CliError> {
     }
 }
 
-/// Starts a server of this process's own on a free loopback port.
+/// Starts a server of this process's own on a free loopback port; the model is fetched first where it is not on disk.
 fn load(settings: &Settings) -> Result<Running, CliError> {
+    on_disk(&settings.model)?;
     Ok(app::start_in_background(settings)?)
 }

@@ -18,8 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
     Talks to the server at --server when one answers there, else loads the model itself."
 )]
 pub struct RunArgs {
-    /// Model of a running server's list, or what to load: catalogue name, path or hf:REPO/FILE; `MODEL@PERSONA` talks to a
-    /// stored persona
+    /// Model of a running server's list, or what to load as for --model; `MODEL@PERSONA` talks to a stored persona
     pub target: Option<String>,
     /// A running server
     #[arg(long, default_value = "http://127.0.0.1:8080", env = "DEMEANOR_SERVER")]
