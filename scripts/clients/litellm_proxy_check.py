@@ -38,8 +38,10 @@ def need(condition, message):
 
 def configuration(arguments, forward_headers):
     """YAML, written as JSON, which is YAML too."""
-    reached = {"api_base": arguments.base_url, "api_key": "none"}
-    named = lambda name, model: {"model_name": name, "litellm_params": {"model": f"openai/{model}"} | reached}
+    def named(name, model):
+        reached = {"model": f"openai/{model}", "api_base": arguments.base_url, "api_key": "none"}
+        return {"model_name": name, "litellm_params": reached}
+
     expression = arguments.steering or "0 warm"
     return {
         "model_list": [named("plain", arguments.model), named("steered", f"{arguments.model}@({expression})"),
