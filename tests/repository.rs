@@ -31,6 +31,7 @@ const RANKS: &[(&str, u32)] = &[
     ("encoder", 3),
     ("model", 3),
     ("engine", 4),
+    ("speed", 5),
     ("steering", 5),
     ("users", 5),
     ("persona", 6),
