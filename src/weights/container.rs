@@ -59,13 +59,6 @@ impl Container {
         }
     }
 
-    pub fn path(&self) -> &Path {
-        match self {
-            Container::Gguf(file) => file.path(),
-            Container::Folder(folder) => folder.path(),
-        }
-    }
-
     /// Size of the file, or of a folder's shards together.
     pub fn file_bytes(&self) -> u64 {
         match self {

@@ -10,10 +10,8 @@ mod scaling;
 #[cfg(test)]
 mod tests;
 
-pub(super) use gguf::RopeTensors;
-
-use super::ModelError;
-use crate::weights::{Metadata, ModelFolder};
+pub(super) use folder::read as of_folder;
+pub(super) use gguf::{RopeTensors, read as of_gguf};
 
 /// The activation between gate and up projection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,20 +122,6 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
-    /// Reads the metadata of a GGUF file. `vocab_size` is the height of the embedding table.
-    pub fn from_metadata(
-        metadata: &Metadata,
-        vocab_size: usize,
-        rope: RopeTensors,
-    ) -> Result<ModelConfig, ModelError> {
-        gguf::read(metadata, vocab_size, rope)
-    }
-
-    /// Reads `config.json` of a model folder.
-    pub fn from_folder(folder: &ModelFolder, vocab_size: usize) -> Result<ModelConfig, ModelError> {
-        folder::read(folder, vocab_size)
-    }
-
     pub fn d_queries(&self) -> usize {
         self.n_heads * self.d_head
     }
