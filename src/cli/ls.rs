@@ -1,6 +1,7 @@
 //! `demeanor ls`: the models of the catalogue, and what else is on disk in the Hugging Face cache and in Ollama's folder.
 
 use super::Outcome;
+use crate::app;
 use crate::limits::LISTED_MODELS_MAX;
 use crate::model::Model;
 use crate::text::Text;
@@ -106,9 +107,10 @@ fn inspected(row: Row, path: PathBuf) -> Row {
             row.architecture = architecture(&container).or(row.architecture);
             match Model::read_config(&container) {
                 Ok(config) => {
-                    (row.architecture, row.context) =
-                        (Some(config.architecture), Some(config.trained_context));
-                    Text::from_container(&container).err().map(|error| error.to_string())
+                    row.architecture = Some(config.architecture.clone());
+                    row.context = Some(config.trained_context);
+                    let text = Text::from_container(&container).map_err(|error| error.to_string());
+                    text.and_then(|text| app::check_fit(&text, &config)).err()
                 }
                 Err(error) => Some(error.to_string()),
             }
@@ -212,7 +214,15 @@ mod tests {
             ("tokenizer.json", "tokenizers/qwen/tokenizer.json"),
         ] {
             write(&format!("{safetensors}/{name}"), &fixture(content));
+            write(&format!("hub/models--org--wide/snapshots/main/{name}"), &fixture(content));
         }
+        // The model has 288 rows: a tokenizer of bytes alone fits.
+        let mut bytes: serde_json::Value =
+            serde_json::from_slice(&fixture("tokenizers/qwen/tokenizer.json")).unwrap();
+        let vocabulary = bytes["model"]["vocab"].as_object_mut().unwrap();
+        vocabulary.retain(|_, id| id.as_u64().is_some_and(|id| id < 256));
+        (bytes["model"]["merges"], bytes["added_tokens"]) = (serde_json::json!([]), serde_json::json!([]));
+        write(&format!("{safetensors}/tokenizer.json"), bytes.to_string().as_bytes());
         let control = fixture("control_smollm2.gguf");
         let digest = crate::digest::Digest::of(&control);
         write(&format!("ollama/blobs/sha256-{digest}"), &control);
@@ -241,6 +251,8 @@ mod tests {
         assert_eq!(cells("llama-3.1-8b-instruct")[1], "4.9 GB");
         let runs = |name: &str| cells(name)[1..6].to_vec();
         assert_eq!(runs("hf:org/folder"), ["0 MB", "qwen3", "BF16", "4096", "yes"], "{table}");
+        let wide = "no: the tokenizer has 346 tokens, the embedding table 288 rows";
+        assert_eq!(runs("hf:org/wide"), ["0 MB", "qwen3", "BF16", "4096", wide], "{table}");
         let not_gguf = r#"no: not a GGUF file: it starts with "\\x00\\x00\\x00\\x00", not ..."#;
         assert_eq!(runs("hf:org/repo/broken.gguf"), ["2 MB", "-", "-", "-", not_gguf], "{table}");
         let untold = runs("hf:org/repo/untold.gguf");
