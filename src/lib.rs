@@ -25,6 +25,7 @@ pub mod probe;
 pub mod report;
 pub mod server;
 pub mod shipped;
+pub mod speed;
 pub mod statistics;
 pub mod steering;
 pub mod store;

@@ -341,6 +341,13 @@ pub const GGUF_ALIGNMENT_MAX: u32 = 65_536;
 pub const DOWNLOAD_BYTES_MAX: u64 = 1 << 40;
 /// Bytes of a hub's answer to "which files are there".
 pub const HUB_LISTING_BYTES_MAX: u64 = 16 << 20;
+/// Files of one repository that are looked at; the largest have some thousand.
+pub const REPOSITORY_FILES_MAX: usize = 10_000;
+/// Folders, snapshots or files of one folder of a model cache that are looked at, and models that `ls` tells of.
+pub const CACHE_ENTRIES_MAX: usize = 4096;
+pub const LISTED_MODELS_MAX: usize = 512;
+/// Bytes of a manifest of Ollama's; ordinary ones have one or two thousand.
+pub const OLLAMA_MANIFEST_BYTES_MAX: u64 = 256 << 10;
 /// A source must answer its first connection by then, or the next one is tried.
 pub const REACH_SECONDS_MAX: u64 = 3;
 /// A download that brings nothing for so long is ended; the next pull continues it.

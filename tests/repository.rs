@@ -32,6 +32,7 @@ const RANKS: &[(&str, u32)] = &[
     ("model", 3),
     ("engine", 4),
     ("verify", 4),
+    ("speed", 5),
     ("steering", 5),
     ("users", 5),
     ("persona", 6),

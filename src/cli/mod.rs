@@ -1,6 +1,7 @@
 //! The command line: one file per verb; each parses, makes one library call and prints.
 
 mod align;
+mod bench;
 mod bias;
 mod client;
 mod embed;
@@ -107,6 +108,7 @@ enum Verb {
     Store(store::StoreArgs),
     Embed(embed::EmbedArgs),
     Eval(eval::EvalArgs),
+    Bench(bench::BenchArgs),
     Completions(manual::CompletionsArgs),
     Man(manual::ManArgs),
 }
@@ -135,6 +137,7 @@ pub fn main() -> ExitCode {
         Verb::Store(args) => store::store(args),
         Verb::Embed(args) => embed::embed(args),
         Verb::Eval(args) => eval::eval(args),
+        Verb::Bench(args) => bench::bench(args),
         Verb::Completions(args) => manual::completions(args),
         Verb::Man(args) => manual::man(args),
     };

@@ -64,7 +64,8 @@ pub struct ServeArgs {
 /// Flags that every verb with a model has.
 #[derive(clap::Args, Clone, Debug)]
 pub struct ModelArgs {
-    /// Catalogue name, path of a GGUF file or of a folder with config.json and safetensors, or hf:REPO/FILE
+    /// Catalogue name, path of a GGUF file or of a folder with config.json and safetensors, hf:ORG/REPO[:QUANTISATION],
+    /// hf:ORG/REPO/FILE, or ollama:NAME:TAG; `demeanor ls` lists what is there
     #[arg(long, short = 'm', default_value = weights::default_model(), env = "DEMEANOR_MODEL")]
     pub model: String,
     /// Compute threads; default: the cores of this machine

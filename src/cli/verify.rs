@@ -129,11 +129,11 @@ fn told(report: &Report) -> String {
     let mut lines = vec![format!("{}: {}", report.path, report.kind.as_deref().unwrap_or("unknown"))];
     if let Some(model) = &report.model {
         lines.push(format!(
-            "model     {}, {:.0} M parameters in {} tensors, most in {}, {:.1} MB",
+            "model     {}, {:.0} M parameters in {} tensors, {}, {:.1} MB",
             model.architecture,
             model.parameters as f64 / 1e6,
             model.tensors,
-            model.format,
+            model.quantisation,
             model.bytes as f64 / 1e6
         ));
         lines.push(format!(

@@ -5,7 +5,6 @@ use crate::encoder;
 use crate::model::{Model, ModelError};
 use crate::text::{ChatOptions, Message, Role, Specials, Text, TextError};
 use crate::weights::Container;
-use std::collections::BTreeMap;
 use std::path::Path;
 
 /// A chat in which every template should find its way.
@@ -36,14 +35,13 @@ pub fn examine(path: &Path) -> Report {
     }
 }
 
-/// What a server would find in an opened model. One bad part does not keep the others from being read.
+/// What a server would find in an opened model, its path left out. One bad part does not keep the others from being read.
 pub fn examine_container(container: &Container) -> Report {
     let kind = match container {
         Container::Gguf(_) => "GGUF file",
         Container::Folder(_) => "model folder",
     };
-    let mut report =
-        Report { path: container.path().display().to_string(), kind: Some(kind.into()), ..Report::default() };
+    let mut report = Report { kind: Some(kind.into()), ..Report::default() };
     report.model = match Model::check(container) {
         Ok(config) => Some(Facts {
             architecture: printable(&config.architecture),
@@ -55,7 +53,7 @@ pub fn examine_container(container: &Container) -> Report {
             vocab_size: config.vocab_size,
             trained_context: config.trained_context,
             tensors: container.tensors().count(),
-            format: format(container),
+            quantisation: container.quantisation().into(),
             bytes: container.file_bytes(),
         }),
         Err(error) => {
@@ -75,15 +73,6 @@ pub fn examine_container(container: &Container) -> Report {
         }
     }
     report
-}
-
-/// How most numbers are stored.
-fn format(container: &Container) -> String {
-    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
-    for tensor in container.tensors() {
-        *counts.entry(tensor.format.name()).or_default() += tensor.elements() as u64;
-    }
-    counts.into_iter().max_by_key(|(_, count)| *count).map_or_else(String::new, |(name, _)| name.to_owned())
 }
 
 fn read_text(text: &Text, report: &mut Report) {

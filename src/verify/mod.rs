@@ -42,8 +42,8 @@ pub struct Facts {
     pub vocab_size: usize,
     pub trained_context: u32,
     pub tensors: usize,
-    /// How most of those numbers are stored.
-    pub format: String,
+    /// How they are rounded, in short.
+    pub quantisation: String,
     /// Of the weights.
     pub bytes: u64,
 }

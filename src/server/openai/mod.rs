@@ -23,10 +23,13 @@ mod prepare;
 mod resolve;
 mod responses;
 mod responses_answer;
+mod responses_input;
+mod responses_output;
 mod sampling;
 mod serverless;
 mod shape;
 mod start;
+mod thoughts;
 mod tools;
 
 pub use answer::{demeanor, finite, persona_headers};
