@@ -282,6 +282,13 @@ fn both_dialects_of_the_tokenizer_routes() {
     let from_text = server.post("/tokenize", &json!({"content": rendered["prompt"]})).ok();
     let from_chat = server.post("/tokenize", &json!({"messages": messages})).ok();
     assert_eq!(from_text["tokens"], from_chat["tokens"]);
+    let tools = json!([{"type": "function", "function": {"name": "f"}}]);
+    let told = json!({"messages": messages, "tools": tools});
+    let count = |answer: Value| answer["count"].as_u64().expect("a count");
+    let asked = server.post(CHAT, &with(told.clone(), json!({"max_tokens": 1}))).ok();
+    let counted = count(server.post("/tokenize", &told).ok());
+    assert_eq!(asked["usage"]["prompt_tokens"], counted);
+    assert!(counted > count(from_chat), "a function is told of");
     let info = server.get("/tokenizer_info").ok();
     assert!(info["eos_token"].is_string() && info["chat_template"].is_string());
 }

@@ -59,7 +59,7 @@ fn read(
     let echo = translate(&mut request.fields, &mut warnings)?;
     let instructions = echo.instructions.clone();
     let mut valid = request.validate_with(context, |fields, warnings| {
-        let mut messages = read_input(fields, warnings)?;
+        let mut messages = read_input(fields, warnings, context.text.call_syntax())?;
         let put_first = usize::from(instructions.is_some());
         if let Some(text) = instructions {
             messages.insert(0, Message::new(Role::System, &text));
@@ -189,7 +189,11 @@ fn read_metadata(fields: &mut Fields) -> Result<Map<String, Value>, ApiError> {
 
 /// A text of the user, or a list of messages. Reasoning that a client sends back is left out: the templates write their
 /// own.
-fn read_input(fields: &mut Fields, warnings: &mut Vec<String>) -> Result<Vec<Message>, ApiError> {
+fn read_input(
+    fields: &mut Fields,
+    warnings: &mut Vec<String>,
+    syntax: CallSyntax,
+) -> Result<Vec<Message>, ApiError> {
     let path = fields.path("input");
     let items = match fields.take("input") {
         Some(Value::String(text)) => return Ok(vec![Message::new(Role::User, &text)]),
@@ -205,9 +209,7 @@ fn read_input(fields: &mut Fields, warnings: &mut Vec<String>) -> Result<Vec<Mes
     for (index, item) in items.into_iter().enumerate() {
         let path = format!("{path}[{index}]");
         match item.get("type").and_then(Value::as_str) {
-            None | Some("message") => {
-                messages.push(messages::one(item, &path, warnings, CallSyntax::Tagged)?)
-            }
+            None | Some("message") => messages.push(messages::one(item, &path, warnings, syntax)?),
             Some("reasoning") => {}
             Some("item_reference") => {
                 return Err(unsupported(&path, "no item is kept on this server; send the item itself"));
@@ -254,7 +256,8 @@ mod tests {
     }
 
     fn input(value: Value) -> Result<Vec<(Role, String)>, ApiError> {
-        let read = read_input(&mut fields(json!({"input": value})), &mut Vec::new())?;
+        let mut given = fields(json!({"input": value}));
+        let read = read_input(&mut given, &mut Vec::new(), CallSyntax::Tagged)?;
         Ok(read.into_iter().map(|message| (message.role, message.content)).collect())
     }
 

@@ -83,7 +83,7 @@ impl Dialect for ResponsesAnswer {
         let part = self.part(&Said::default());
         events.send("response.content_part.added", self.placed("part", part)).await;
         let mut said = Said::default();
-        let mut watch = self.context.metrics.watch();
+        let mut watch = self.context.metrics.watch(generation.received());
         while let Some((index, news)) = pings.until(&frames, generation.next()).await {
             match news {
                 Happening::Progress { .. } | Happening::Prefilled { .. } => {}
@@ -91,7 +91,8 @@ impl Dialect for ResponsesAnswer {
                     watch.token(index, generation.account(index).queued);
                     let (text, before) = (piece.text.clone(), said.logprobs.len());
                     self.take(&mut said, piece);
-                    if !text.is_empty() {
+                    // Log-probabilities come with their piece, also where a token has no text to show.
+                    if !text.is_empty() || said.logprobs.len() > before {
                         let mut delta = self.placed("delta", json!(text));
                         delta["logprobs"] = said.logprobs.get(before..).unwrap_or_default().into();
                         events.send("response.output_text.delta", delta).await;

@@ -102,8 +102,13 @@ pub const CHAT: &[Field] = &[
         "string",
         "`none` leaves what is thought in the content; auto, deepseek: told apart",
     ),
+];
+
+/// Functions that a model is told of.
+pub const TOOLS: &[Field] = &[
     may("tools", "[object]", "Functions that the answer may call"),
     may("tool_choice", "string|object", "none, auto, required, or one function"),
+    may("parallel_tool_calls", "boolean", "Whether an answer that must call may call several times"),
 ];
 
 pub const COMPLETION: &[Field] = &[
@@ -167,7 +172,6 @@ pub const TOKENIZE: &[Field] = &[
     may("with_pieces", "boolean", "Each token with its text"),
     may("return_token_strs", "boolean", "A list of texts beside"),
     may("model", "string", "Not looked at"),
-    may("tools", "any", "Not looked at"),
 ];
 
 pub const DETOKENIZE: &[Field] =

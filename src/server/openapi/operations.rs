@@ -92,6 +92,7 @@ pub(super) fn operations(route: Route) -> &'static [Operation] {
                         fields::CONDITION,
                         fields::GENERATION,
                         fields::CHAT,
+                        fields::TOOLS,
                         fields::TEMPLATE,
                     ]))
                     .answers(&[(200, Content::ObjectOrEvents(fields::CHOICES))])]
@@ -254,7 +255,7 @@ pub(super) fn operations(route: Route) -> &'static [Operation] {
         Route::Tokenize => {
             const {
                 &[post("Token ids of a text or chat, in two dialects")
-                    .body(Body::Closed(&[fields::TOKENIZE, fields::TEMPLATE]))
+                    .body(Body::Closed(&[fields::TOKENIZE, fields::TEMPLATE, fields::TOOLS]))
                     .answers(&[(200, Content::Object(fields::TOKENS))])]
             }
         }
@@ -273,6 +274,7 @@ pub(super) fn operations(route: Route) -> &'static [Operation] {
                         fields::MODEL,
                         fields::PERSONA_CHOICE,
                         fields::TEMPLATE,
+                        fields::TOOLS,
                     ]))
                     .answers(&[(200, Content::Object(fields::RENDERED))])]
             }
