@@ -411,6 +411,23 @@ fn a_half_closed_client_gets_its_answer() {
     }
 }
 
+/// An answer that does not fit the socket at once was cut off behind what did.
+#[test]
+fn a_half_closed_client_gets_all_of_a_long_answer() {
+    let server = default_server();
+    let client = server.open("/tokenize", &json!({"content": "a b ".repeat(100_000)}));
+    client.shutdown(Shutdown::Write).expect("half-close");
+    let mut reader = BufReader::new(client);
+    let response = loop {
+        let response = read_response(&mut reader).expect("the whole answer");
+        if response.status >= 200 {
+            break response;
+        }
+    };
+    assert!(response.body.len() > 256 << 10, "{} bytes", response.body.len());
+    assert!(response.ok()["count"].as_u64().is_some_and(|count| count > 100_000));
+}
+
 #[test]
 fn keys_guard_every_route_but_the_probes() {
     let server = strict_server();
