@@ -173,9 +173,10 @@ impl From<WeightsError> for CliError {
     fn from(error: WeightsError) -> CliError {
         let message = error.to_string();
         match error {
-            WeightsError::File { .. } | WeightsError::Mismatch { .. } | WeightsError::HostileName { .. } => {
-                CliError::bad_file(message)
-            }
+            WeightsError::File { .. }
+            | WeightsError::Folder { .. }
+            | WeightsError::Mismatch { .. }
+            | WeightsError::HostileName { .. } => CliError::bad_file(message),
             WeightsError::NoHome | WeightsError::Pins { .. } => CliError::config(message),
             _ => CliError::failed(message),
         }
