@@ -27,7 +27,7 @@ const WIDTH: usize = 64;
 const ROWS: usize = 32;
 
 /// Bytes by themselves have no token, so only control tokens are left of a prompt.
-const TEMPLATE: &str = "{% for m in messages %}{% if m.role == 'assistant' %}<|assistant|>{{ m.content }}{{ m.reasoning_content }}\
+pub const TEMPLATE: &str = "{% for m in messages %}{% if m.role == 'assistant' %}<|assistant|>{{ m.content }}{{ m.reasoning_content }}\
 <|end|>{% endif %}{{ m.content }}{% endfor %}{% if add_generation_prompt %}<|assistant|>\
 {% if mode == 'open' %}<|open|><think>\n{% elif mode == 'skip' %}<|skip|><think>\n\n</think>\n\n{% endif %}{% endif %}";
 
@@ -42,7 +42,7 @@ fn next(token: usize) -> usize {
 }
 
 /// A model of these weights whose chats are written by `template`.
-fn chain_model(template: &str) -> Vec<u8> {
+pub fn chain_model(template: &str) -> Vec<u8> {
     let mut writer = GgufWriter::new();
     writer.string("general.architecture", "llama").string("general.name", "chain");
     for (key, value) in [
