@@ -1,6 +1,6 @@
 //! Bad requests get the status and the message that the table states, and the server lives on.
 
-use crate::harness::{Response, Server, default_server};
+use crate::harness::{Response, default_server, request_bytes};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 /// One row of `fixtures/bad_requests.json`. At most one kind of body is given.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Row {
-    name: String,
+pub struct Row {
+    pub name: String,
     method: String,
     path: String,
     #[serde(default)]
@@ -20,9 +20,9 @@ struct Row {
     hex: Option<String>,
     /// Beginning, unit, times, end.
     repeat: Option<(String, String, usize, String)>,
-    status: u16,
+    pub status: u16,
     /// Null: not looked at.
-    code: Option<String>,
+    pub code: Option<String>,
     param: Option<String>,
     /// Part of the message.
     message: Option<String>,
@@ -46,13 +46,14 @@ impl Row {
         }
     }
 
-    fn send(&self, server: &Server) -> Response {
+    /// The request as it is sent.
+    pub fn bytes(&self) -> Vec<u8> {
         let mut headers: Vec<(&str, &str)> = Vec::new();
         if self.method == "POST" && !self.headers.contains_key("content-type") {
             headers.push(("content-type", "application/json"));
         }
         headers.extend(self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-        server.send(&self.method, &self.path, &headers, &self.body())
+        request_bytes(&self.method, &self.path, &headers, &self.body())
     }
 
     /// What is wrong with an answer; `None` when it is the one stated.
@@ -72,13 +73,18 @@ impl Row {
     }
 }
 
+/// The table.
+pub fn rows() -> Vec<Row> {
+    serde_json::from_str(include_str!("fixtures/bad_requests.json")).expect("the table is valid")
+}
+
 #[test]
 fn every_bad_request_is_refused_as_stated() {
-    let rows: Vec<Row> =
-        serde_json::from_str(include_str!("fixtures/bad_requests.json")).expect("the table is valid");
+    let rows = rows();
     assert!(rows.len() >= 40);
     let server = default_server();
-    let faults: Vec<String> = rows.iter().filter_map(|row| row.fault(&row.send(server))).collect();
+    let faults: Vec<String> =
+        rows.iter().filter_map(|row| row.fault(&server.exchange(&row.bytes()))).collect();
     assert!(faults.is_empty(), "{}", faults.join("\n"));
     let body = json!({"messages": [{"role": "user", "content": "hi"}], "max_tokens": 1});
     server.post("/v1/chat/completions", &body).ok();

@@ -239,9 +239,32 @@ fn a_response_streams_typed_events() {
     let last = events.last().expect("events");
     assert_eq!(last["type"], format!("response.{}", plain["status"].as_str().expect("a status")));
     assert_eq!(last["response"]["output"][0]["content"][0]["text"], text);
-    assert_eq!(last["response"]["usage"], plain["usage"]);
+    // Which tokens were cached depends on who asked first.
+    for field in ["input_tokens", "output_tokens", "total_tokens"] {
+        assert_eq!(last["response"]["usage"][field], plain["usage"][field], "{field}");
+    }
     let ids: Vec<&Value> = events.iter().filter_map(|event| event.get("item_id")).collect();
     assert!(ids.iter().all(|id| **id == last["response"]["output"][0]["id"]));
+}
+
+/// Log-probabilities of tokens that show no text come in deltas too: all deltas together have what the end has.
+#[test]
+fn a_response_streams_log_probabilities_of_tokens_without_text() {
+    let server = default_server();
+    // A control token that ends nothing.
+    let ids = server.post("/tokenize", &json!({"content": "<repo_name>"})).ok()["tokens"].clone();
+    assert_eq!(ids.as_array().map(Vec::len), Some(1));
+    let more = json!({
+        "stream": true, "top_logprobs": 1, "max_output_tokens": 3, "logit_bias": {ids[0].to_string(): 100},
+    });
+    let events = events(&server.post(RESPONSES, &response(more)));
+    let of = |kind: &str| -> Vec<Value> {
+        let of_kind = events.iter().filter(|event| event["type"] == kind);
+        of_kind.flat_map(|event| event["logprobs"].as_array().expect("a list").clone()).collect()
+    };
+    let told = of("response.output_text.done");
+    assert_eq!(told.len(), 3);
+    assert_eq!(of("response.output_text.delta"), told);
 }
 
 #[test]

@@ -294,22 +294,18 @@ impl Server {
 
     /// Posts a multipart body of named parts.
     pub fn upload(&self, path: &str, parts: &[(&str, &[u8])]) -> Response {
-        let mut body = Vec::new();
-        for (name, content) in parts {
-            let head =
-                format!("--XX\r\ncontent-disposition: form-data; name=\"{name}\"; filename=\"f\"\r\n\r\n");
-            body.extend_from_slice(head.as_bytes());
-            body.extend_from_slice(content);
-            body.extend_from_slice(b"\r\n");
-        }
-        body.extend_from_slice(b"--XX--\r\n");
-        self.send("POST", path, &[("content-type", "multipart/form-data; boundary=XX")], &body)
+        self.send("POST", path, &[("content-type", "multipart/form-data; boundary=XX")], &parts_bytes(parts))
     }
 
     pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
+        self.exchange(&request_bytes(method, path, headers, body))
+    }
+
+    /// The answer to these bytes.
+    pub fn exchange(&self, request: &[u8]) -> Response {
         let mut stream = self.connect();
         // A body that is refused unread may break off: what counts is the answer.
-        let _ = stream.write_all(&request_bytes(method, path, headers, body));
+        let _ = stream.write_all(request);
         read_response(&mut BufReader::new(stream)).expect("a response comes")
     }
 
@@ -364,6 +360,19 @@ pub fn with(mut body: Value, more: Value) -> Value {
     body
 }
 
+/// A multipart body with the boundary `XX`.
+pub fn parts_bytes(parts: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut body = Vec::new();
+    for (name, content) in parts {
+        let head = format!("--XX\r\ncontent-disposition: form-data; name=\"{name}\"; filename=\"f\"\r\n\r\n");
+        body.extend_from_slice(head.as_bytes());
+        body.extend_from_slice(content);
+        body.extend_from_slice(b"\r\n");
+    }
+    body.extend_from_slice(b"--XX--\r\n");
+    body
+}
+
 pub fn request_bytes(method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
     let mut head = format!("{method} {path} HTTP/1.1\r\n");
     if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
@@ -398,6 +407,10 @@ pub fn read_response(reader: &mut impl BufRead) -> std::io::Result<Response> {
         headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
     }
     let mut body = Vec::new();
+    if status < 200 {
+        // Something before the answer; it has no body.
+        return Ok(Response { status, headers, body });
+    }
     if headers.get("transfer-encoding").is_some_and(|value| value == "chunked") {
         loop {
             line.clear();

@@ -124,6 +124,9 @@ fn activations_are_norms_and_projections_of_what_is_captured() {
     assert!(stored.status < 300, "{}", stored.text());
     let body = json!({"prompt": "The weather today is", "vectors": ["axis-of-hooks"], "blocks": [12, 3, 12]});
     let answer = server.post("/v1/activations", &body).ok();
+    let mut uncached = body.clone();
+    uncached["cache_prompt"] = json!(false);
+    assert_eq!(server.post("/v1/activations", &uncached).ok()["norms"], answer["norms"]);
     let ids: Vec<u32> = answer["tokens"]
         .as_array()
         .expect("a list")

@@ -282,6 +282,13 @@ fn both_dialects_of_the_tokenizer_routes() {
     let from_text = server.post("/tokenize", &json!({"content": rendered["prompt"]})).ok();
     let from_chat = server.post("/tokenize", &json!({"messages": messages})).ok();
     assert_eq!(from_text["tokens"], from_chat["tokens"]);
+    let tools = json!([{"type": "function", "function": {"name": "f"}}]);
+    let told = json!({"messages": messages, "tools": tools});
+    let count = |answer: Value| answer["count"].as_u64().expect("a count");
+    let asked = server.post(CHAT, &with(told.clone(), json!({"max_tokens": 1}))).ok();
+    let counted = count(server.post("/tokenize", &told).ok());
+    assert_eq!(asked["usage"]["prompt_tokens"], counted);
+    assert!(counted > count(from_chat), "a function is told of");
     let info = server.get("/tokenizer_info").ok();
     assert!(info["eos_token"].is_string() && info["chat_template"].is_string());
 }
@@ -402,6 +409,23 @@ fn a_half_closed_client_gets_its_answer() {
         assert!(stream || !content(&response.json()).is_empty());
         assert!(!stream || !response.chunks().is_empty());
     }
+}
+
+/// An answer that does not fit the socket at once was cut off behind what did.
+#[test]
+fn a_half_closed_client_gets_all_of_a_long_answer() {
+    let server = default_server();
+    let client = server.open("/tokenize", &json!({"content": "a b ".repeat(100_000)}));
+    client.shutdown(Shutdown::Write).expect("half-close");
+    let mut reader = BufReader::new(client);
+    let response = loop {
+        let response = read_response(&mut reader).expect("the whole answer");
+        if response.status >= 200 {
+            break response;
+        }
+    };
+    assert!(response.body.len() > 256 << 10, "{} bytes", response.body.len());
+    assert!(response.ok()["count"].as_u64().is_some_and(|count| count > 100_000));
 }
 
 #[test]

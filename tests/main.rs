@@ -13,6 +13,7 @@
 //! | `http` | the HTTP surface: shapes, streams, disconnects, names, keys, recorded client requests |
 //! | `shapes` | answers fit what they must be, steered hard, streamed and in company; neighbours keep their bytes |
 //! | `tools` | forced calls have the arguments that their schema asks for; calls come apart from the text, in streams too |
+//! | `hostile` | the list of hostile inputs on sockets, routes and files; the server answers as before and has not grown |
 //! | `bad_requests` | every bad request of a table gets its status and message |
 //! | `personas` | stored personas: versions, digests, what adds up, restarts |
 //! | `cards` | character cards: imported, in chats, exported, hostile files refused |
@@ -50,6 +51,7 @@ mod fuzz;
 mod gate;
 mod harness;
 mod hooks;
+mod hostile;
 mod http;
 mod jobs;
 mod kill_store;

@@ -58,6 +58,24 @@ fn every_described_route_wants_the_key_but_the_probes() {
 }
 
 #[test]
+fn every_described_route_is_counted_under_its_path() {
+    let server = default_server();
+    let document = server.get("/openapi.json").ok();
+    let names: Vec<String> = document["paths"].as_object().expect("paths").keys().cloned().collect();
+    for (path, _) in described(server) {
+        // No route takes it, every one counts it.
+        assert_eq!(server.send("PATCH", &path, &[], b"").status, 405, "{path}");
+    }
+    let page = server.get("/metrics").text();
+    for name in names {
+        // A path with slashes in its last part is written `{*id}` where routes are told apart.
+        let label = name.replace("/v1/models/{id}", "/v1/models/{*id}");
+        let line = format!("demeanor_requests_total{{route=\"{label}\",status=\"405\"}}");
+        assert!(page.contains(&line), "{line}");
+    }
+}
+
+#[test]
 fn the_page_of_the_routes_comes_from_here_alone() {
     let response = default_server().get("/docs");
     assert_eq!(response.status, 200);

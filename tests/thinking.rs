@@ -27,7 +27,7 @@ const WIDTH: usize = 64;
 const ROWS: usize = 32;
 
 /// Bytes by themselves have no token, so only control tokens are left of a prompt.
-const TEMPLATE: &str = "{% for m in messages %}{% if m.role == 'assistant' %}<|assistant|>{{ m.content }}{{ m.reasoning_content }}\
+pub const TEMPLATE: &str = "{% for m in messages %}{% if m.role == 'assistant' %}<|assistant|>{{ m.content }}{{ m.reasoning_content }}\
 <|end|>{% endif %}{{ m.content }}{% endfor %}{% if add_generation_prompt %}<|assistant|>\
 {% if mode == 'open' %}<|open|><think>\n{% elif mode == 'skip' %}<|skip|><think>\n\n</think>\n\n{% endif %}{% endif %}";
 
@@ -41,7 +41,8 @@ fn next(token: usize) -> usize {
     }
 }
 
-fn write_model() -> Vec<u8> {
+/// A model of these weights whose chats are written by `template`.
+pub fn chain_model(template: &str) -> Vec<u8> {
     let mut writer = GgufWriter::new();
     writer.string("general.architecture", "llama").string("general.name", "chain");
     for (key, value) in [
@@ -62,7 +63,7 @@ fn write_model() -> Vec<u8> {
     writer.string("tokenizer.ggml.model", "gpt2").string("tokenizer.ggml.pre", "gpt-2");
     writer.string_array("tokenizer.ggml.tokens", &tokens).i32_array("tokenizer.ggml.token_type", &kinds);
     writer.string_array::<&str>("tokenizer.ggml.merges", &[]);
-    writer.u32("tokenizer.ggml.eos_token_id", 9).string("tokenizer.chat_template", TEMPLATE);
+    writer.u32("tokenizer.ggml.eos_token_id", 9).string("tokenizer.chat_template", template);
     let (mut embedding, mut head) = (vec![0.0; ROWS * WIDTH], vec![0.0; ROWS * WIDTH]);
     for token in 0..ROWS {
         embedding[token * WIDTH + token] = 1.0;
@@ -82,15 +83,18 @@ fn write_model() -> Vec<u8> {
 
 fn chain() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
-    SERVER.get_or_init(|| {
-        let path = folder("thinking").join("chain.gguf");
-        std::fs::write(&path, write_model()).expect("the file is written");
-        let mut settings = Setup::exact(TestModel::SmolLm2).settings();
-        settings.model = path.display().to_string();
-        settings.context = Some(256);
-        settings.kv_bytes = 8 << 20;
-        start(&settings)
-    })
+    SERVER.get_or_init(|| chain_server("chain", TEMPLATE))
+}
+
+/// A server of [`chain_model`].
+pub fn chain_server(name: &str, template: &str) -> Server {
+    let path = folder("thinking").join(format!("{name}.gguf"));
+    std::fs::write(&path, chain_model(template)).expect("the file is written");
+    let mut settings = Setup::exact(TestModel::SmolLm2).settings();
+    settings.model = path.display().to_string();
+    settings.context = Some(256);
+    settings.kv_bytes = 8 << 20;
+    start(&settings)
 }
 
 fn body(more: Value) -> Value {

@@ -2,6 +2,7 @@
 //! not; results come back in; a model that is free may call or talk.
 
 use crate::harness::{content, default_server, hard_direction, with};
+use crate::thinking::chain_server;
 use serde_json::{Value, json};
 
 const CHAT: &str = "/v1/chat/completions";
@@ -226,4 +227,39 @@ fn several_calls_where_they_are_allowed() {
     if finish == Some("tool_calls") {
         assert!(!calls(&answer["choices"][0]["message"]).is_empty());
     }
+}
+
+/// Every route that reads a chat spells an earlier call as the model does. The template knows that spelling, and writes a
+/// token for it and for the description of a function.
+#[test]
+fn all_routes_spell_an_earlier_call_as_the_model_does() {
+    let template = r#"{# ipython #}{% for m in messages %}{% if '{"name": "f", "parameters": {"a": 1}}' in m.content %}<|skip|>{% endif %}\
+        {% endfor %}{% if tools %}<|open|><|open|>{% endif %}<|assistant|>"#;
+    let server = chain_server("bare", template);
+    let call =
+        json!({"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{\"a\": 1}"}});
+    let messages = json!([
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": null, "tool_calls": [call]},
+        {"role": "user", "content": "q"},
+    ]);
+    let chat = json!({"messages": messages, "max_tokens": 1});
+    let chat = server.post(CHAT, &chat).ok()["usage"]["prompt_tokens"].as_u64().expect("a count");
+    let rendered = server.post("/apply-template", &json!({"messages": messages})).ok();
+    assert_eq!(rendered["prompt"].as_str().map(|prompt| prompt.matches("<|skip|>").count()), Some(1));
+    let count = |path: &str, body: Value, place: &str| {
+        let answer = server.post(path, &body).ok();
+        assert_eq!(answer.pointer(place), Some(&json!(chat)), "{path}: {answer}");
+    };
+    count("/tokenize", json!({"messages": messages}), "/count");
+    count("/v1/score", json!({"messages": messages, "choices": ["<th"]}), "/usage/prompt_tokens");
+    count("/v1/activations", json!({"messages": messages}), "/usage/prompt_tokens");
+    count("/v1/responses", json!({"input": messages, "max_output_tokens": 1}), "/usage/input_tokens");
+    // Functions are told where a chat would tell them.
+    let told = json!({"messages": messages, "tools": tools()});
+    let rendered = server.post("/apply-template", &told).ok();
+    assert!(rendered["prompt"].as_str().is_some_and(|prompt| prompt.contains("<|open|>")), "{rendered}");
+    assert_eq!(server.post("/tokenize", &told).ok()["count"], chat + 2);
+    let silent = with(told, json!({"tool_choice": "none"}));
+    assert_eq!(server.post("/tokenize", &silent).ok()["count"], chat);
 }

@@ -37,6 +37,8 @@ enum Phase {
     WaitingOld = 2,
     /// The answer is being written.
     Answering = 3,
+    /// The last of the answer is in the writer's buffer, not all of it in the socket.
+    Flushing = 4,
 }
 
 /// Shared by the socket, the service and the answer's body.
@@ -53,6 +55,7 @@ impl ConnectionState {
             1 => Phase::Waiting,
             2 => Phase::WaitingOld,
             3 => Phase::Answering,
+            4 => Phase::Flushing,
             _ => Phase::Idle,
         }
     }
@@ -66,9 +69,16 @@ impl ConnectionState {
         self.enter(if knows_interim { Phase::Waiting } else { Phase::WaitingOld });
     }
 
-    /// Its answer is complete.
+    /// Its answer is complete. The end of the client's bytes is held back until all of it has been written: whoever
+    /// closed the sending side still reads.
     pub fn end(&self) {
-        self.enter(Phase::Idle);
+        self.enter(Phase::Flushing);
+    }
+
+    /// The writer has nothing left. `true` where that ends an answer.
+    fn flushed(&self) -> bool {
+        let (from, to) = (Phase::Flushing as u8, Phase::Idle as u8);
+        self.phase.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     /// Resolves when the client's bytes ended while an answer is due.
@@ -279,16 +289,20 @@ impl AsyncWrite for Connection {
             let n = ready!(this.poll_send(cx, this.interim))?;
             this.interim = this.interim.get(n..).unwrap_or_default();
         }
-        if bytes != CONTINUE && this.state.phase() != Phase::Idle {
+        if bytes != CONTINUE && matches!(this.state.phase(), Phase::Waiting | Phase::WaitingOld) {
             this.state.enter(Phase::Answering);
         }
         this.poll_send(cx, bytes)
     }
 
-    /// Nothing is buffered here. The reader flushes whenever it has looked for news and has nothing left to write, so
+    /// Nothing is buffered here, and the reader comes here with an empty buffer of its own. It flushes whenever it has looked for news and has nothing left to write, so
     /// this is where the end of the client's bytes is noticed and the interim answer is sent.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.state.flushed() {
+            // The reader must look again: for the end that was held back, and to have its timer set.
+            cx.waker().wake_by_ref();
+        }
         if this.state.phase() == Phase::Idle {
             return Poll::Ready(Ok(()));
         }

@@ -3,8 +3,9 @@
 use super::Context;
 use super::accept::{Lifecycle, Peer};
 use super::error::{ApiError, ErrorCode, shown};
+use super::metrics::route_label;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::IntoResponse;
@@ -32,7 +33,7 @@ pub async fn outermost(State(context): State<Arc<Context>>, request: Request, ne
     let id = request_id(request.headers());
     let origin = allowed_origin(&context, request.headers());
     let method = request.method().clone();
-    let route = route_label(&context, request.uri().path());
+    let route = route_label(request.extensions().get::<MatchedPath>().map(MatchedPath::as_str));
     // At the level of errors, so that every line of the log that a request causes carries its id.
     let span = tracing::error_span!("request", id = id.to_str().unwrap_or("-"));
     let guarded = Guarded(Box::pin(admit(context.clone(), request, next))).instrument(span.clone());
@@ -239,11 +240,6 @@ fn check_drain(request: &Request) -> Result<(), ApiError> {
         return Err(ApiError::new(ErrorCode::ShuttingDown, "the server is shutting down"));
     }
     Ok(())
-}
-
-/// The route for metrics: the path when it is one of ours without parameters, else a placeholder.
-fn route_label(context: &Context, path: &str) -> &'static str {
-    context.metrics.known_route(path)
 }
 
 /// A future whose panic becomes a 500; the message stays in the log.

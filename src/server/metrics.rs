@@ -1,37 +1,12 @@
 //! Counters of the HTTP side; `exposition` writes them down.
 
+use super::ROUTES;
 use super::openai::Finish;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Routes as they appear in labels: no names, ids or expressions of users. The last one is everything else.
-const ROUTES: [&str; 24] = [
-    "/v1/chat/completions",
-    "/v1/completions",
-    "/v1/models",
-    "/v1/personas",
-    "/v1/score",
-    "/v1/vectors",
-    "/v1/traits",
-    "/v1/jobs",
-    "/tokenize",
-    "/detokenize",
-    "/apply-template",
-    "/tokenizer_info",
-    "/health",
-    "/ready",
-    "/live",
-    "/metrics",
-    "/v1/embeddings",
-    "/v1/responses",
-    "/completion",
-    "/props",
-    "/docs",
-    "/openapi.json",
-    "/",
-    "other",
-];
-const OTHER: usize = ROUTES.len() - 1;
+/// The row of everything that is no route.
+const OTHER: usize = ROUTES.len();
 /// Statuses counted one by one; the last slot takes the rest.
 const STATUSES: [u16; 18] =
     [200, 201, 202, 204, 400, 401, 403, 404, 405, 408, 409, 413, 415, 421, 422, 429, 500, 503];
@@ -64,8 +39,13 @@ pub enum GateDecision {
     Refused,
 }
 
-#[derive(Default)]
-struct Table<const N: usize>([Row<N>; ROUTES.len()]);
+struct Table<const N: usize>([Row<N>; ROUTES.len() + 1]);
+
+impl<const N: usize> Default for Table<N> {
+    fn default() -> Table<N> {
+        Table(std::array::from_fn(|_| Row::default()))
+    }
+}
 
 struct Row<const N: usize>([AtomicU64; N]);
 
@@ -110,7 +90,8 @@ impl Histogram {
 /// Times the tokens of one request.
 pub struct TokenWatch<'a> {
     metrics: &'a Metrics,
-    started: Instant,
+    /// When the client had sent all of it.
+    received: Instant,
     /// Time of the last token, by sequence.
     last: Vec<Option<Instant>>,
 }
@@ -127,31 +108,31 @@ impl TokenWatch<'_> {
             Some(before) => self.metrics.inter_token.observe((now - before).as_secs_f64()),
             None => {
                 self.metrics.queue.observe(queued.as_secs_f64());
-                self.metrics.time_to_first_token.observe((now - self.started).as_secs_f64());
+                self.metrics.time_to_first_token.observe((now - self.received).as_secs_f64());
             }
         }
     }
 }
 
+/// The label of what is no route.
+const NO_ROUTE: &str = "other";
+
+/// A route as it appears in labels: the path of the route table, whatever names, ids or expressions stand in the
+/// request's. `matched` is the path under which the router found it.
+pub fn route_label(matched: Option<&str>) -> &'static str {
+    let is_it = |path: &str| matched.is_some_and(|m| m == path || path.strip_prefix("/v1") == Some(m));
+    ROUTES.iter().map(|(path, _)| *path).find(|path| is_it(path)).unwrap_or(NO_ROUTE)
+}
+
 impl Metrics {
-    pub fn watch(&self) -> TokenWatch<'_> {
-        TokenWatch { metrics: self, started: Instant::now(), last: Vec::new() }
+    /// Watches the tokens of a request that came at `received`.
+    pub fn watch(&self, received: Instant) -> TokenWatch<'_> {
+        TokenWatch { metrics: self, received, last: Vec::new() }
     }
 
-    /// The label of a path.
-    pub fn known_route(&self, path: &str) -> &'static str {
-        let bare = path.strip_prefix("/v1").filter(|rest| rest.starts_with('/')).unwrap_or(path);
-        let long = format!("/v1{bare}");
-        let whole = |route: &&&str| **route == bare || **route == long;
-        let below = |route: &&&str| {
-            let rest = long.strip_prefix(**route).filter(|_| **route != "/");
-            rest.is_some_and(|rest| rest.starts_with('/'))
-        };
-        ROUTES.iter().find(whole).or_else(|| ROUTES.iter().find(below)).unwrap_or(&ROUTES[OTHER])
-    }
-
-    pub fn count_request(&self, route: &str, status: u16) {
-        let row = ROUTES.iter().position(|known| *known == route).unwrap_or(OTHER);
+    /// Counts an answer to a request of the route with this label.
+    pub fn count_request(&self, label: &str, status: u16) {
+        let row = ROUTES.iter().position(|(path, _)| *path == label).unwrap_or(OTHER);
         let column = STATUSES.iter().position(|known| *known == status).unwrap_or(STATUSES.len());
         if let Some(cell) = self.requests.0.get(row).and_then(|row| row.0.get(column)) {
             cell.fetch_add(1, Ordering::Relaxed);
@@ -185,12 +166,13 @@ impl Metrics {
     /// Answered requests by route and status, those that occurred.
     pub fn requests(&self) -> Vec<(&'static str, String, u64)> {
         let mut counts = Vec::new();
-        for (route, row) in ROUTES.iter().zip(&self.requests.0) {
+        let labels = ROUTES.iter().map(|(path, _)| *path).chain([NO_ROUTE]);
+        for (route, row) in labels.zip(&self.requests.0) {
             for (column, cell) in row.0.iter().enumerate() {
                 let count = cell.load(Ordering::Relaxed);
                 if count > 0 {
                     let status = STATUSES.get(column).map_or("other".to_string(), u16::to_string);
-                    counts.push((*route, status, count));
+                    counts.push((route, status, count));
                 }
             }
         }
@@ -203,24 +185,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_carry_no_names() {
-        let metrics = Metrics::default();
-        let table = [
-            ("/chat/completions", "/v1/chat/completions"),
-            ("/v1/chat/completions", "/v1/chat/completions"),
-            ("/models", "/v1/models"),
-            ("/v1/models/a@(0.8 warm)", "/v1/models"),
-            ("/models/secret", "/v1/models"),
-            ("/v1/vectors/warm/file", "/v1/vectors"),
-            ("/v1/tokenize", "/tokenize"),
-            ("/tokenize", "/tokenize"),
-            ("/v1/health", "/health"),
-            ("/", "/"),
-            ("/x/y", "other"),
-        ];
-        for (path, route) in table {
-            assert_eq!(metrics.known_route(path), route, "{path}");
+    fn every_route_has_its_label() {
+        for (path, _) in ROUTES {
+            assert_eq!(route_label(Some(path)), *path);
+            if let Some(short) = path.strip_prefix("/v1") {
+                assert_eq!(route_label(Some(short)), *path);
+            }
         }
+        assert_eq!((route_label(None), route_label(Some("/x"))), (NO_ROUTE, NO_ROUTE));
     }
 
     #[test]
@@ -235,12 +207,24 @@ mod tests {
     }
 
     #[test]
+    fn what_came_before_the_queue_counts_for_the_first_token() {
+        let metrics = Metrics::default();
+        let received = Instant::now() - Duration::from_secs(3);
+        let mut watch = metrics.watch(received);
+        watch.token(0, Duration::ZERO);
+        watch.token(0, Duration::ZERO);
+        let (first, inter) = (metrics.time_to_first_token.read(), metrics.inter_token.read());
+        assert!(first.1 >= 3.0 && first.2 == 1, "{first:?}");
+        assert!(inter.1 < 3.0 && inter.2 == 1, "{inter:?}");
+    }
+
+    #[test]
     fn every_request_is_counted_once() {
         let metrics = Metrics::default();
         metrics.count_request("/v1/models", 200);
         metrics.count_request("/v1/models", 200);
         metrics.count_request("nonsense", 418);
         let counts = metrics.requests();
-        assert_eq!(counts, [("/v1/models", "200".into(), 2), ("other", "other".into(), 1)]);
+        assert_eq!(counts, [("/v1/models", "200".into(), 2), (NO_ROUTE, "other".into(), 1)]);
     }
 }

@@ -37,7 +37,7 @@ pub async fn activations(
     let mut fields = Fields::new(map);
     let mut warnings = Vec::new();
     let named = Named::read(&mut fields, &headers, &context)?;
-    let mut before = Before::read(&mut fields, &mut warnings)?;
+    let mut before = Before::read(&mut fields, &context, &mut warnings)?;
     let blocks = read_blocks(&mut fields, context.engine.info().n_blocks)?;
     let names = read_vectors(&mut fields)?;
     let from = fields.integer("from", 0..=i64::from(u32::MAX))?.unwrap_or(0) as u32;

@@ -8,7 +8,7 @@ use crate::server::error::{ApiError, ErrorCode};
 use crate::server::fields::Fields;
 use crate::server::openai::{
     Chat, Named, PromptSize, Resolved, TEMPLATE_FIELDS, check_room, encode_chat, encode_text, read_messages,
-    resolve, template_digest, template_options,
+    refuse_chat_fields, resolve, template_digest, template_options,
 };
 use crate::text::{ChatOptions, Message};
 
@@ -22,7 +22,13 @@ pub fn known() -> Vec<&'static str> {
 }
 
 /// What continuations follow, or what is looked into.
-pub enum Before {
+pub struct Before {
+    source: Source,
+    /// Whether the prefix cache may be used.
+    use_cache: bool,
+}
+
+enum Source {
     Text(String),
     Chat { messages: Vec<Message>, options: ChatOptions },
 }
@@ -35,30 +41,23 @@ pub struct Prompt {
 }
 
 impl Before {
-    pub fn read(fields: &mut Fields, warnings: &mut Vec<String>) -> Result<Before, ApiError> {
-        let has_messages = fields.rest().get("messages").is_some_and(|messages| !messages.is_null());
-        match (fields.string("prompt")?, has_messages) {
-            (Some(text), false) => Ok(Before::Text(text)),
-            (None, true) => {
-                let messages = read_messages(fields, warnings)?;
-                let options = template_options(fields, &messages)?;
-                Ok(Before::Chat { messages, options })
-            }
-            (Some(_), true) => Err(fields.refuse("prompt", "send either `prompt` or `messages`")),
-            (None, false) => {
-                Err(ApiError::at(ErrorCode::MissingField, "messages", "`messages` or `prompt` is needed"))
-            }
-        }
+    pub fn read(
+        fields: &mut Fields,
+        context: &Context,
+        warnings: &mut Vec<String>,
+    ) -> Result<Before, ApiError> {
+        let use_cache = fields.bool("cache_prompt")?.unwrap_or(true);
+        Ok(Before { source: Source::read(fields, context, warnings)?, use_cache })
     }
 
     /// Looks the names up; a persona's texts go around the messages.
     pub async fn resolve(&mut self, context: &Context, mut named: Named) -> Result<Resolved, ApiError> {
-        let chat = match self {
-            Before::Text(_) => {
+        let chat = match &mut self.source {
+            Source::Text(_) => {
                 named.other_text = true;
                 None
             }
-            Before::Chat { messages, options } => Some(Chat { messages, template: options }),
+            Source::Chat { messages, options } => Some(Chat { messages, template: options }),
         };
         resolve(context, named, chat).await
     }
@@ -67,23 +66,45 @@ impl Before {
     pub fn condition(&self, context: &Context, resolved: &Resolved) -> Condition {
         let mut condition = resolved.condition(context, Sampling::default());
         condition.template_options = self.template_digest();
+        condition.use_cache = self.use_cache;
         condition
     }
 
     fn template_digest(&self) -> Digest {
-        match self {
-            Before::Text(_) => template_digest(&ChatOptions::default()),
-            Before::Chat { options, .. } => template_digest(options),
+        match &self.source {
+            Source::Text(_) => template_digest(&ChatOptions::default()),
+            Source::Chat { options, .. } => template_digest(options),
         }
     }
 
     pub async fn encode(self, context: &Context, warnings: &mut Vec<String>) -> Result<Prompt, ApiError> {
-        match self {
-            Before::Text(text) => Ok(Prompt { ids: encode_text(context, text).await?, field: "prompt" }),
-            Before::Chat { messages, options } => {
+        match self.source {
+            Source::Text(text) => Ok(Prompt { ids: encode_text(context, text).await?, field: "prompt" }),
+            Source::Chat { messages, options } => {
                 let encoded = encode_chat(context, messages, options).await?;
                 warnings.extend(encoded.warnings);
                 Ok(Prompt { ids: encoded.ids, field: "messages" })
+            }
+        }
+    }
+}
+
+impl Source {
+    fn read(fields: &mut Fields, context: &Context, warnings: &mut Vec<String>) -> Result<Source, ApiError> {
+        let has_messages = fields.rest().get("messages").is_some_and(|messages| !messages.is_null());
+        match (fields.string("prompt")?, has_messages) {
+            (Some(text), false) => {
+                refuse_chat_fields(fields)?;
+                Ok(Source::Text(text))
+            }
+            (None, true) => {
+                let messages = read_messages(fields, warnings, context.text.call_syntax())?;
+                let options = template_options(fields, &messages)?;
+                Ok(Source::Chat { messages, options })
+            }
+            (Some(_), true) => Err(fields.refuse("prompt", "send either `prompt` or `messages`")),
+            (None, false) => {
+                Err(ApiError::at(ErrorCode::MissingField, "messages", "`messages` or `prompt` is needed"))
             }
         }
     }

@@ -25,15 +25,13 @@ pub async fn score(
     let mut fields = Fields::new(map);
     let mut warnings = Vec::new();
     let named = Named::read(&mut fields, &headers, &context)?;
-    let mut before = Before::read(&mut fields, &mut warnings)?;
+    let mut before = Before::read(&mut fields, &context, &mut warnings)?;
     let choices = read_choices(&mut fields)?;
-    let use_cache = fields.bool("cache_prompt")?.unwrap_or(true);
     fields.finish(&[&["choices"][..], &before::known()].concat())?;
 
     let resolved = before.resolve(&context, named).await?;
     warnings.extend(resolved.warnings.iter().cloned());
-    let mut condition = before.condition(&context, &resolved);
-    condition.use_cache = use_cache;
+    let condition = before.condition(&context, &resolved);
     let prompt = before.encode(&context, &mut warnings).await?;
     let (choices, ids) = encode_choices(&context.text, choices).await?;
     let longest = ids.iter().map(Vec::len).max().unwrap_or(0);

@@ -6,7 +6,7 @@ use crate::server::blocking::blocking;
 use crate::server::body::read_object;
 use crate::server::error::{ApiError, ErrorCode};
 use crate::server::fields::{Fields, missing, wrong_kind};
-use crate::server::openai::{Chat, TEMPLATE_FIELDS, read_messages, template_options, token_ids};
+use crate::server::openai::{Chat, TEMPLATE_FIELDS, TOOL_FIELDS, read_chat, refuse_chat_fields, token_ids};
 use crate::text::{ChatOptions, Message, Specials, Text, TextError, Tokenizer};
 use axum::Json;
 use axum::extract::{Request, State};
@@ -46,7 +46,7 @@ pub async fn tokenize(
 ) -> Result<Json<Value>, ApiError> {
     let (_, map) = read_object(request).await?;
     let mut fields = Fields::new(map);
-    let source = read_source(&mut fields)?;
+    let source = read_source(&mut fields, &context)?;
     let specials = match fields.bool("parse_special")?.unwrap_or(true) {
         true => Specials::Parse,
         false => Specials::AsText,
@@ -54,7 +54,7 @@ pub async fn tokenize(
     let with_pieces = fields.bool("with_pieces")?.unwrap_or(false);
     let with_strings = fields.bool("return_token_strs")?.unwrap_or(false);
     fields.string("model")?;
-    fields.finish(&[&TOKENIZE_FIELDS[..], &TEMPLATE_FIELDS, &["tools"]].concat())?;
+    fields.finish(&[&TOKENIZE_FIELDS[..], &TEMPLATE_FIELDS, &TOOL_FIELDS].concat())?;
 
     let text = context.text.clone();
     let ids = blocking(move || encode(&text, source, specials)).await?;
@@ -85,17 +85,19 @@ fn too_many_pieces(field: &str, tokens: usize) -> ApiError {
     ApiError::at(ErrorCode::InvalidValue, field, message)
 }
 
-fn read_source(fields: &mut Fields) -> Result<Source, ApiError> {
+fn read_source(fields: &mut Fields, context: &Context) -> Result<Source, ApiError> {
     let add_special = fields.aliased(&["add_special", "add_special_tokens"], Fields::bool)?;
     let content = fields.string("content")?;
     let prompt = fields.string("prompt")?;
     let has_messages = fields.rest().get("messages").is_some_and(|messages| !messages.is_null());
+    if !has_messages {
+        refuse_chat_fields(fields)?;
+    }
     match (content, prompt, has_messages) {
         (Some(text), None, false) => Ok(Source::Text { text, add_special: add_special.unwrap_or(false) }),
         (None, Some(text), false) => Ok(Source::Text { text, add_special: add_special.unwrap_or(true) }),
         (None, None, true) => {
-            let messages = read_messages(fields, &mut Vec::new())?;
-            let options = template_options(fields, &messages)?;
+            let (messages, options) = read_chat(fields, context, &mut Vec::new())?;
             Ok(Source::Chat { messages, options })
         }
         (None, None, false) => {
@@ -161,11 +163,10 @@ pub async fn apply_template(
     let (_, map) = read_object(request).await?;
     let mut fields = Fields::new(map);
     let mut warnings = Vec::new();
-    let mut messages = read_messages(&mut fields, &mut warnings)?;
-    let mut options = template_options(&mut fields, &messages)?;
+    let (mut messages, mut options) = read_chat(&mut fields, &context, &mut warnings)?;
     let persona = fields.string("persona")?.filter(|name| !name.is_empty());
     fields.string("model")?;
-    fields.finish(&[&["persona", "messages"][..], &TEMPLATE_FIELDS, &["model"]].concat())?;
+    fields.finish(&[&["persona", "messages"][..], &TEMPLATE_FIELDS, &TOOL_FIELDS, &["model"]].concat())?;
     if let Some(name) = persona {
         let persona = context.personas.find(&name, "persona")?;
         let chat = Chat { messages: &mut messages, template: &mut options };

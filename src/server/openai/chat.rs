@@ -2,7 +2,7 @@
 
 use super::messages;
 use super::names::Named;
-use super::options::Options;
+use super::options::{Options, meant, unsupported};
 use super::resolve::defaults;
 use super::tools::Tools;
 use crate::limits;
@@ -12,11 +12,14 @@ use crate::server::fields::Fields;
 use crate::text::{ChatOptions, Message, Role, Text};
 use axum::http::HeaderMap;
 use serde_json::{Map, Value};
+use std::time::Instant;
 
 /// A chat request as typed: JSON fields under whatever names clients use, and the headers that carry more.
 pub struct ChatRequest {
     pub fields: Fields,
     pub headers: HeaderMap,
+    /// When the last byte of it was here.
+    received: Instant,
 }
 
 /// The same with every value checked; nothing of it has been looked up yet.
@@ -33,17 +36,18 @@ pub struct ValidChat {
     pub tools: Option<Tools>,
     /// Whether thinking is told apart from the answer, where the model's template names tags for it.
     pub splits_thinking: bool,
+    pub received: Instant,
 }
 
 impl ChatRequest {
     pub fn new(fields: Map<String, Value>, headers: HeaderMap) -> ChatRequest {
-        ChatRequest { fields: Fields::new(fields), headers }
+        ChatRequest { fields: Fields::new(fields), headers, received: Instant::now() }
     }
 
     /// The way to a [`ValidChat`] from a body with `messages`.
     pub fn validate(self, context: &Context) -> Result<ValidChat, ApiError> {
         self.validate_with(context, |fields, warnings| {
-            Ok((messages::read_spelled(fields, warnings, context.text.call_syntax())?, 0))
+            Ok((messages::read(fields, warnings, context.text.call_syntax())?, 0))
         })
     }
 
@@ -55,7 +59,8 @@ impl ChatRequest {
         read: impl FnOnce(&mut Fields, &mut Vec<String>) -> Result<(Vec<Message>, usize), ApiError>,
     ) -> Result<ValidChat, ApiError> {
         let named = Named::read(&mut self.fields, &self.headers, context)?;
-        ValidChat::read(&mut self.fields, &context.text, named, read)
+        let valid = ValidChat::read(&mut self.fields, &context.text, named, read)?;
+        Ok(ValidChat { received: self.received, ..valid })
     }
 }
 
@@ -77,7 +82,8 @@ impl ValidChat {
             options.shape = tools.with(options.shape, text.call_syntax(), &mut options.warnings)?;
         }
         let splits_thinking = splits_thinking(fields)?;
-        Ok(ValidChat { messages, template, options, logprobs, named, splits_thinking, tools })
+        let received = Instant::now();
+        Ok(ValidChat { messages, template, options, logprobs, named, splits_thinking, tools, received })
     }
 }
 
@@ -102,6 +108,35 @@ fn splits_thinking(fields: &mut Fields) -> Result<bool, ApiError> {
             Err(fields.refuse("reasoning_format", message))
         }
     }
+}
+
+/// A chat as the model reads it, with the functions that it may call, for routes that let nothing answer it.
+pub fn read_chat(
+    fields: &mut Fields,
+    context: &Context,
+    warnings: &mut Vec<String>,
+) -> Result<(Vec<Message>, ChatOptions), ApiError> {
+    let text = &context.text;
+    let tools = Tools::read(fields)?;
+    let mut messages = messages::read(fields, warnings, text.call_syntax())?;
+    let mut template = template_options(fields, &messages)?;
+    if let Some(tools) = tools {
+        tools.tell(text, &mut messages, &mut template);
+    }
+    Ok((messages, template))
+}
+
+/// What [`read_chat`] takes beside the messages and what [`template_options`] takes.
+pub const TOOL_FIELDS: [&str; 3] = ["tools", "tool_choice", "parallel_tool_calls"];
+
+/// Refuses what only chats take where a text came in their place.
+pub fn refuse_chat_fields(fields: &mut Fields) -> Result<(), ApiError> {
+    for name in TEMPLATE_FIELDS.iter().chain(&TOOL_FIELDS) {
+        if meant(fields, name).is_some() {
+            return Err(unsupported(name, "only chats take it; send `messages` or leave it out"));
+        }
+    }
+    Ok(())
 }
 
 /// What [`template_options`] takes beside the messages.

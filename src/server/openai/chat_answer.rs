@@ -94,7 +94,7 @@ impl Dialect for ChatAnswer {
             frames.data(&self.chunk(index, json!({"role": "assistant", "content": ""}), None, None)).await;
         }
         let mut splits: Vec<Split> = (0..self.choices.each()).map(|_| self.split()).collect();
-        let mut watch = self.context.metrics.watch();
+        let mut watch = self.context.metrics.watch(generation.received());
         while let Some((index, news)) = pings.until(&frames, generation.next()).await {
             match news {
                 Happening::Progress { done } => {

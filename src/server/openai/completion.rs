@@ -10,11 +10,14 @@ use crate::server::fields::{Fields, missing, wrong_kind};
 use crate::text::Tokenizer;
 use axum::http::HeaderMap;
 use serde_json::{Map, Value};
+use std::time::Instant;
 
 /// A completions request as typed.
 pub struct CompletionRequest {
     pub fields: Fields,
     pub headers: HeaderMap,
+    /// When the last byte of it was here.
+    received: Instant,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -35,17 +38,19 @@ pub struct ValidCompletion {
     /// The answer begins with the prompt.
     pub echo: bool,
     pub named: Named,
+    pub received: Instant,
 }
 
 impl CompletionRequest {
     pub fn new(fields: Map<String, Value>, headers: HeaderMap) -> CompletionRequest {
-        CompletionRequest { fields: Fields::new(fields), headers }
+        CompletionRequest { fields: Fields::new(fields), headers, received: Instant::now() }
     }
 
     /// The only way to a [`ValidCompletion`].
     pub fn validate(mut self, context: &Context) -> Result<ValidCompletion, ApiError> {
         let named = Named::read(&mut self.fields, &self.headers, context)?;
-        ValidCompletion::read(&mut self.fields, &context.text.tokenizer, named)
+        let valid = ValidCompletion::read(&mut self.fields, &context.text.tokenizer, named)?;
+        Ok(ValidCompletion { received: self.received, ..valid })
     }
 }
 
@@ -66,7 +71,7 @@ impl ValidCompletion {
         let logprobs = read_logprobs(fields)?;
         let prompts = read_prompts(fields, tokenizer)?;
         named.other_text = true;
-        Ok(ValidCompletion { prompts, options, logprobs, echo, named })
+        Ok(ValidCompletion { prompts, options, logprobs, echo, named, received: Instant::now() })
     }
 }
 
@@ -79,7 +84,13 @@ fn refuse_what_chats_take(fields: &mut Fields) -> Result<(), ApiError> {
             return Err(unsupported(name, message));
         }
     }
-    Ok(())
+    // Clients send the choices that force nothing without tools too.
+    match meant(fields, "tool_choice") {
+        Some(choice) if choice != "none" && choice != "auto" => {
+            Err(unsupported("tool_choice", "only chats take tools; leave it out"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A number; `false` is off, as routers send it.
@@ -120,4 +131,30 @@ fn read_prompts(fields: &mut Fields, tokenizer: &Tokenizer) -> Result<Vec<Prompt
         other => Err(wrong_kind(&format!("{path}[{index}]"), &other, "a string or an array of token ids")),
     };
     items.into_iter().enumerate().map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_only_chats_take_is_refused() {
+        let function = json!({"type": "function", "function": {"name": "f"}});
+        let table = [
+            (json!({"tools": [], "tool_choice": "none"}), None),
+            (json!({"tools": null, "tool_choice": "auto", "documents": []}), None),
+            (json!({"tool_choice": ""}), None),
+            (json!({"tools": [function]}), Some("tools")),
+            (json!({"documents": [{"text": "a"}]}), Some("documents")),
+            (json!({"tool_choice": "required"}), Some("tool_choice")),
+            (json!({"tool_choice": function}), Some("tool_choice")),
+            (json!({"tool_choice": 7}), Some("tool_choice")),
+        ];
+        for (body, param) in table {
+            let Value::Object(map) = body.clone() else { unreachable!("an object") };
+            let refused = refuse_what_chats_take(&mut Fields::new(map)).err();
+            assert_eq!(refused.and_then(|error| error.param).as_deref(), param, "{body}");
+        }
+    }
 }

@@ -59,7 +59,7 @@ impl Dialect for CompletionAnswer {
     /// Waits for all choices and answers with one object.
     async fn collect(self, mut generation: Generation) -> Result<Value, ApiError> {
         let mut said: Vec<Said> = (0..self.count()).map(|_| Said::default()).collect();
-        let mut watch = self.context.metrics.watch();
+        let mut watch = self.context.metrics.watch(generation.received());
         while let Some((index, news)) = generation.next().await {
             let Some(said) = said.get_mut(index) else { continue };
             let piece = match news {
@@ -96,7 +96,7 @@ impl Dialect for CompletionAnswer {
 
     /// Writes the stream to its `[DONE]`.
     async fn stream(self, mut generation: Generation, frames: Frames, mut pings: Pings) {
-        let mut watch = self.context.metrics.watch();
+        let mut watch = self.context.metrics.watch(generation.received());
         while let Some((index, news)) = pings.until(&frames, generation.next()).await {
             match news {
                 Happening::Progress { done } => self.progress(index, done, &generation, &frames).await,

@@ -50,7 +50,7 @@ pub async fn take_pieces(
     metrics: &Metrics,
     mut take: impl FnMut(usize, Piece, Account),
 ) -> Result<(), ApiError> {
-    let mut watch = metrics.watch();
+    let mut watch = metrics.watch(generation.received());
     while let Some((index, news)) = generation.next().await {
         match news {
             Happening::Progress { .. } | Happening::Prefilled { .. } => {}

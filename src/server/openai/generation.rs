@@ -55,18 +55,21 @@ pub struct Generation {
     running_max: usize,
     /// Where the next look for news begins, so that no sequence is favoured.
     turn: usize,
+    received: Instant,
 }
 
 /// Pause before the queue is asked again when it was full and nothing of ours runs.
 const FULL_PAUSE: Duration = Duration::from_millis(50);
 
 impl Generation {
-    /// Submits as many of the requests as may run at once. The first one's refusal is the request's.
+    /// Submits as many of the requests as may run at once. The first one's refusal is the request's. `received`: when
+    /// the client had sent all of it.
     pub fn start(
         engine: &Engine,
         requests: Vec<Request>,
         rules: &ChoiceRules,
         running_max: usize,
+        received: Instant,
     ) -> Result<Generation, SubmitError> {
         let now = Instant::now();
         let sequence = |request: &Request| Sequence {
@@ -82,6 +85,7 @@ impl Generation {
             waiting: requests.into_iter().enumerate().collect(),
             running_max: running_max.max(1),
             turn: 0,
+            received,
         };
         match generation.submit_waiting() {
             Err(SubmitError::Full { .. }) if generation.running() > 0 => Ok(generation),
@@ -105,6 +109,11 @@ impl Generation {
             self.waiting.pop_front();
         }
         Ok(())
+    }
+
+    /// When the client had sent the whole request: what came before the queue counts for whoever waits.
+    pub fn received(&self) -> Instant {
+        self.received
     }
 
     pub fn account(&self, index: usize) -> Account {

@@ -82,7 +82,7 @@ impl Dialect for LlamaAnswer {
     /// Writes the stream. Its last chunk has `stop: true`; there is no `[DONE]` in this dialect.
     async fn stream(self, mut generation: Generation, frames: Frames, mut pings: Pings) {
         let mut said = vec![Said::default(); self.count()];
-        let mut watch = self.context.metrics.watch();
+        let mut watch = self.context.metrics.watch(generation.received());
         while let Some((index, news)) = pings.until(&frames, generation.next()).await {
             let account = generation.account(index);
             match news {

@@ -8,14 +8,9 @@ use crate::server::fields::{Fields, missing, wrong_kind};
 use crate::text::{CallSyntax, Message, Role};
 use serde_json::{Map, Value};
 
-/// Reads `messages` for a model that spells calls as most do.
-pub fn read(fields: &mut Fields, warnings: &mut Vec<String>) -> Result<Vec<Message>, ApiError> {
-    read_spelled(fields, warnings, CallSyntax::Tagged)
-}
-
-/// Reads `messages`, which must be there and not be empty. Calls that an assistant made become the text that they were.
-/// Warnings name what was left out.
-pub fn read_spelled(
+/// Reads `messages`, which must be there and not be empty. Calls that an assistant made become the text that they were,
+/// spelled as the model does. Warnings name what was left out.
+pub fn read(
     fields: &mut Fields,
     warnings: &mut Vec<String>,
     syntax: CallSyntax,
@@ -201,7 +196,7 @@ mod tests {
     fn parse(messages: Value) -> Result<(Vec<Message>, Vec<String>), ApiError> {
         let Value::Object(map) = json!({"messages": messages}) else { unreachable!("an object") };
         let mut warnings = Vec::new();
-        read(&mut Fields::new(map), &mut warnings).map(|messages| (messages, warnings))
+        read(&mut Fields::new(map), &mut warnings, CallSyntax::Tagged).map(|messages| (messages, warnings))
     }
 
     #[test]

@@ -33,7 +33,7 @@ mod thoughts;
 mod tools;
 
 pub use answer::{demeanor, finite, persona_headers};
-pub use chat::{ChatRequest, TEMPLATE_FIELDS, template_options};
+pub use chat::{ChatRequest, TEMPLATE_FIELDS, TOOL_FIELDS, read_chat, refuse_chat_fields, template_options};
 pub use choice::Finish;
 pub use completion::CompletionRequest;
 pub use embeddings::embeddings;

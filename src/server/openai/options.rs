@@ -273,7 +273,7 @@ fn refuse_unsupported(fields: &mut Fields) -> Result<(), ApiError> {
     }
 }
 
-pub fn unsupported(param: &str, message: &str) -> ApiError {
+pub(super) fn unsupported(param: &str, message: &str) -> ApiError {
     ApiError::at(ErrorCode::Unsupported, param, message)
 }
 

@@ -178,7 +178,12 @@ fn read_effort(fields: &mut Fields) -> Result<Option<String>, ApiError> {
 fn read_logprobs(fields: &mut Fields) -> Result<(), ApiError> {
     let included = match fields.take("include") {
         None => false,
-        Some(Value::Array(items)) => items.iter().any(|item| item == "message.output_text.logprobs"),
+        Some(Value::Array(items)) => {
+            let other = items.iter().enumerate().find(|(_, item)| !item.is_string());
+            other
+                .map_or(Ok(()), |(at, item)| Err(wrong_kind(&format!("include[{at}]"), item, "a string")))?;
+            items.iter().any(|item| item == "message.output_text.logprobs")
+        }
         Some(other) => return Err(wrong_kind("include", &other, "an array of strings")),
     };
     let top = fields.rest().get("top_logprobs").and_then(Value::as_f64).is_some_and(|top| top > 0.0);
@@ -253,6 +258,7 @@ mod tests {
             (json!({"metadata": {"a": 1}}), "metadata"),
             (json!({"metadata": {"a": "x".repeat(513)}}), "metadata"),
             (json!({"include": "x"}), "include"),
+            (json!({"include": [{}]}), "include[0]"),
             (json!({"reasoning": {"effort": 1}}), "reasoning.effort"),
         ];
         for (body, param) in table {

@@ -107,7 +107,7 @@ impl Dialect for ResponsesAnswer {
         }
         let mut said = self.nothing();
         let mut events = Vec::new();
-        let mut watch = self.context.metrics.watch();
+        let mut watch = self.context.metrics.watch(generation.received());
         while let Some((index, news)) = pings.until(&frames, generation.next()).await {
             match news {
                 Happening::Progress { .. } | Happening::Prefilled { .. } => {}

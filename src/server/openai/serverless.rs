@@ -22,7 +22,7 @@ pub struct ReadChat {
 pub fn chat_body(body: &[u8], text: &Text) -> Result<ReadChat, ApiError> {
     let mut fields = Fields::new(json::object(body)?);
     let valid = ValidChat::read(&mut fields, text, Named::default(), |fields, warnings| {
-        Ok((messages::read_spelled(fields, warnings, text.call_syntax())?, 0))
+        Ok((messages::read(fields, warnings, text.call_syntax())?, 0))
     })?;
     let shape = valid.options.shape.map(|asked| asked.shape);
     Ok(ReadChat { messages: valid.messages, template: valid.template, shape })

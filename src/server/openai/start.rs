@@ -30,7 +30,8 @@ pub struct Started {
 
 /// Starts a chat. `id_prefix` begins the answer's id.
 pub async fn start_chat(context: &Context, id_prefix: &str, valid: ValidChat) -> Result<Started, ApiError> {
-    let ValidChat { mut messages, mut template, options, logprobs, named, splits_thinking, tools } = valid;
+    let ValidChat { mut messages, mut template, options, logprobs, named, splits_thinking, tools, received } =
+        valid;
     let compiled = compile(context, &options).await?;
     let chat = Chat { messages: &mut messages, template: &mut template };
     let resolved = resolve(context, named, Some(chat)).await?;
@@ -46,7 +47,7 @@ pub async fn start_chat(context: &Context, id_prefix: &str, valid: ValidChat) ->
         shown.extend_from_slice(context.text.call_tokens());
     }
     let rules = chat_rules(context, &options, shown);
-    let generation = Generation::start(&context.engine, requests, &rules, context.running_max())?;
+    let generation = Generation::start(&context.engine, requests, &rules, context.running_max(), received)?;
 
     let mut warnings = [&options.warnings[..], &encoded.warnings, &resolved.warnings].concat();
     warnings.extend(choices.warning(&condition));
@@ -64,7 +65,7 @@ pub async fn start_completion(
     id_prefix: &str,
     valid: ValidCompletion,
 ) -> Result<Started, ApiError> {
-    let ValidCompletion { prompts, options, logprobs, echo, named } = valid;
+    let ValidCompletion { prompts, options, logprobs, echo, named, received } = valid;
     let compiled = compile(context, &options).await?;
     let resolved = resolve(context, named, None).await?;
     let condition = condition(context, &options, &resolved, &ChatOptions::default());
@@ -72,7 +73,7 @@ pub async fn start_completion(
     let requests = completion_requests(context, &condition, &prompts, &options, logprobs, echo)?;
     let requests = constrain(requests, &compiled);
     let rules = rules(context, &options, true);
-    let generation = Generation::start(&context.engine, requests, &rules, context.running_max())?;
+    let generation = Generation::start(&context.engine, requests, &rules, context.running_max(), received)?;
 
     let choices = Choices::of(&options);
     let mut warnings = [&options.warnings[..], &resolved.warnings].concat();

@@ -9,11 +9,11 @@ pub struct Field {
     pub required: bool,
 }
 
-const fn must(name: &'static str, kind: &'static str, about: &'static str) -> Field {
+pub const fn must(name: &'static str, kind: &'static str, about: &'static str) -> Field {
     Field { name, kind, about, required: true }
 }
 
-const fn may(name: &'static str, kind: &'static str, about: &'static str) -> Field {
+pub const fn may(name: &'static str, kind: &'static str, about: &'static str) -> Field {
     Field { name, kind, about, required: false }
 }
 
@@ -25,10 +25,10 @@ pub const MODEL: &[Field] = &[may(
 
 /// Who asks, and what is applied.
 pub const CONDITION: &[Field] = &[
-    may("persona", "string", "A stored persona, as `model@persona`"),
+    may("persona", "Name", "A stored persona, as `model@persona`"),
     may(
         "steering",
-        "string|[object]",
+        "string|[Intervention]",
         "An expression such as `0.8 warm - 0.3 formal`, or a list of interventions",
     ),
     may("soft_prompt", "string|boolean", "A named soft prompt; false turns the user's and the persona's off"),
@@ -38,10 +38,9 @@ pub const CONDITION: &[Field] = &[
 
 /// For routes that look at nothing else of a condition.
 pub const PERSONA_CHOICE: &[Field] =
-    &[may("persona", "string", "A stored persona, whose texts are put around the chat")];
+    &[may("persona", "Name", "A stored persona, whose texts are put around the chat")];
 
-pub const MESSAGES: &[Field] =
-    &[must("messages", "[object]", "Roles system, developer, user, assistant, tool")];
+pub const MESSAGES: &[Field] = &[must("messages", "[Message](1..)", "What was said so far")];
 
 /// What a chat template is given.
 pub const TEMPLATE: &[Field] = &[
@@ -76,11 +75,11 @@ pub const GENERATION: &[Field] = &[
     may("stop_token_ids", "[integer(0..)]", "Tokens that end the answer"),
     may("ignore_eos", "boolean", "Go on past the model's own end"),
     may("response_format", "object", "`text`, `json_object` or `json_schema`"),
-    may("grammar", "string", "What the answer must be, as a grammar"),
-    may("guided_json", "object|string", "The same as a JSON schema"),
-    may("guided_regex", "string", "The same as a regular expression"),
-    may("guided_choice", "[string]", "One of these"),
-    may("structured_outputs", "object", "The same under vLLM's newer name"),
+    may("grammar", "string|Off", "What the answer must be, as a grammar"),
+    may("guided_json", "object|string|Off", "The same as a JSON schema"),
+    may("guided_regex", "string|Off", "The same as a regular expression"),
+    may("guided_choice", "[string](1..)|Off", "One of these"),
+    may("structured_outputs", "object|Off", "The same under vLLM's newer name"),
     may("n", "integer(1..8)", "Choices; default 1"),
     may(
         "compare",
@@ -102,8 +101,13 @@ pub const CHAT: &[Field] = &[
         "string",
         "`none` leaves what is thought in the content; auto, deepseek: told apart",
     ),
-    may("tools", "[object]", "Functions that the answer may call"),
+];
+
+/// Functions that a model is told of.
+pub const TOOLS: &[Field] = &[
+    may("tools", "[Tool]", "Functions that the answer may call"),
     may("tool_choice", "string|object", "none, auto, required, or one function"),
+    may("parallel_tool_calls", "boolean", "Whether an answer that must call may call several times"),
 ];
 
 pub const COMPLETION: &[Field] = &[
@@ -121,7 +125,11 @@ pub const LLAMA: &[Field] = &[
 ];
 
 pub const RESPONSES: &[Field] = &[
-    must("input", "string|[object]", "A text of the user, or a list of messages, calls and their results"),
+    must(
+        "input",
+        "string|[InputItem](1..)",
+        "A text of the user, or a list of messages, calls and their results",
+    ),
     may("instructions", "string", "System text before the input"),
     may("max_output_tokens", "integer(-1..)", "Most tokens of the answer"),
     may("temperature", "number(0..2)", "0 takes the most probable token; default 1"),
@@ -142,61 +150,60 @@ pub const RESPONSES: &[Field] = &[
 ];
 
 pub const EMBEDDINGS: &[Field] = &[
-    must("input", "string|[string]", "1 to 256 texts"),
+    must("input", "string(1..)|[string(1..)](1..256)", "Texts"),
     may("model", "string", "The encoder's name"),
     may("encoding_format", "'float'|'base64'", "base64: little-endian f32"),
     may("dimensions", "integer(1..)", "The encoder's own width is the only one"),
 ];
 
 pub const SCORE: &[Field] = &[
-    may("messages", "[object]", "A chat before the choices"),
+    may("messages", "[Message](1..)", "A chat before the choices"),
     may("prompt", "string", "Or a text before them"),
-    must("choices", "[string]", "Continuations, each tokenised by itself"),
+    must("choices", "[string(1..)](1..)", "Continuations, each tokenised by itself"),
     may("cache_prompt", "boolean", "Whether the prefix cache may be used; default true"),
 ];
 
 pub const ACTIVATIONS: &[Field] = &[
-    may("messages", "[object]", "A chat"),
+    may("messages", "[Message](1..)", "A chat"),
     may("prompt", "string", "Or a text"),
-    may("blocks", "[integer(0..)]", "Blocks whose residual norms are wanted"),
-    may("vectors", "[any]", "Vectors to project on"),
-    may("from", "any", "First token that counts"),
+    may("blocks", "[integer(0..)](1..)", "Blocks whose residual norms are wanted"),
+    may("vectors", "[Name]", "Vectors to project on"),
+    may("from", "integer(0..)", "First token that counts"),
     may("cache_prompt", "boolean", "Whether the prefix cache may be used; default true"),
 ];
 
 pub const TOKENIZE: &[Field] = &[
     may("content", "string", "Text; no special tokens are added unless asked"),
     may("prompt", "string", "Text; special tokens are added unless `add_special_tokens` is false"),
-    may("messages", "[object]", "A chat"),
+    may("messages", "[Message](1..)", "A chat"),
     may("add_special", "boolean", "Also `add_special_tokens`"),
     may("add_special_tokens", "boolean", "The same as `add_special`"),
     may("parse_special", "boolean", "Whether special tokens written in the text count; default true"),
     may("with_pieces", "boolean", "Each token with its text"),
     may("return_token_strs", "boolean", "A list of texts beside"),
     may("model", "string", "Not looked at"),
-    may("tools", "any", "Not looked at"),
 ];
 
 pub const DETOKENIZE: &[Field] =
     &[must("tokens", "[integer(0..)]", "Token ids"), may("model", "string", "Not looked at")];
 
-pub const PERSONA_NAME: &[Field] = &[must("name", "string", "`[a-z0-9][a-z0-9._-]{0,63}`")];
+pub const PERSONA_NAME: &[Field] = &[must("name", "Name", "Under which it is asked for")];
 
 /// In a new version the name is in the path.
-pub const PERSONA_AGAIN: &[Field] = &[may("name", "string", "The name in the path")];
+pub const PERSONA_AGAIN: &[Field] = &[may("name", "Name", "The name in the path")];
 
 pub const PERSONA: &[Field] = &[
     may("system", "string", "Text that stands before the request's own system text"),
-    may("steering", "string|[object]", "Added to the request's own"),
-    may("soft_prompt", "string", "A named soft prompt"),
-    may("user", "string", "Or a user's"),
-    may("sampling", "object", "Defaults where a request says nothing"),
+    may("steering", "string|[Intervention]", "Added to the request's own"),
+    may("soft_prompt", "Name", "A named soft prompt"),
+    may("user", "UserId", "Or a user's"),
+    may("sampling", "SamplingDefaults", "Defaults where a request says nothing"),
     may("description", "string", "For people"),
     may("card", "object|string", "A character card, or the digest of the one it has"),
 ];
 
 pub const ALIGN: &[Field] = &[
-    must("name", "string", "Of the persona to be made"),
+    must("name", "Name", "Of the persona to be made"),
     must("answers", "[integer]|object", "What was ticked, by item"),
     may("inventory", "string|object", "Default `ipip-neo-300`"),
     may("algorithm", "'ridge'|'pas'", "Default ridge"),
@@ -205,44 +212,83 @@ pub const ALIGN: &[Field] = &[
 ];
 
 pub const PROBE: &[Field] = &[
-    must("persona", "string", "A stored persona"),
-    may("suite", "string", "smoke, quick or full; default quick"),
+    must("persona", "Name", "A stored persona"),
+    may("suite", "'smoke'|'quick'|'full'", "Default quick"),
     may("seed", "integer(0..)", "Default 1"),
     may("attribution", "boolean", "Also what each part of the persona does"),
 ];
 
 pub const VECTOR: &[Field] = &[
-    must("name", "string", "Of the vector"),
+    must("name", "Name", "Of the vector"),
     may("directions", "object", "By block, each an array of numbers"),
-    may("pairs", "[any]", "Or pairs of texts to extract from"),
+    may(
+        "pairs",
+        "[[string](2..3)](1..)",
+        "Or pairs of texts to extract from, each with a prompt behind if wanted",
+    ),
     may("replace", "boolean", "Whether a vector of this name may be replaced"),
     may("any_weights", "boolean", "Take a file that was made for other weights"),
 ];
 
 pub const SOFT_PROMPT: &[Field] = &[
-    must("name", "string", "Of the soft prompt"),
-    may("rows", "[[number]]", "Rows of input embeddings"),
+    must("name", "Name", "Of the soft prompt"),
+    must("rows", "[[number](1..)](1..64)", "Rows of input embeddings"),
     may("replace", "boolean", "Whether one of this name may be replaced"),
 ];
 
-pub const USER: &[Field] = &[must("id", "string", "Of the user")];
+pub const USER: &[Field] = &[must("id", "UserId", "Of the user")];
 
-pub const HISTORY: &[Field] = &[must("items", "[object]", "`text`, `time`, `weight`, `kind`")];
+pub const HISTORY: &[Field] = &[must("items", "[HistoryItem](1..)", "All are taken, or none")];
+
+/// Parts of forms.
+pub const CARD_PARTS: &[Field] = &[
+    must("file", "string", "A character card as JSON, PNG or CHARX, or a Modelfile"),
+    may("name", "Name", "Default: made of the character's"),
+    may("replace", "'true'|'false'", "Whether a persona of this name may get a new version"),
+];
+pub const VECTOR_PARTS: &[Field] = &[
+    must("file", "string", "safetensors, GGUF or JSON"),
+    must("name", "Name", "Of the vector"),
+    may("replace", "'true'|'false'", "Whether a vector of this name may be replaced"),
+    may("any_weights", "'true'|'false'", "Take a file that was made for other weights"),
+];
+pub const SOFT_PROMPT_PARTS: &[Field] = &[
+    must("file", "string", "safetensors"),
+    must("name", "Name", "Of the soft prompt"),
+    may("replace", "'true'|'false'", "Whether one of this name may be replaced"),
+    may("config", "string", "adapter_config.json of a PEFT adapter"),
+];
 
 /// Answers.
 pub const LIST: &[Field] = &[must("data", "[any]", "The entries")];
 pub const OPEN: &[Field] = &[];
-pub const JOB: &[Field] = &[must("job", "object", "Look it up at `/v1/jobs/{id}`")];
+pub const ADDED: &[Field] = &[
+    must("added", "integer(0..)", "Items"),
+    must("duplicates", "integer(0..)", "Those that were there"),
+    must("total", "integer(0..)", "Items of the history"),
+];
+pub const JOB: &[Field] = &[must("job", "Job", "Look it up at `/v1/jobs/{id}`")];
 pub const CHOICES: &[Field] = &[
     must("id", "string", ""),
     must("object", "string", ""),
     must("created", "integer(0..)", "Unix seconds"),
     must("model", "string", "The name that was resolved"),
     must("system_fingerprint", "string", "Build, weights and condition"),
-    must("choices", "[object]", "With `compare`, the twins are marked by `twin_of`"),
-    must("usage", "object", ""),
-    must("timings", "object", ""),
-    must("demeanor", "object", "Persona, steering, vectors, soft prompt, seed, warnings"),
+    must("choices", "[ChatChoice]", "With `compare`, the twins are marked by `twin_of`"),
+    must("usage", "Usage", ""),
+    must("timings", "Timings", ""),
+    must("demeanor", "Applied", ""),
+];
+pub const TEXT_CHOICES: &[Field] = &[
+    must("id", "string", ""),
+    must("object", "'text_completion'", ""),
+    must("created", "integer(0..)", "Unix seconds"),
+    must("model", "string", "The name that was resolved"),
+    must("system_fingerprint", "string", "Build, weights and condition"),
+    must("choices", "[TextChoice]", "Prompt by prompt; with `compare`, the twins are marked by `twin_of`"),
+    must("usage", "Usage", ""),
+    must("timings", "Timings", ""),
+    must("demeanor", "Applied", ""),
 ];
 pub const RESPONSE: &[Field] = &[
     must("id", "string", ""),
@@ -252,14 +298,31 @@ pub const RESPONSE: &[Field] = &[
     must("model", "string", "The name that was resolved"),
     must(
         "output",
-        "[object]",
+        "[OutputItem]",
         "What was thought, said and called: items of `type` reasoning, message, function_call",
     ),
-    must("usage", "object|null", ""),
-    must("demeanor", "object", "Persona, steering, vectors, soft prompt, seed, warnings"),
+    must("usage", "ResponseUsage|null", ""),
+    must("demeanor", "Applied", ""),
 ];
 pub const SCORES: &[Field] =
-    &[must("choices", "[object]", "Sum and token log-probabilities"), must("usage", "object", "")];
+    &[must("choices", "[Scored]", ""), must("usage", "Usage", ""), must("demeanor", "Applied", "")];
+pub const READINGS: &[Field] = &[
+    must("tokens", "[object]", "Those that count, with id and text"),
+    must("blocks", "[integer(0..)]", ""),
+    must("norms", "[[number]]", "By token and block"),
+    must("vectors", "[object]", "Projections by token and block"),
+    must("usage", "Usage", ""),
+    must("demeanor", "Applied", ""),
+];
+pub const DATA: &[Field] =
+    &[must("data", "[Embedding]", ""), must("model", "string", ""), must("usage", "object", "")];
+pub const MODELS: &[Field] = &[must("data", "[Model]", "")];
+pub const PERSONAS: &[Field] = &[must("data", "[Persona]", ""), must("has_more", "boolean", "")];
+pub const VECTORS: &[Field] = &[must("data", "[Vector]", "")];
+pub const SOFT_PROMPTS: &[Field] = &[must("data", "[SoftPrompt]", "")];
+pub const USERS: &[Field] = &[must("data", "[User]", ""), must("has_more", "boolean", "")];
+pub const JOBS: &[Field] = &[must("data", "[Job]", "")];
+pub const TRAITS: &[Field] = &[must("data", "[Trait]", "")];
 pub const TOKENS: &[Field] = &[
     must("tokens", "[any]", "Ids, or ids with pieces"),
     must("count", "integer(0..)", ""),

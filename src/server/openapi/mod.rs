@@ -3,6 +3,7 @@
 //! The tables are our own and not derived from structs: requests are read field by field (aliases, values that mean
 //! *off*, errors that name the place), so there is no struct that says what a route takes.
 
+mod components;
 mod fields;
 mod operations;
 mod schema;
@@ -12,6 +13,7 @@ use crate::report::{Page, Table};
 use axum::Json;
 use axum::extract::State;
 use axum::response::Html;
+use components::{COMPONENTS, Component};
 use fields::Field;
 use operations::{Body, Content, Operation, operations};
 use serde_json::{Map, Value, json};
@@ -53,7 +55,7 @@ fn document() -> Value {
         },
         "paths": paths,
         "components": {
-            "schemas": {"Error": error_schema()},
+            "schemas": component_schemas(),
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
@@ -62,6 +64,27 @@ fn document() -> Value {
         // Where the operator gave no key, anybody may call.
         "security": [{}, {"bearer": []}, {"key": []}],
     })
+}
+
+fn component_schemas() -> Map<String, Value> {
+    let one = |component: &Component| match component {
+        Component::Text(pattern) => json!({"type": "string", "pattern": pattern}),
+        Component::Kind(kind) => schema::schema(kind),
+        Component::Off => json!({"enum": ["", false, [], {}]}),
+        Component::Given(fields) => object(fields.iter(), true),
+        Component::Closed(fields) => closed(object(fields.iter(), true)),
+        Component::Told(fields) => object(fields.iter(), false),
+    };
+    let mut all: Map<String, Value> =
+        COMPONENTS.iter().map(|(name, component)| (name.to_string(), one(component))).collect();
+    all.insert("Error".into(), error_schema());
+    all
+}
+
+/// The schema of an object that has no other fields.
+fn closed(mut schema: Value) -> Value {
+    schema["additionalProperties"] = false.into();
+    schema
 }
 
 fn error_schema() -> Value {
@@ -106,7 +129,15 @@ fn described(path: &str, operation: &Operation) -> Value {
         };
         entry["parameters"] = operation.query.iter().map(parameter).collect();
     }
-    if let Some(content) = body_content(operation.body) {
+    if let Some(mut content) = body_content(operation.body) {
+        let taken = &mut content["application/json"];
+        if !operation.one_of.is_empty() {
+            let needed = operation.one_of.iter().map(|name| json!({"required": [name]}));
+            taken["schema"]["anyOf"] = needed.collect();
+        }
+        if let Ok(example) = serde_json::from_str::<Value>(operation.example) {
+            taken["example"] = example;
+        }
         entry["requestBody"] = json!({"required": true, "content": content});
     }
     entry
@@ -119,26 +150,23 @@ fn operation_id(path: &str, method: &str) -> String {
 }
 
 fn body_content(body: Body) -> Option<Value> {
-    let json = |groups: &[&[Field]], is_open: bool| {
-        let mut schema = object(groups.iter().copied().flatten(), true);
-        schema["additionalProperties"] = is_open.into();
-        schema
-    };
+    let of = |groups: &[&[Field]]| object(groups.iter().copied().flatten(), true);
     match body {
         Body::None => None,
-        Body::Open(groups) => Some(json!({"application/json": {"schema": json(groups, true)}})),
-        Body::Closed(groups) => Some(json!({"application/json": {"schema": json(groups, false)}})),
-        Body::Upload(groups) => Some(json!({
-            "application/json": {"schema": json(groups, false)},
-            "multipart/form-data": {"schema": {
-                "type": "object",
-                "required": ["name", "file"],
-                "properties": {
-                    "name": {"type": "string"},
-                    "file": {"type": "string", "contentMediaType": "application/octet-stream"},
-                },
-            }},
+        Body::Open(groups) => Some(json!({"application/json": {"schema": of(groups)}})),
+        Body::Closed(groups) => Some(json!({"application/json": {"schema": closed(of(groups))}})),
+        Body::Lines(groups) => Some(json!({
+            "application/json": {"schema": closed(of(groups))},
+            "application/x-ndjson": {"schema": {"type": "string"}},
         })),
+        Body::Upload(groups, parts) => {
+            let mut form = closed(object(parts.iter(), false));
+            form["properties"]["file"]["contentMediaType"] = "application/octet-stream".into();
+            Some(json!({
+                "application/json": {"schema": closed(of(groups))},
+                "multipart/form-data": {"schema": form},
+            }))
+        }
     }
 }
 
@@ -160,12 +188,13 @@ fn content_of(content: Content) -> Value {
     let object = |fields: &[Field]| json!({"schema": object(fields.iter(), false)});
     match content {
         // Several prompts of one request are answered by an array in one dialect.
-        Content::ObjectOrEvents([]) => json!({"application/json": {"schema": {}}, "text/event-stream": text}),
+        Content::ObjectOrEvents([]) => json!({"application/json": {"schema": {}}, "text/event-stream": {}}),
         Content::Object(fields) => json!({"application/json": object(fields)}),
+        Content::Is(name) => json!({"application/json": {"schema": schema::schema(name)}}),
         Content::ObjectOrEvents(fields) => {
-            json!({"application/json": object(fields), "text/event-stream": text})
+            json!({"application/json": object(fields), "text/event-stream": {}})
         }
-        Content::Events => json!({"text/event-stream": text}),
+        Content::Events => json!({"text/event-stream": {}}),
         Content::Text => json!({"text/plain": text}),
         Content::Page => json!({"text/html": text}),
         Content::File => {
@@ -174,12 +203,18 @@ fn content_of(content: Content) -> Value {
     }
 }
 
-/// The schema of an object. In bodies, `null` stands for an optional field that is left out.
+/// The schema of an object. In bodies, `null` stands for an optional field that is left out, and mostly an empty text.
 fn object<'a>(fields: impl Iterator<Item = &'a Field>, is_body: bool) -> Value {
     let (mut properties, mut required) = (Map::new(), Vec::new());
     for field in fields {
         let mut schema = match is_body && !field.required {
-            true => schema::schema(&format!("{}|null", field.kind)),
+            true => {
+                let mut schema = schema::schema(&format!("{}|null", field.kind));
+                if let Some(either) = schema["anyOf"].as_array_mut() {
+                    either.push(json!({"const": ""}));
+                }
+                schema
+            }
             false => schema::schema(field.kind),
         };
         if !field.about.is_empty() {
@@ -205,8 +240,12 @@ fn page() -> String {
                 Body::None => (Vec::new(), ""),
                 Body::Open(groups) => (groups.concat(), "Fields that are not listed are ignored."),
                 Body::Closed(groups) => (groups.concat(), "Fields that are not listed are refused."),
-                Body::Upload(groups) => {
-                    (groups.concat(), "Or a multipart/form-data body with the parts `name` and `file`.")
+                Body::Lines(groups) => (
+                    groups.concat(),
+                    "Fields that are not listed are refused. Or JSON Lines, an item a line.",
+                ),
+                Body::Upload(groups, _) => {
+                    (groups.concat(), "Or a multipart/form-data body with these parts:")
                 }
             };
             if !operation.query.is_empty() {
@@ -215,7 +254,24 @@ fn page() -> String {
             if !fields.is_empty() {
                 page.words("Fields", &table(&fields)).paragraph(note);
             }
+            if let Body::Upload(_, parts) = operation.body {
+                page.words("Parts", &table(parts));
+            }
+            if !operation.example.is_empty() {
+                page.paragraph(&format!("For example: {}", operation.example));
+            }
         }
+    }
+    page.heading("Types");
+    for (name, component) in COMPONENTS {
+        match component {
+            Component::Text(pattern) => page.paragraph(&format!("{name}: a text of the pattern {pattern}")),
+            Component::Kind(kind) => page.paragraph(&format!("{name}: {kind}")),
+            Component::Off => page.paragraph(&format!("{name}: an empty text, list or object, or false")),
+            Component::Given(fields) | Component::Closed(fields) | Component::Told(fields) => {
+                page.words(name, &table(fields))
+            }
+        };
     }
     page.html()
 }
@@ -243,7 +299,9 @@ mod tests {
         for (path, operation) in all() {
             let groups = match operation.body {
                 Body::None => &[][..],
-                Body::Open(groups) | Body::Closed(groups) | Body::Upload(groups) => groups,
+                Body::Open(groups) | Body::Closed(groups) | Body::Upload(groups, _) | Body::Lines(groups) => {
+                    groups
+                }
             };
             let mut seen = BTreeSet::new();
             for field in groups.iter().copied().flatten() {
@@ -251,6 +309,12 @@ mod tests {
                 assert!(seen.insert(field.name), "{path}: {} twice", field.name);
             }
             assert!(!operation.about.is_empty() && !operation.answers.is_empty(), "{path}");
+            assert!(operation.one_of.iter().all(|name| seen.contains(name)), "{path}");
+            if let Ok(Value::Object(example)) = serde_json::from_str(operation.example) {
+                assert!(example.keys().all(|name| seen.contains(name.as_str())), "{path}");
+            } else {
+                assert!(operation.example.is_empty(), "{path}");
+            }
         }
     }
 

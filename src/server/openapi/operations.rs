@@ -11,6 +11,10 @@ pub struct Operation {
     /// Parameters behind the `?`.
     pub query: &'static [Field],
     pub body: Body,
+    /// One of these fields of the body is needed.
+    pub one_of: &'static [&'static str],
+    /// A body, as JSON; empty where the route takes none.
+    pub example: &'static str,
     /// Each with its status; errors have one form everywhere.
     pub answers: &'static [(u16, Content)],
 }
@@ -22,13 +26,17 @@ pub enum Body {
     Open(&'static [&'static [Field]]),
     /// Fields that are not listed are refused.
     Closed(&'static [&'static [Field]]),
-    /// The same, or a form with the parts `name` and `file`.
-    Upload(&'static [&'static [Field]]),
+    /// The same, or a form with these parts.
+    Upload(&'static [&'static [Field]], &'static [Field]),
+    /// Fields that are not listed are refused; or one such item a line.
+    Lines(&'static [&'static [Field]]),
 }
 
 #[derive(Clone, Copy, Debug)]
 pub enum Content {
     Object(&'static [Field]),
+    /// A component.
+    Is(&'static str),
     /// The same, or events where the body asks for a stream.
     ObjectOrEvents(&'static [Field]),
     Events,
@@ -46,6 +54,14 @@ impl Operation {
         Operation { body, ..self }
     }
 
+    const fn one_of(self, one_of: &'static [&'static str]) -> Operation {
+        Operation { one_of, ..self }
+    }
+
+    const fn example(self, example: &'static str) -> Operation {
+        Operation { example, ..self }
+    }
+
     const fn answers(self, answers: &'static [(u16, Content)]) -> Operation {
         Operation { answers, ..self }
     }
@@ -57,6 +73,8 @@ const fn operation(method: &'static str, about: &'static str) -> Operation {
         about,
         query: &[],
         body: Body::None,
+        one_of: &[],
+        example: "",
         answers: &[(200, Content::Object(fields::OPEN))],
     }
 }
@@ -69,11 +87,10 @@ const fn post(about: &'static str) -> Operation {
     operation("post", about)
 }
 
-const LIST: &[(u16, Content)] = &[(200, Content::Object(fields::LIST))];
-const CREATED: &[(u16, Content)] = &[(201, Content::Object(fields::OPEN))];
-const PUT: &[(u16, Content)] = &[(200, Content::Object(fields::OPEN)), (201, Content::Object(fields::OPEN))];
+const DELETED: &[(u16, Content)] = &[(200, Content::Is("Deleted"))];
 const ACCEPTED: &[(u16, Content)] = &[(202, Content::Object(fields::JOB))];
 const STATUS: &[(u16, Content)] = &[(200, Content::Object(fields::STATUS))];
+const JOB: &[(u16, Content)] = &[(200, Content::Is("Job"))];
 const FILE: &[(u16, Content)] = &[(200, Content::File)];
 
 /// The operations of a route.
@@ -92,8 +109,12 @@ pub(super) fn operations(route: Route) -> &'static [Operation] {
                         fields::CONDITION,
                         fields::GENERATION,
                         fields::CHAT,
+                        fields::TOOLS,
                         fields::TEMPLATE,
                     ]))
+                    .example(
+                        r#"{"messages": [{"role": "user", "content": "Name three colours."}], "max_tokens": 8, "seed": 7, "steering": "0.5 warm"}"#,
+                    )
                     .answers(&[(200, Content::ObjectOrEvents(fields::CHOICES))])]
             }
         }
@@ -106,13 +127,15 @@ pub(super) fn operations(route: Route) -> &'static [Operation] {
                         fields::CONDITION,
                         fields::GENERATION,
                     ]))
-                    .answers(&[(200, Content::ObjectOrEvents(fields::CHOICES))])]
+                    .example(r#"{"prompt": "The sky is", "max_tokens": 4, "temperature": 0}"#)
+                    .answers(&[(200, Content::ObjectOrEvents(fields::TEXT_CHOICES))])]
             }
         }
         Route::LlamaCompletion => {
             const {
                 &[post("Continue a text, in llama.cpp's dialect; one object for each of several")
                     .body(Body::Open(&[fields::LLAMA, fields::MODEL, fields::CONDITION, fields::GENERATION]))
+                    .example(r#"{"prompt": "The sky is", "n_predict": 4}"#)
                     .answers(&[(200, Content::ObjectOrEvents(fields::OPEN))])]
             }
         }
@@ -120,6 +143,7 @@ pub(super) fn operations(route: Route) -> &'static [Operation] {
             const {
                 &[post("Answer a chat in the form of OpenAI's responses; nothing is kept")
                     .body(Body::Open(&[fields::RESPONSES, fields::MODEL, fields::CONDITION]))
+                    .example(r#"{"input": "Name a colour.", "max_output_tokens": 8}"#)
                     .answers(&[(200, Content::ObjectOrEvents(fields::RESPONSE))])]
             }
         }
@@ -127,32 +151,41 @@ pub(super) fn operations(route: Route) -> &'static [Operation] {
             const {
                 &[post("Embed texts with the sentence encoder")
                     .body(Body::Open(&[fields::EMBEDDINGS]))
-                    .answers(LIST)]
+                    .example(r#"{"input": ["A warm day", "A cold day"]}"#)
+                    .answers(&[(200, Content::Object(fields::DATA))])]
             }
         }
         Route::Models => {
-            const { &[get("The model, its aliases and personas").query(fields::LIMIT).answers(LIST)] }
+            const {
+                &[get("The model, its aliases and personas")
+                    .query(fields::LIMIT)
+                    .answers(&[(200, Content::Object(fields::MODELS))])]
+            }
         }
-        Route::Model => const { &[get("One of them")] },
+        Route::Model => const { &[get("One of them").answers(&[(200, Content::Is("Model"))])] },
         Route::Props => const { &[get("llama.cpp's properties of a server")] },
         Route::Personas => {
             const {
                 &[
-                    get("The personas").query(fields::PAGE).answers(LIST),
+                    get("The personas")
+                        .query(fields::PAGE)
+                        .answers(&[(200, Content::Object(fields::PERSONAS))]),
                     post("Store a persona, or import a character card as `file`")
-                        .body(Body::Upload(&[fields::PERSONA_NAME, fields::PERSONA]))
-                        .answers(CREATED),
+                        .body(Body::Upload(&[fields::PERSONA_NAME, fields::PERSONA], fields::CARD_PARTS))
+                        .example(r#"{"name": "gardener", "system": "You keep a garden.", "sampling": {"temperature": 0.7}}"#)
+                        .answers(&[(200, Content::Is("Persona")), (201, Content::Is("Persona"))]),
                 ]
             }
         }
         Route::Persona => {
             const {
                 &[
-                    get("A persona").query(fields::VERSION),
+                    get("A persona").query(fields::VERSION).answers(&[(200, Content::Is("Persona"))]),
                     operation("put", "A new version of a persona")
                         .body(Body::Closed(&[fields::PERSONA_AGAIN, fields::PERSONA]))
-                        .answers(PUT),
-                    operation("delete", "Delete a persona with all its versions"),
+                        .example(r#"{"system": "You keep a garden.", "sampling": {"temperature": 0.5}}"#)
+                        .answers(&[(200, Content::Is("Persona")), (201, Content::Is("Persona"))]),
+                    operation("delete", "Delete a persona with all its versions").answers(DELETED),
                 ]
             }
         }
@@ -168,6 +201,7 @@ pub(super) fn operations(route: Route) -> &'static [Operation] {
             const {
                 &[post("Run the safety probe on a persona")
                     .body(Body::Closed(&[fields::PROBE]))
+                    .example(r#"{"persona": "gardener", "suite": "smoke"}"#)
                     .answers(ACCEPTED)]
             }
         }
@@ -176,85 +210,128 @@ pub(super) fn operations(route: Route) -> &'static [Operation] {
             const {
                 &[post("Log-probabilities of given continuations")
                     .body(Body::Closed(&[fields::SCORE, fields::MODEL, fields::CONDITION, fields::TEMPLATE]))
+                    .one_of(&["messages", "prompt"])
+                    .example(r#"{"prompt": "The sky is", "choices": [" blue", " green"]}"#)
                     .answers(&[(200, Content::Object(fields::SCORES))])]
             }
         }
         Route::Activations => {
             const {
-                &[post("Residual norms and projections on vectors").body(Body::Closed(&[
-                    fields::ACTIVATIONS,
-                    fields::MODEL,
-                    fields::CONDITION,
-                    fields::TEMPLATE,
-                ]))]
+                &[post("Residual norms and projections on vectors")
+                    .body(Body::Closed(&[
+                        fields::ACTIVATIONS,
+                        fields::MODEL,
+                        fields::CONDITION,
+                        fields::TEMPLATE,
+                    ]))
+                    .one_of(&["messages", "prompt"])
+                    .example(r#"{"prompt": "The sky is", "blocks": [1]}"#)
+                    .answers(&[(200, Content::Object(fields::READINGS))])]
             }
         }
         Route::Vectors => {
             const {
                 &[
-                    get("The stored vectors").answers(LIST),
+                    get("The stored vectors").answers(&[(200, Content::Object(fields::VECTORS))]),
                     post("Store a vector, or extract one from pairs of texts")
-                        .body(Body::Upload(&[fields::VECTOR]))
+                        .body(Body::Upload(&[fields::VECTOR], fields::VECTOR_PARTS))
+                        .one_of(&["directions", "pairs"])
+                        .example(
+                            r#"{"name": "sailor", "pairs": [["Ahoy, mate!", "Good day."], ["Aye, that be so.", "Yes, it is."]]}"#,
+                        )
                         .answers(&[
-                            (201, Content::Object(fields::OPEN)),
+                            (201, Content::Is("Vector")),
                             (202, Content::Object(fields::JOB)),
                         ]),
                 ]
             }
         }
-        Route::Vector => const { &[get("A vector"), operation("delete", "Delete a vector")] },
+        Route::Vector => {
+            const {
+                &[
+                    get("A vector").answers(&[(200, Content::Is("Vector"))]),
+                    operation("delete", "Delete a vector").answers(DELETED),
+                ]
+            }
+        }
         Route::VectorFile => const { &[get("A vector as a file").query(fields::FORMAT).answers(FILE)] },
         Route::SoftPrompts => {
             const {
                 &[
-                    get("The named soft prompts").answers(LIST),
-                    post("Store a soft prompt").body(Body::Upload(&[fields::SOFT_PROMPT])).answers(CREATED),
+                    get("The named soft prompts").answers(&[(200, Content::Object(fields::SOFT_PROMPTS))]),
+                    post("Store a soft prompt")
+                        .body(Body::Upload(&[fields::SOFT_PROMPT], fields::SOFT_PROMPT_PARTS))
+                        .answers(&[(201, Content::Is("SoftPrompt"))]),
                 ]
             }
         }
-        Route::SoftPrompt => const { &[get("A soft prompt"), operation("delete", "Delete a soft prompt")] },
+        Route::SoftPrompt => {
+            const {
+                &[
+                    get("A soft prompt").answers(&[(200, Content::Is("SoftPrompt"))]),
+                    operation("delete", "Delete a soft prompt").answers(DELETED),
+                ]
+            }
+        }
         Route::SoftPromptFile => {
             const { &[get("A soft prompt as a file").query(fields::FORMAT).answers(FILE)] }
         }
         Route::Users => {
             const {
                 &[
-                    get("The users").query(fields::PAGE).answers(LIST),
-                    post("Make a user").body(Body::Closed(&[fields::USER])).answers(CREATED),
+                    get("The users").query(fields::PAGE).answers(&[(200, Content::Object(fields::USERS))]),
+                    post("Make a user")
+                        .body(Body::Closed(&[fields::USER]))
+                        .example(r#"{"id": "ada"}"#)
+                        .answers(&[(201, Content::Is("User"))]),
                 ]
             }
         }
         Route::User => {
             const {
                 &[
-                    get("A user"),
-                    operation("delete", "Delete a user and all that was derived from their data"),
+                    get("A user").answers(&[(200, Content::Is("User"))]),
+                    operation("delete", "Delete a user and all that was derived from their data")
+                        .answers(DELETED),
                 ]
             }
         }
         Route::History => {
             const {
                 &[
-                    get("A user's history").query(fields::PAGE).answers(LIST),
-                    post("Add to a user's history").body(Body::Closed(&[fields::HISTORY])),
+                    get("A user's history")
+                        .query(fields::PAGE)
+                        .answers(&[(200, Content::Object(fields::LIST))]),
+                    post("Add to a user's history")
+                        .body(Body::Lines(&[fields::HISTORY]))
+                        .example(r#"{"items": [{"text": "I keep bees.", "kind": "said"}]}"#)
+                        .answers(&[(200, Content::Object(fields::ADDED))]),
                 ]
             }
         }
         Route::HistoryItem => {
-            const { &[operation("delete", "Delete an item and all that was derived from it")] }
+            const { &[operation("delete", "Delete an item and all that was derived from it").answers(DELETED)] }
         }
-        Route::UserExport => const { &[get("All that is stored of a user")] },
-        Route::Jobs => const { &[get("Long work, newest first").answers(LIST)] },
-        Route::Job => const { &[get("A job"), operation("delete", "Ask a job to end")] },
+        Route::UserExport => const { &[get("All that is stored of a user").answers(FILE)] },
+        Route::Jobs => {
+            const { &[get("Long work, newest first").answers(&[(200, Content::Object(fields::JOBS))])] }
+        }
+        Route::Job => {
+            const { &[get("A job").answers(JOB), operation("delete", "Ask a job to end").answers(JOB)] }
+        }
         Route::JobEvents => {
             const { &[get("A job now and at each change").answers(&[(200, Content::Events)])] }
         }
-        Route::Traits => const { &[get("The traits").answers(LIST)] },
-        Route::Trait => const { &[get("A trait and its contrast sets")] },
+        Route::Traits => const { &[get("The traits").answers(&[(200, Content::Object(fields::TRAITS))])] },
+        Route::Trait => {
+            const { &[get("A trait and its contrast sets").answers(&[(200, Content::Is("Trait"))])] }
+        }
         Route::Tokenize => {
             const {
                 &[post("Token ids of a text or chat, in two dialects")
-                    .body(Body::Closed(&[fields::TOKENIZE, fields::TEMPLATE]))
+                    .body(Body::Closed(&[fields::TOKENIZE, fields::TEMPLATE, fields::TOOLS]))
+                    .one_of(&["content", "prompt", "messages"])
+                    .example(r#"{"content": "Hello there"}"#)
                     .answers(&[(200, Content::Object(fields::TOKENS))])]
             }
         }
@@ -262,6 +339,7 @@ pub(super) fn operations(route: Route) -> &'static [Operation] {
             const {
                 &[post("The text of token ids")
                     .body(Body::Closed(&[fields::DETOKENIZE]))
+                    .example(r#"{"tokens": [1, 2, 3]}"#)
                     .answers(&[(200, Content::Object(fields::TEXT))])]
             }
         }
@@ -273,7 +351,9 @@ pub(super) fn operations(route: Route) -> &'static [Operation] {
                         fields::MODEL,
                         fields::PERSONA_CHOICE,
                         fields::TEMPLATE,
+                        fields::TOOLS,
                     ]))
+                    .example(r#"{"messages": [{"role": "user", "content": "Hello"}]}"#)
                     .answers(&[(200, Content::Object(fields::RENDERED))])]
             }
         }

@@ -1,7 +1,8 @@
 //! JSON schemas from a short notation, so that a field's type stands beside its name on one line.
 //!
 //! `string`, `boolean`, `object`, `any`, `null`; `integer` and `number`, with a range as in `integer(1..8)` or
-//! `number(0..)`; `[string]` for arrays; `'a'` for that text alone; alternatives between bars.
+//! `number(0..)`; `[string]` for arrays; a range of characters or items as in `string(1..)` or `[string](1..8)`; `'a'` for
+//! that text alone; a word with a capital for a component; alternatives between bars.
 
 use serde_json::{Value, json};
 
@@ -22,19 +23,20 @@ pub fn schema(notation: &str) -> Value {
 }
 
 fn single(notation: &str) -> Value {
-    if let Some(inner) = notation.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        return json!({"type": "array", "items": schema(inner)});
-    }
-    let (kind, range) = match notation.split_once('(') {
-        Some((kind, rest)) => (kind, rest.strip_suffix(')')),
-        None => (notation, None),
-    };
+    let (kind, range) = split_range(notation);
     if kind == "any" {
         return json!({});
     }
-    let mut schema = json!({"type": kind});
+    if kind.starts_with(|first: char| first.is_ascii_uppercase()) {
+        return json!({"$ref": format!("#/components/schemas/{kind}")});
+    }
+    let (mut schema, least, most) = match (array_of(kind), kind) {
+        (Some(inner), _) => (json!({"type": "array", "items": schema(inner)}), "minItems", "maxItems"),
+        (None, "string") => (json!({"type": kind}), "minLength", "maxLength"),
+        (None, _) => (json!({"type": kind}), "minimum", "maximum"),
+    };
     if let Some((low, high)) = range.and_then(|range| range.split_once("..")) {
-        for (name, bound) in [("minimum", low), ("maximum", high)] {
+        for (name, bound) in [(least, low), (most, high)] {
             if let Ok(bound) = serde_json::from_str::<serde_json::Number>(bound) {
                 schema[name] = bound.into();
             }
@@ -43,17 +45,29 @@ fn single(notation: &str) -> Value {
     schema
 }
 
+/// A notation without the range behind it, and what stands in that.
+fn split_range(notation: &str) -> (&str, Option<&str>) {
+    let range = notation.strip_suffix(')').and_then(|rest| rest.rsplit_once('('));
+    range.map_or((notation, None), |(kind, range)| (kind, Some(range)))
+}
+
+/// What an array holds.
+fn array_of(kind: &str) -> Option<&str> {
+    kind.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'))
+}
+
 /// Whether a notation is one of the above.
 #[cfg(test)]
 pub fn is_notation(text: &str) -> bool {
     text.split('|').all(|one| {
-        let inner = one.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
         let word = one.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\''));
-        let kind = one.split('(').next().unwrap_or_default();
-        inner.is_some_and(is_notation)
-            || word.is_some_and(|word| !word.contains('\''))
-            || ["string", "boolean", "object", "any", "null", "integer", "number"].contains(&kind)
-                && one.contains('(') == one.ends_with(')')
+        let (kind, range) = split_range(one);
+        let is_range = range.is_none_or(|range| range.split_once("..").is_some());
+        word.is_some_and(|word| !word.contains('\''))
+            || is_range
+                && (array_of(kind).is_some_and(is_notation)
+                    || super::components::find(kind).is_some()
+                    || ["string", "boolean", "object", "any", "null", "integer", "number"].contains(&kind))
     })
 }
 
@@ -72,6 +86,13 @@ mod tests {
                 "[[integer]]",
                 json!({"type": "array", "items": {"type": "array", "items": {"type": "integer"}}}),
             ),
+            (
+                "[string(1..)](2..3)",
+                json!({
+                    "type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 2, "maxItems": 3,
+                }),
+            ),
+            ("Name|null", json!({"anyOf": [{"$ref": "#/components/schemas/Name"}, {"type": "null"}]})),
             ("'a'|'b'", json!({"type": "string", "enum": ["a", "b"]})),
             ("string|null", json!({"anyOf": [{"type": "string"}, {"type": "null"}]})),
         ];
@@ -79,7 +100,7 @@ mod tests {
             assert_eq!(schema(notation), wanted, "{notation}");
             assert!(is_notation(notation), "{notation}");
         }
-        for wrong in ["text", "integer(1", "", "[string"] {
+        for wrong in ["text", "integer(1", "", "[string", "Nothing", "string(1)"] {
             assert!(!is_notation(wrong), "{wrong}");
         }
     }
