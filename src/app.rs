@@ -117,12 +117,7 @@ pub fn load_with(settings: &Settings, path: &Path, data: &DataFolder) -> Result<
         (Backend::Cpu, Activations::F32) | (Backend::Candle, _) => Precision::F32,
     };
     let config = Model::read_config(&container).map_err(|error| file_error(&error))?;
-    if text.tokenizer.vocab_size() > config.vocab_size {
-        let (tokens, rows) = (text.tokenizer.vocab_size(), config.vocab_size);
-        return Err(file_error(&format!(
-            "the tokenizer has {tokens} tokens, the embedding table {rows} rows"
-        )));
-    }
+    check_fit(&text, &config).map_err(|problem| file_error(&problem))?;
     let context = context(settings, &config);
     let reading = Reading { quantize: settings.quantize, context };
     let options = ModelOptions {
@@ -175,9 +170,18 @@ pub fn load_with(settings: &Settings, path: &Path, data: &DataFolder) -> Result<
         gate,
         jobs: data.jobs.clone(),
         alignments,
-        model: model_name(&settings.model),
+        model: model_name(&settings.model, path),
         settings: settings.clone(),
     })))
+}
+
+/// Whether the model knows every token that its tokenizer makes.
+pub fn check_fit(text: &Text, config: &ModelConfig) -> Result<(), String> {
+    let (tokens, rows) = (text.tokenizer.vocab_size(), config.vocab_size);
+    match tokens <= rows {
+        true => Ok(()),
+        false => Err(format!("the tokenizer has {tokens} tokens, the embedding table {rows} rows")),
+    }
 }
 
 /// The people of a data folder, with the projector that was named or the one that ships for this model.
@@ -254,18 +258,21 @@ fn gate(
     })
 }
 
-/// The name that answers carry: the catalogue's, or the file's without its extension, or the folder's.
-fn model_name(model: &str) -> String {
-    let path = Path::new(model);
-    match path.extension() {
-        Some(extension) if extension.eq_ignore_ascii_case("gguf") => {
-            path.file_stem().map_or_else(|| model.into(), |stem| stem.to_string_lossy().to_lowercase())
-        }
-        _ if path.is_dir() => {
-            path.file_name().map_or_else(|| model.into(), |name| name.to_string_lossy().to_lowercase())
-        }
-        _ => model.into(),
-    }
+/// The name that answers carry: the catalogue's, or the file's without its extension, or the folder's. A model of the hub
+/// that is named by its repository is called as its file there, or as the repository where that is a folder.
+fn model_name(model: &str, path: &Path) -> String {
+    let lower = |name: &std::ffi::OsStr| name.to_string_lossy().to_lowercase();
+    let of_file = |path: &Path| path.file_stem().map(lower);
+    let is_gguf = |path: &Path| path.extension().is_some_and(|kind| kind.eq_ignore_ascii_case("gguf"));
+    let given = Path::new(model);
+    let name = match model.strip_prefix("hf:") {
+        Some(_) if is_gguf(path) => of_file(path),
+        Some(repository) => Path::new(repository).file_name().map(lower),
+        None if is_gguf(given) => of_file(given),
+        None if given.is_dir() => given.file_name().map(lower),
+        None => model.strip_prefix("ollama:").map(str::to_owned),
+    };
+    name.unwrap_or_else(|| model.into())
 }
 
 fn isa(settings: &Settings) -> Result<Isa, AppError> {
@@ -414,4 +421,25 @@ fn run(settings: &Settings, context: Arc<Context>) -> Result<Running, AppError> 
         }));
     });
     Ok(Running { address, engine, context, _shutdown: sender, _loaded: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_carry_a_name_that_people_know() {
+        let snapshot = "/cache/models--org--My-Model/snapshots/0123456789abcdef";
+        for (given, path, name) in [
+            ("smollm2-135m-instruct", "/x/SmolLM2.gguf", "smollm2-135m-instruct"),
+            ("/x/My-Model.Q8_0.gguf", "/x/My-Model.Q8_0.gguf", "my-model.q8_0"),
+            ("hf:org/My-Model:q8_0", &format!("{snapshot}/My-Model-Q8_0.gguf"), "my-model-q8_0"),
+            ("hf:org/My-Model/sub/a.gguf", &format!("{snapshot}/sub/a.gguf"), "a"),
+            ("hf:org/My-Model", snapshot, "my-model"),
+            ("ollama:gemma3:1b", "/o/blobs/sha256-00", "gemma3:1b"),
+            ("/", "/", "/"),
+        ] {
+            assert_eq!(model_name(given, Path::new(path)), name, "{given}");
+        }
+    }
 }

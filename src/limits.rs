@@ -341,6 +341,13 @@ pub const GGUF_ALIGNMENT_MAX: u32 = 65_536;
 pub const DOWNLOAD_BYTES_MAX: u64 = 1 << 40;
 /// Bytes of a hub's answer to "which files are there".
 pub const HUB_LISTING_BYTES_MAX: u64 = 16 << 20;
+/// Files of one repository that are looked at; the largest have some thousand.
+pub const REPOSITORY_FILES_MAX: usize = 10_000;
+/// Folders, snapshots or files of one folder of a model cache that are looked at, and models that `ls` tells of.
+pub const CACHE_ENTRIES_MAX: usize = 4096;
+pub const LISTED_MODELS_MAX: usize = 512;
+/// Bytes of a manifest of Ollama's; ordinary ones have one or two thousand.
+pub const OLLAMA_MANIFEST_BYTES_MAX: u64 = 256 << 10;
 /// A source must answer its first connection by then, or the next one is tried.
 pub const REACH_SECONDS_MAX: u64 = 3;
 /// A download that brings nothing for so long is ended; the next pull continues it.
@@ -371,6 +378,19 @@ pub const TOKENIZER_MERGES_MAX: usize = 1 << 21;
 /// Ids below the highest that no token has: o200k leaves some twenty. Each gets a token, so a small file could ask for
 /// millions.
 pub const TOKENIZER_GAPS_MAX: usize = 4096;
+
+// ---- check of a stranger's model ----
+/// Memory of the process that checks one: gemma's vocabulary takes 94 MB, a `tokenizer.json` of the largest size several
+/// times its 64 MB, and a template has a stack of 64 MB.
+pub const VERIFY_MEMORY_BYTES_MAX: u64 = 1 << 30;
+/// Address space beside that memory and the mapped files: the program itself, what threads reserve and do not use.
+pub const VERIFY_SPACE_BYTES: u64 = 512 << 20;
+/// Seconds of the processor that it may take; gemma's vocabulary takes about one.
+pub const VERIFY_CPU_SECONDS_MAX: u64 = 20;
+/// Bytes of its report that are read; a full one has some 20 KiB.
+pub const VERIFY_OUTPUT_BYTES_MAX: u64 = 256 << 10;
+/// Findings of one report.
+pub const VERIFY_FINDINGS_MAX: usize = 32;
 
 // ---- sentence encoder ----
 /// Texts of one embeddings request: some 10 seconds of work for two cores when all are long.

@@ -34,12 +34,15 @@ fn failures_have_their_exit_status_and_say_what_to_do() {
     std::fs::create_dir_all(&letters).expect("writable");
     std::fs::write(letters.join("state.db"), "a letter to somebody, and no database").expect("writable");
     let (newer, letters) = (newer.display().to_string(), letters.display().to_string());
-    let rows: [(&[&str], i32, &str); 13] = [
+    let rows: [(&[&str], i32, &str); 16] = [
         (&["serve", "--port", "notaport"], 2, "--port"),
         (&["frobnicate"], 2, "frobnicate"),
         (&["serve", "--port", "0", "-m", &broken], 65, "broken.gguf"),
         (&["serve", "--port", "0", "-m", "no-such-model"], 1, "no-such-model"),
         (&["pull", "no-such-model"], 1, "smollm2-135m-instruct"),
+        (&["pull", "qwen3-4"], 1, "`qwen3-4b` and others"),
+        (&["pull", "hf:org/repo:../x"], 1, "is no hub name"),
+        (&["serve", "--port", "0", "-m", "ollama:../x"], 1, "wanted `ollama:NAME:TAG`"),
         (&["serve", "--host", "0.0.0.0"], 78, "--api-key"),
         (&["serve", "--max-batch", "0"], 78, "--max-batch"),
         (&["serve", "--port", "0", "-m", &model(), "--isa", "avx9000"], 78, "--isa"),

@@ -28,6 +28,8 @@
 //! | `readme` | the README's examples work as they stand |
 //! | `clients` | dialects beside OpenAI's chats: llama.cpp's routes, responses, twins, progress |
 //! | `cli` | the binary: verbs, exit statuses, terminal chat, orderly end |
+//! | `fuzz` | outside data of every kind, changed at random, keeps what its readers promise |
+//! | `verify` | model files are checked in a process of its own; what harms that one harms no other |
 //! | `operating` | the description of all routes, metrics, the log, variables, completions, manual pages |
 //! | `jobs` | an extraction is told of, streamed, cancelled |
 //! | `kill_store` | kill -9 at random moments: nothing acknowledged is missing |
@@ -45,6 +47,7 @@ mod distributions;
 mod embed;
 mod encoder;
 mod exact;
+mod fuzz;
 mod gate;
 mod harness;
 mod hooks;
@@ -67,3 +70,4 @@ mod text;
 mod thinking;
 mod tools;
 mod users;
+mod verify;

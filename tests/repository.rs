@@ -31,6 +31,8 @@ const RANKS: &[(&str, u32)] = &[
     ("encoder", 3),
     ("model", 3),
     ("engine", 4),
+    ("verify", 4),
+    ("speed", 5),
     ("steering", 5),
     ("users", 5),
     ("persona", 6),
@@ -39,6 +41,7 @@ const RANKS: &[(&str, u32)] = &[
     ("evaluation", 8),
     ("server", 9),
     ("app", 10),
+    ("fuzz", 10),
     ("cli", 11),
     ("main", 12),
 ];

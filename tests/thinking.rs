@@ -189,3 +189,64 @@ fn earlier_thoughts_reach_the_template() {
     // assistant, end, assistant: the one in the thought is text, of which no byte has a token.
     assert_eq!(answer["tokens"], json!([0, 9, 0]));
 }
+
+/// A response has an item for what was thought, before the one for what was said.
+#[test]
+fn a_response_thinks_in_an_item_of_its_own() {
+    let respond =
+        |more: Value| chain().post("/v1/responses", &with(json!({"input": "q", "temperature": 0}), more));
+    let texts = |output: &Value| -> Vec<(String, String)> {
+        let text = |item: &Value| {
+            let kind = item["type"].as_str().expect("a type");
+            (kind.to_owned(), item["content"][0]["text"].as_str().expect("text").to_owned())
+        };
+        output.as_array().expect("items").iter().map(text).collect()
+    };
+    let pair = |kind: &str, text: &str| (kind.to_owned(), text.to_owned());
+    for (fields, wanted, thought) in [
+        (json!({}), vec![pair("reasoning", "plan it"), pair("message", "Yes!")], 6),
+        (mode("skip"), vec![pair("message", "\n\nYes!")], 0),
+        (json!({"max_output_tokens": 4}), vec![pair("reasoning", "plan it"), pair("message", "")], 4),
+        (json!({"reasoning_format": "none"}), vec![pair("message", "<think>\nplan it\n</think>\n\nYes!")], 0),
+    ] {
+        let answer = respond(fields.clone()).ok();
+        assert_eq!(texts(&answer["output"]), wanted, "{fields}");
+        assert_eq!(answer["usage"]["output_tokens_details"]["reasoning_tokens"], thought, "{fields}");
+
+        let stream = respond(with(fields.clone(), json!({"stream": true, "top_logprobs": 1})));
+        let events: Vec<Value> =
+            stream.events().iter().map(|event| serde_json::from_str(event).expect("JSON")).collect();
+        let joined = |kind: &str| -> String {
+            events
+                .iter()
+                .filter(|event| event["type"] == kind)
+                .filter_map(|event| event["delta"].as_str())
+                .collect()
+        };
+        let of = |kind: &str| wanted.iter().find(|(item, _)| item == kind).map_or("", |(_, text)| text);
+        assert_eq!(joined("response.reasoning_text.delta"), of("reasoning"), "{fields}");
+        assert_eq!(joined("response.output_text.delta"), of("message"), "{fields}");
+        let last = &events.last().expect("events")["response"];
+        assert_eq!(texts(&last["output"]), wanted, "{fields}");
+        // Tokens of the thinking are none of the message.
+        let message = last["output"].as_array().and_then(|items| items.last()).expect("a message");
+        let listed: String = (message["content"][0]["logprobs"].as_array().expect("a list").iter())
+            .filter_map(|one| one["token"].as_str())
+            .collect();
+        let thinks = ["plan", "think"].iter().any(|word| listed.contains(word));
+        assert!(!thinks || of("reasoning").is_empty(), "{fields}: {listed}");
+    }
+    // What was thought goes back with what was said, as in a chat.
+    let answer = respond(json!({})).ok();
+    let mut input = vec![json!({"role": "user", "content": "q"})];
+    input.extend(answer["output"].as_array().expect("items").iter().cloned());
+    input.push(json!({"role": "user", "content": "r"}));
+    let next = respond(json!({"input": input})).ok();
+    let messages = json!([
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": "Yes!", "reasoning_content": "plan it"},
+        {"role": "user", "content": "r"},
+    ]);
+    let chat = chain().post("/v1/chat/completions", &body(json!({"messages": messages}))).ok();
+    assert_eq!(next["usage"]["input_tokens"], chat["usage"]["prompt_tokens"]);
+}

@@ -137,6 +137,86 @@ fn results_come_back_in_and_a_free_model_may_talk() {
     );
 }
 
+/// The same request in the form of a response: functions stand flat.
+fn as_response(body: &Value) -> Value {
+    let flat = |tool: &Value| with(json!({"type": "function"}), tool["function"].clone());
+    let tools: Vec<Value> = body["tools"].as_array().expect("tools").iter().map(flat).collect();
+    let choice = match &body["tool_choice"]["function"] {
+        Value::Null => body["tool_choice"].clone(),
+        function => with(json!({"type": "function"}), function.clone()),
+    };
+    json!({
+        "input": body["messages"], "tools": tools, "tool_choice": choice, "max_output_tokens": body["max_tokens"],
+        "temperature": body["temperature"], "seed": body["seed"],
+    })
+}
+
+#[test]
+fn a_response_calls_as_the_chat_does() {
+    let server = default_server();
+    for choice in [json!("required"), json!({"type": "function", "function": {"name": "add"}})] {
+        let body = ask(json!({"tool_choice": choice}));
+        let chat = server.post(CHAT, &body).ok();
+        let called = &chat["choices"][0]["message"]["tool_calls"][0]["function"];
+        let asked = as_response(&body);
+        let answer = server.post("/v1/responses", &asked).ok();
+        let output = answer["output"].as_array().expect("items");
+        assert_eq!(output.len(), 1, "{answer}");
+        assert_eq!((&output[0]["type"], &answer["status"]), (&json!("function_call"), &json!("completed")));
+        assert_eq!((&output[0]["name"], &output[0]["arguments"]), (&called["name"], &called["arguments"]));
+        assert!(output[0]["call_id"].as_str().is_some_and(|id| id.starts_with("call_")), "{answer}");
+        assert_eq!((&answer["tools"], &answer["tool_choice"]), (&asked["tools"], &asked["tool_choice"]));
+        assert_eq!(answer["usage"]["input_tokens"], chat["usage"]["prompt_tokens"]);
+
+        let stream = server.post("/v1/responses", &with(asked, json!({"stream": true})));
+        let events: Vec<Value> =
+            stream.events().iter().map(|event| serde_json::from_str(event).expect("JSON")).collect();
+        let of = |kind: &'static str| events.iter().filter(move |event| event["type"] == kind);
+        let deltas = of("response.function_call_arguments.delta");
+        let joined: String = deltas.clone().filter_map(|event| event["delta"].as_str()).collect();
+        assert_eq!(joined, called["arguments"].as_str().expect("text"));
+        assert!(deltas.clone().count() > 2, "arguments come as they are drawn");
+        let done = of("response.function_call_arguments.done").next().expect("an end");
+        assert_eq!((&done["arguments"], &done["name"]), (&called["arguments"], &called["name"]));
+        let item = &of("response.output_item.done").next().expect("an item")["item"];
+        let last = &events.last().expect("events")["response"];
+        assert_eq!((&last["output"][0], &last["status"]), (item, &json!("completed")));
+        assert!(deltas.clone().all(|event| event["item_id"] == item["id"]));
+    }
+}
+
+#[test]
+fn results_come_back_into_a_response() {
+    let server = default_server();
+    let arguments = "{\"city\": \"Rome\", \"unit\": \"°C\"}";
+    let question = json!({"role": "user", "content": "What is the weather in Rome?"});
+    let messages = json!([
+        question,
+        {"role": "assistant", "content": null, "tool_calls": [
+            {"id": "call_1", "type": "function", "function": {"name": "get_weather", "arguments": arguments}}]},
+        {"role": "tool", "tool_call_id": "call_1", "content": "21 °C, sunny"},
+    ]);
+    let body = with(
+        ask(json!({"messages": messages, "tool_choice": "auto"})),
+        json!({"max_tokens": 12, "temperature": 0}),
+    );
+    let chat = server.post(CHAT, &body).ok();
+    let items = json!([
+        question,
+        {"type": "function_call", "call_id": "call_1", "name": "get_weather", "arguments": arguments},
+        {"type": "function_call_output", "call_id": "call_1", "output": "21 °C, sunny"},
+    ]);
+    let answer = server.post("/v1/responses", &with(as_response(&body), json!({"input": items}))).ok();
+    assert_eq!(answer["usage"]["input_tokens"], chat["usage"]["prompt_tokens"]);
+    assert_eq!(answer["output"][0]["content"][0]["text"], content(&chat));
+    let wrong = json!({"input": "x", "tools": [{"type": "function", "name": "a b"}]});
+    let refused = server.post("/v1/responses", &wrong);
+    assert_eq!((refused.status, &refused.json()["error"]["param"]), (400, &json!("tools[0].name")));
+    let other = json!({"input": "x", "tools": [{"type": "web_search"}]});
+    let refused = server.post("/v1/responses", &other);
+    assert_eq!((refused.status, &refused.json()["error"]["param"]), (400, &json!("tools[0].type")));
+}
+
 /// A forced call reads as the text that a model would have written.
 #[test]
 fn several_calls_where_they_are_allowed() {

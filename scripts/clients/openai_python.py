@@ -10,6 +10,7 @@ Without `--steering` the steered calls carry a coefficient of 0, which needs no 
 """
 
 import argparse
+import json
 import sys
 
 import openai
@@ -180,6 +181,37 @@ def responses(client, model, steering):
     raise Failed("a response after another one was answered")
 
 
+WEATHER = {
+    "type": "function",
+    "name": "get_weather",
+    "description": "Weather of a city",
+    "parameters": {
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 12}},
+        "required": ["city"],
+        "additionalProperties": False,
+    },
+    "strict": True,
+}
+
+
+def response_tools(client, model, _steering):
+    question = {"role": "user", "content": "What is the weather in Rome?"}
+    ask = {"model": model, "tools": [WEATHER], "max_output_tokens": 60, "temperature": 0}
+    whole = client.responses.create(input=[question], tool_choice="required", **ask)
+    (call,) = whole.output
+    need(call.type == "function_call" and call.name == "get_weather" and call.call_id, f"item {call}")
+    need("city" in json.loads(call.arguments), f"arguments {call.arguments!r}")
+    need(whole.tools[0].name == "get_weather" and whole.tool_choice == "required", f"repeated {whole.tools}")
+    with client.responses.stream(input=[question], tool_choice="required", **ask) as stream:
+        text = "".join(event.delta for event in stream if event.type == "response.function_call_arguments.delta")
+        final = stream.get_final_response().output[0]
+    need(text == call.arguments == final.arguments, f"streamed {text!r}, at once {call.arguments!r}")
+    result = {"type": "function_call_output", "call_id": call.call_id, "output": "21 degrees, sunny"}
+    told = client.responses.create(input=[question, call.to_dict(), result], tool_choice="none", **ask)
+    need(told.output_text, f"no text after a result: {told.output}")
+
+
 def refused(client, model, _steering):
     def expect(kind, status, param, **more):
         try:
@@ -203,7 +235,7 @@ def refused(client, model, _steering):
     raise Failed("retrieve of an unknown model was answered")
 
 
-CHECKS = (models, plain_chat, streamed_chat, several_choices, chat_logprobs, stop_strings, seeds, completions, steered, compared, responses, refused)
+CHECKS = (models, plain_chat, streamed_chat, several_choices, chat_logprobs, stop_strings, seeds, completions, steered, compared, responses, response_tools, refused)
 
 
 def main():

@@ -4,11 +4,13 @@
 # ///
 """Post the request bodies that real clients were recorded to send, and compare each status with the expected one.
 
-    python scripts/clients/replay.py http://127.0.0.1:8080 [--model NAME]
+    python scripts/clients/replay.py http://127.0.0.1:8080 [--model NAME] [--embeddings]
 
 BASE_URL without /v1: the bodies name their own paths. The bodies say `tiny` as model: serve with `--alias tiny`, or
-give `--model` to replace it. A 200 must be a JSON object, or for a stream events that end with `data: [DONE]` and carry
-no error; any other status must be an error object whose message or param names the expected field.
+give `--model` to replace it. Some ask a persona `p`, which is made for the run and deleted behind it. A 200 must be a
+JSON object, or for a stream events that end with `data: [DONE]` (on llama.cpp's route with `"stop": true`) and carry no
+error; any other status must be an error object whose message or param names the expected field. Requests for embeddings
+are sent with `--embeddings`, which needs the sentence encoder on the server.
 `--tokens N` lowers any `max_tokens`, and sets one where there is none, so that a slow machine is done sooner.
 """
 
@@ -47,8 +49,12 @@ def send(base_url, case, body):
         return 0, str(error)
 
 
-def stream_fault(text):
+def stream_fault(path, text):
     lines = [line for line in text.splitlines() if line.startswith("data:")]
+    if path == "/completion":
+        chunks = [json.loads(line[5:]) for line in lines]
+        good = chunks and all("content" in chunk and chunk["stop"] == (chunk is chunks[-1]) for chunk in chunks)
+        return None if good else f"chunks {chunks[:1]} to {chunks[-1:]}"
     if not lines or lines[-1] != "data: [DONE]":
         return f"the stream ends with {lines[-1:]}, not `data: [DONE]`"
     chunks = [json.loads(line[5:]) for line in lines[:-1]]
@@ -62,7 +68,8 @@ def fault(case, body, status, text):
         return f"status {status}, expected {case['status']}: {text[:300]}"
     try:
         if status == 200:
-            return stream_fault(text) if body and body.get("stream") else object_fault(json.loads(text))
+            return (stream_fault(case["path"], text) if body and body.get("stream")
+                    else object_fault(json.loads(text)))
         error = json.loads(text)["error"]
         if case["names"] not in f"{error.get('param')} {error['message']}":
             return f"the error does not name `{case['names']}`: {error}"
@@ -79,8 +86,8 @@ def shortened(body, model, tokens):
     if body is None:
         return None
     body = dict(body)
-    if model and "model" in body:
-        body["model"] = model
+    if model and body.get("model", "").startswith("tiny"):
+        body["model"] = model + body["model"].removeprefix("tiny")
     if tokens and ("messages" in body or "model" in body or "max_tokens" in body):
         # All spellings of one number have to agree, or the server refuses them.
         low = min(tokens, body.get("max_tokens", tokens))
@@ -94,11 +101,25 @@ def main():
     parser.add_argument("base_url", metavar="BASE_URL", help="without /v1")
     parser.add_argument("--model")
     parser.add_argument("--tokens", type=int)
+    parser.add_argument("--embeddings", action="store_true")
     arguments = parser.parse_args()
     cases = json.loads(BODIES.read_text(encoding="utf-8"))
+    cases = [case for case in cases if arguments.embeddings or not case.get("encoder")]
+    base_url = arguments.base_url.rstrip("/")
+    status, text = send(base_url, {"path": "/v1/personas"}, {"name": "p", "system": "You are Ada, a sailor."})
+    if status != 201:
+        print(f"FAILED persona `p`: {status} {text[:300]}")
+        return 1
+    try:
+        return replay(base_url, cases, arguments)
+    finally:
+        send(base_url, {"path": "/v1/personas/p", "method": "DELETE"}, None)
+
+
+def replay(base_url, cases, arguments):
     for number, case in enumerate(cases):
         body = shortened(case.get("body"), arguments.model, arguments.tokens)
-        status, text = send(arguments.base_url.rstrip("/"), case, body)
+        status, text = send(base_url, case, body)
         if wrong := fault(case, body, status, text):
             print(f"FAILED {number} {case['from']}: {wrong}")
             return 1

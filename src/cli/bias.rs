@@ -100,7 +100,7 @@ impl BiasArgs {
             return Err(CliError::failed("--limit must be at least 1"));
         }
         let settings = self.model.settings()?;
-        let path = super::on_disk(&settings.model)?;
+        let path = super::verify::model_file(&self.model)?;
         let loaded = app::load(&settings, &path)?;
         let runtime = app::runtime(1).map_err(|error| CliError::failed(error.to_string()))?;
         let context = &loaded.context;

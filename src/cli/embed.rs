@@ -45,6 +45,9 @@ pub struct TrainArgs {
     /// Folder of a sentence encoder; default: the catalogue's, fetched when missing
     #[arg(long)]
     pub encoder: Option<PathBuf>,
+    /// Open model and encoder without checking their files first in a process of its own (see `demeanor verify`)
+    #[arg(long)]
+    pub no_verify: bool,
     /// static: rows independent of the request; input-aware: history weighted by the request
     #[arg(long, default_value = TrainOptions::default().form.name(), value_parser = ["static", "input-aware"])]
     pub form: String,
@@ -108,10 +111,13 @@ pub fn embed(args: &EmbedArgs) -> Outcome {
 fn train(args: &TrainArgs) -> Outcome {
     let people = people(&args.data)?;
     let start = args.start.as_deref().map(projector).transpose()?;
+    let path = super::on_disk(&args.model)?;
+    if !args.no_verify {
+        super::verify::before_opening(&args.model, &path, args.encoder.as_deref())?;
+    }
     let encoder = encoder(args.encoder.as_deref())?;
     let embeddings = Embeddings::of(&encoder, &people).map_err(failed)?;
     eprintln!("people  {}, {} texts embedded by {}", people.people.len(), embeddings.len(), encoder.name());
-    let path = super::on_disk(&args.model)?;
     let container = Container::open(&path)?;
     container.scan_finite()?;
     let bad = |error: &dyn std::fmt::Display| CliError::bad_file(format!("{}: {error}", path.display()));

@@ -71,11 +71,14 @@ fn users(args: &UsersArgs) -> Outcome {
     let people = embed::people(&args.data)?;
     let static_projector = projector(args.projector.as_deref(), Form::Static)?;
     let input_aware_projector = projector(args.input_aware.as_deref(), Form::InputAware)?;
+    if let Some(folder) = args.encoder.as_deref().filter(|_| !args.model.no_verify) {
+        super::verify::before_opening_encoder(folder)?;
+    }
     let encoder = embed::encoder(args.encoder.as_deref())?;
     let embeddings =
         Embeddings::of(&encoder, &people).map_err(|error| CliError::failed(error.to_string()))?;
     let settings = args.model.settings()?;
-    let path = super::on_disk(&settings.model)?;
+    let path = super::verify::model_file(&args.model)?;
     let loaded = app::load(&settings, &path)?;
     let context = &loaded.context;
     let materials = Materials {

@@ -39,7 +39,7 @@ pub struct ExtractArgs {
 pub fn extract(args: &ExtractArgs) -> Outcome {
     let format = Format::parse(&args.format, "--format").map_err(failed)?;
     let settings = args.model.settings()?;
-    let path = super::on_disk(&settings.model)?;
+    let path = super::verify::model_file(&args.model)?;
     let curl = format!(
         "URL/v1/chat/completions -d '{{\"messages\":[{{\"role\":\"user\",\"content\":\"Hi\"}}],\"steering\":\"{}\"}}'",
         args.source

@@ -1,6 +1,7 @@
 //! The command line: one file per verb; each parses, makes one library call and prints.
 
 mod align;
+mod bench;
 mod bias;
 mod client;
 mod embed;
@@ -22,9 +23,9 @@ mod store;
 mod target;
 mod traits;
 mod vectors;
+mod verify;
 
-use crate::app::{self, AppError, Running};
-use crate::config::Settings;
+use crate::app::AppError;
 use crate::store::StoreError;
 use crate::weights::{self, WeightsError};
 use clap::{CommandFactory, FromArgMatches, Parser};
@@ -103,9 +104,11 @@ enum Verb {
     Persona(persona::PersonaArgs),
     Probe(probe::ProbeArgs),
     Traits(traits::TraitsArgs),
+    Verify(verify::VerifyArgs),
     Store(store::StoreArgs),
     Embed(embed::EmbedArgs),
     Eval(eval::EvalArgs),
+    Bench(bench::BenchArgs),
     Completions(manual::CompletionsArgs),
     Man(manual::ManArgs),
 }
@@ -130,9 +133,11 @@ pub fn main() -> ExitCode {
         Verb::Persona(args) => persona::persona(args),
         Verb::Probe(args) => probe::probe(args),
         Verb::Traits(args) => traits::traits(args),
+        Verb::Verify(args) => verify::verify(args),
         Verb::Store(args) => store::store(args),
         Verb::Embed(args) => embed::embed(args),
         Verb::Eval(args) => eval::eval(args),
+        Verb::Bench(args) => bench::bench(args),
         Verb::Completions(args) => manual::completions(args),
         Verb::Man(args) => manual::man(args),
     };
@@ -230,9 +235,4 @@ fn on_disk(model: &str) -> Result<PathBuf, CliError> {
             Ok(weights::pull(model, &mut pull::TerminalProgress::new())?)
         }
     }
-}
-
-/// Starts a server of this process's own on a free loopback port.
-fn load(settings: &Settings) -> Result<Running, CliError> {
-    Ok(app::start_in_background(settings)?)
 }

@@ -135,7 +135,7 @@ fn report(path: &Path) -> Result<Value, CliError> {
 
 fn calibrate(args: &ProbeArgs, file: &Path) -> Outcome {
     let settings = args.place.model.settings()?;
-    let path = super::on_disk(&settings.model)?;
+    let path = super::verify::model_file(&args.place.model)?;
     let loaded = app::load(&settings, &path)?;
     let mut progress = JobProgress::new();
     let mut show = |done: u64, total: u64, group: &str| {

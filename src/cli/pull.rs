@@ -7,9 +7,13 @@ use std::io::IsTerminal;
 
 /// Fetch a model or the sentence encoder, check its sha256 and print where it is
 #[derive(clap::Args, Clone, Debug)]
-#[command(after_help = "Example:\n  demeanor pull smollm2-135m-instruct")]
+#[command(
+    after_help = "Examples:\n  demeanor pull smollm2-135m-instruct\n  demeanor pull hf:bartowski/Llama-3.2-1B-Instruct-GGUF:Q4_K_M\n\n\
+    Of a hub repository the GGUF file of the quantisation is fetched; without one the first of Q4_K_M, Q4_0, Q4_1, Q8_0 and \
+    others that is there; where there is no GGUF file, the safetensors with their JSON files."
+)]
 pub struct Pull {
-    /// Catalogue name or hf:ORG/REPO[/FILE]
+    /// Catalogue name (`demeanor ls` lists them), hf:ORG/REPO[:QUANTISATION] or hf:ORG/REPO/FILE
     pub model: String,
     /// Print JSON
     #[arg(long)]

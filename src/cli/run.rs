@@ -18,8 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
     Talks to the server at --server when one answers there, else loads the model itself."
 )]
 pub struct RunArgs {
-    /// Model of a running server's list, or what to load: catalogue name, path or hf:REPO/FILE; `MODEL@PERSONA` talks to a
-    /// stored persona
+    /// Model of a running server's list, or what to load as for --model; `MODEL@PERSONA` talks to a stored persona
     pub target: Option<String>,
     /// A running server
     #[arg(long, default_value = "http://127.0.0.1:8080", env = "DEMEANOR_SERVER")]
@@ -61,7 +60,8 @@ pub fn run(args: &RunArgs) -> Outcome {
             let mut settings = args.model.settings()?;
             let (model, persona) = args.target.as_deref().map_or((None, None), split);
             settings.model = model.map_or(settings.model, str::to_owned);
-            let running = super::load(&settings)?;
+            super::verify::model_file(&ModelArgs { model: settings.model.clone(), ..args.model.clone() })?;
+            let running = app::start_in_background(&settings)?;
             let client = Client::new(&format!("http://{}", running.address), None);
             own = Some(running);
             (client, persona.map(|name| format!("@{name}")))

@@ -64,7 +64,8 @@ pub struct ServeArgs {
 /// Flags that every verb with a model has.
 #[derive(clap::Args, Clone, Debug)]
 pub struct ModelArgs {
-    /// Catalogue name, path of a GGUF file or of a folder with config.json and safetensors, or hf:REPO/FILE
+    /// Catalogue name, path of a GGUF file or of a folder with config.json and safetensors, hf:ORG/REPO[:QUANTISATION],
+    /// hf:ORG/REPO/FILE, or ollama:NAME:TAG; `demeanor ls` lists what is there
     #[arg(long, short = 'm', default_value = weights::default_model(), env = "DEMEANOR_MODEL")]
     pub model: String,
     /// Compute threads; default: the cores of this machine
@@ -111,6 +112,9 @@ pub struct ModelArgs {
     /// sentence-transformers keeps them); default: all-minilm-l6-v2, fetched when it is first needed
     #[arg(long, env = "DEMEANOR_ENCODER")]
     pub encoder: Option<PathBuf>,
+    /// Open model and encoder without checking their files first in a process of its own (see `demeanor verify`)
+    #[arg(long, env = "DEMEANOR_NO_VERIFY")]
+    pub no_verify: bool,
     /// Thresholds of the gate, a JSON file; default: those that ship for the model
     #[arg(long, env = "DEMEANOR_GATE_FILE", value_name = "FILE")]
     pub gate_file: Option<PathBuf>,
@@ -247,9 +251,9 @@ pub fn serve(args: &ServeArgs) -> Outcome {
         let address = listener.local_addr().map_err(|error| CliError::failed(error.to_string()))?;
         let front = Front::loading();
         let (sender, loaded) = oneshot::channel();
-        let (loading, opened) = (settings.clone(), front.clone());
+        let (loading, opened, model) = (settings.clone(), front.clone(), args.model.clone());
         std::thread::spawn(move || {
-            let result = load(&loading).inspect(|loaded| {
+            let result = load(&loading, &model).inspect(|loaded| {
                 app::open(&opened, loaded.context.clone());
                 loaded.announce(address);
                 say_ready(&loading, address);
@@ -276,8 +280,8 @@ pub fn serve(args: &ServeArgs) -> Outcome {
 }
 
 /// Fetches the model if need be, loads it and says what it is.
-fn load(settings: &Settings) -> Result<Loaded, CliError> {
-    let path = super::on_disk(&settings.model)?;
+fn load(settings: &Settings, model: &ModelArgs) -> Result<Loaded, CliError> {
+    let path = super::verify::model_file(model)?;
     let begin = Instant::now();
     let loaded = app::load(settings, &path)?;
     let context = &loaded.context;

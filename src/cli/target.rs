@@ -44,6 +44,7 @@ impl Target {
         if let Some(server) = server {
             return Ok(Target { client: Client::new(server, key), _own: None });
         }
+        super::verify::if_on_disk(model)?;
         let running = app::start_in_background(&model.settings()?);
         let running = running.map_err(|error| super::or_ask(error, curl))?;
         let client = Client::new(&format!("http://{}", running.address), None);

@@ -37,7 +37,7 @@ pub fn traits(args: &TraitsArgs) -> Outcome {
         return list(args.json);
     }
     let settings = args.model.settings()?;
-    let path = super::on_disk(&settings.model)?;
+    let path = super::verify::model_file(&args.model)?;
     let loaded = app::load(&settings, &path)?;
     let context = &loaded.context;
     let options = CheckOptions { rounds: args.rounds as usize, samples: !args.no_samples };

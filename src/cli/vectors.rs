@@ -95,7 +95,7 @@ impl Action {
 
 pub fn vectors(args: &VectorsArgs) -> Outcome {
     let settings = args.action.model().settings()?;
-    let path = super::on_disk(&settings.model)?;
+    let path = super::verify::model_file(args.action.model())?;
     let loaded = app::load(&settings, &path).map_err(|error| super::or_ask(error, &args.action.curl()))?;
     let library = loaded.context.library.clone();
     match &args.action {

@@ -20,8 +20,14 @@ fn date() -> String {
 /// they are.
 pub(super) fn tighten(map: &mut Map<String, Value>) {
     for (key, inner) in map.iter_mut() {
-        if !["enum", "const", "default", "examples"].contains(&key.as_str()) {
-            tighten_any(inner);
+        match (key.as_str(), inner) {
+            ("enum" | "const" | "default" | "examples", _) => {}
+            // Keys are names here, whatever they say.
+            (
+                "properties" | "patternProperties" | "$defs" | "definitions" | "dependentSchemas",
+                Value::Object(named),
+            ) => named.values_mut().for_each(tighten_any),
+            (_, inner) => tighten_any(inner),
         }
     }
     tighten_date(map);
@@ -90,7 +96,10 @@ mod tests {
                 "b": {"pattern": "^2", "format": "date-time"},
                 "c": {"allOf": [{"minLength": 1}], "format": "date"},
                 "d": {"allOf": [{"minLength": 1}], "pattern": "^2", "format": "date"},
+                "default": {"format": "date"},
             },
+            "$defs": {"const": {"format": "date"}},
+            "default": {"format": "date"},
             "enum": [{"format": "date"}],
             "format": "uuid",
         });
@@ -101,6 +110,9 @@ mod tests {
         assert!(properties["b"]["allOf"][0]["pattern"].is_string());
         assert!(properties["c"]["pattern"].is_string());
         assert_eq!(properties["d"]["allOf"].as_array().map(Vec::len), Some(2));
+        assert!(properties["default"]["pattern"].is_string());
+        assert!(schema["$defs"]["const"]["pattern"].is_string());
+        assert_eq!(schema["default"]["format"], "date");
         assert_eq!(schema["enum"][0]["format"], "date");
         assert_eq!(schema["format"], "uuid");
     }

@@ -121,6 +121,21 @@ impl Encoder {
     }
 }
 
+/// What [`Encoder::load`] would make of a folder's settings and tokenizer, tried on a text; the weights are not read.
+pub fn check(folder: &Path, text: &str) -> Result<(), EncoderError> {
+    let mut contents = Vec::new();
+    for (file, bytes_max) in FILES.iter().filter(|(file, _)| *file != "model.safetensors") {
+        let path = folder.join(file);
+        let bytes = read_bounded(&path, *bytes_max)?;
+        contents.push((path, bytes));
+    }
+    let [config, limits, pooling, tokenizer] = &contents[..] else {
+        return Err(EncoderError::Compute("the list of files has another length".into()));
+    };
+    let config = Config::read(config, limits, pooling)?;
+    Tokens::read(tokenizer, config.tokens_max, config.vocabulary)?.of(text).map(|_| ())
+}
+
 fn load_bert((path, bytes): &(PathBuf, Vec<u8>), config: &Config) -> Result<Bert, EncoderError> {
     let bounds =
         Bounds { header_bytes: limits::ENCODER_HEADER_BYTES_MAX, tensors: limits::ENCODER_TENSORS_MAX };

@@ -5,10 +5,12 @@ use crate::constraint::Mask;
 use crate::kernels::{self, Cpu};
 use crate::model::TokenId;
 use crate::statistics::mix;
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-/// Tokens whose probability is below e^-30 of the best one's are never drawn; together they hold less than 1e-8.
-const LOG_RATIO_MIN: f32 = -30.0;
+/// Tokens whose probability is below this part of the best one's (e^-30) are never drawn; together they hold less than
+/// 1e-8.
+const WEIGHT_MIN: f32 = 9.357_623e-14;
 
 /// What a sequence remembers for penalties.
 #[derive(Clone, Debug, Default)]
@@ -35,7 +37,13 @@ pub(super) struct Past<'a> {
 
 /// Draws the next token of a choice among those that `mask` allows (at least one). `logits` is `[vocab_size]` and may be
 /// changed.
-pub(super) fn draw(logits: &mut [f32], sampling: &Sampling, past: Past, mask: Option<&Mask>) -> TokenId {
+pub(super) fn draw(
+    cpu: &Cpu,
+    logits: &mut [f32],
+    sampling: &Sampling,
+    past: Past,
+    mask: Option<&Mask>,
+) -> TokenId {
     let Past { history, tokens, generated: index } = past;
     if let Some(mask) = mask {
         ban(logits, mask);
@@ -51,16 +59,18 @@ pub(super) fn draw(logits: &mut [f32], sampling: &Sampling, past: Past, mask: Op
     if sampling.temperature == 0.0 {
         return kernels::argmax(logits) as TokenId;
     }
-    let candidates = candidates(logits, sampling);
-    let total: f64 = candidates.iter().map(|(_, p)| p).sum();
-    let mut left = uniform(sampling.seed, sampling.choice, index) * total;
-    for (id, p) in &candidates {
-        left -= p;
+    let total = kernels::softmax_weights(cpu, logits, sampling.temperature);
+    let mut candidates = candidates(logits, total, sampling);
+    let mut left = uniform(sampling.seed, sampling.choice, index) * candidates.total;
+    let mut last = None;
+    while let Some((id, weight)) = candidates.order.next() {
+        left -= f64::from(weight);
         if left < 0.0 {
-            return *id;
+            return id;
         }
+        last = Some(id);
     }
-    candidates.last().map_or_else(|| kernels::argmax(logits) as TokenId, |(id, _)| *id)
+    last.unwrap_or_else(|| kernels::argmax(logits) as TokenId)
 }
 
 /// Leaves what the mask allows.
@@ -102,56 +112,131 @@ fn adjust(logits: &mut [f32], sampling: &Sampling, history: &History, tokens: &[
     }
 }
 
-/// Tokens that may be drawn with unnormalised probabilities, descending; ties in ascending id.
-fn candidates(logits: &[f32], sampling: &Sampling) -> Vec<(TokenId, f64)> {
-    let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let floor = best + LOG_RATIO_MIN * sampling.temperature;
-    let mut list: Vec<(TokenId, f64)> = (logits.iter().enumerate())
-        .filter(|(_, logit)| **logit >= floor)
-        .map(|(id, logit)| (id as TokenId, f64::from((logit - best) / sampling.temperature).exp()))
-        .collect();
-    let descending = |a: &(TokenId, f64), b: &(TokenId, f64)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+/// Tokens that may be drawn.
+struct Candidates {
+    order: Descending,
+    /// Their weights together.
+    total: f64,
+}
+
+/// The tokens that the filters leave. `weights` are probabilities but for a factor, the best one's is 1; `total` is
+/// their sum.
+fn candidates(weights: &[f32], total: f64, sampling: &Sampling) -> Candidates {
+    let share = f64::from(sampling.top_p);
+    let in_order = sampling.top_k == 0 && sampling.typical_p >= 1.0;
+    let mut floor = WEIGHT_MIN;
+    if in_order {
+        // Tokens below the second bound hold together less than what top_p leaves out, so none of them is kept. Most of a
+        // vocabulary is below it, and is never sorted.
+        let left_out = (1.0 - share) * total / weights.len() as f64;
+        floor = floor.max(sampling.min_p).max((0.999 * left_out) as f32);
+    }
+    let mut list: Vec<(TokenId, f32)> = Vec::with_capacity(1024);
+    list.extend((0..).zip(weights.iter().copied()).filter(|(_, weight)| *weight >= floor));
     let top_k = sampling.top_k as usize;
     if top_k > 0 && top_k < list.len() {
         list.select_nth_unstable_by(top_k - 1, descending);
         list.truncate(top_k);
     }
-    list.sort_unstable_by(descending);
     if sampling.typical_p < 1.0 {
         keep_typical(&mut list, f64::from(sampling.typical_p));
-        list.sort_unstable_by(descending);
     }
-    if sampling.top_p < 1.0 {
-        keep_mass(&mut list, f64::from(sampling.top_p));
+    let total_of = |list: &[(TokenId, f32)]| list.iter().map(|(_, weight)| f64::from(*weight)).sum::<f64>();
+    // Before top_p counts only where no token was filtered out.
+    let before = if in_order { total } else { total_of(&list) };
+    let mut order = Descending::new(list);
+    let mut after = before;
+    if share < 1.0 {
+        after = order.keep_mass(share * before);
     }
     if sampling.min_p > 0.0 {
-        let floor = list.first().map_or(0.0, |(_, p)| p * f64::from(sampling.min_p));
-        list.retain(|(_, p)| *p >= floor);
+        after = order.keep_from(sampling.min_p);
     }
-    list
+    Candidates { order, total: after }
 }
 
-/// The shortest prefix that holds at least `share` of the mass.
-fn keep_mass(list: &mut Vec<(TokenId, f64)>, share: f64) {
-    let wanted = share * list.iter().map(|(_, p)| p).sum::<f64>();
-    let mut sum = 0.0;
-    let kept = list.iter().take_while(|(_, p)| {
+fn descending(a: &(TokenId, f32), b: &(TokenId, f32)) -> Ordering {
+    b.1.total_cmp(&a.1).then(a.0.cmp(&b.0))
+}
+
+/// A list from the largest weight down, ties in ascending id; sorted only as far as it is read.
+struct Descending {
+    list: Vec<(TokenId, f32)>,
+    /// Entries before this index are in order, those behind it are smaller.
+    sorted: usize,
+    next: usize,
+}
+
+impl Descending {
+    fn new(list: Vec<(TokenId, f32)>) -> Descending {
+        Descending { list, sorted: 0, next: 0 }
+    }
+
+    fn next(&mut self) -> Option<(TokenId, f32)> {
+        if self.next == self.sorted {
+            let rest = &mut self.list[self.sorted..];
+            // Four times as many at each turn: few turns, and little more is sorted than is read.
+            let wanted = (3 * self.sorted).max(64);
+            if wanted < rest.len() {
+                rest.select_nth_unstable_by(wanted - 1, descending);
+            }
+            let len = wanted.min(rest.len());
+            rest[..len].sort_unstable_by(descending);
+            self.sorted += len;
+        }
+        let entry = self.list.get(self.next).copied();
+        self.next += usize::from(entry.is_some());
+        entry
+    }
+
+    /// Keeps the shortest beginning that holds at least `mass`, and at least one entry; gives what it holds.
+    fn keep_mass(&mut self, mass: f64) -> f64 {
+        let mut sum = 0.0;
+        while (self.next == 0 || sum < mass)
+            && let Some((_, weight)) = self.next()
+        {
+            sum += f64::from(weight);
+        }
+        self.list.truncate(self.next);
+        self.sorted = self.next;
+        self.next = 0;
+        sum
+    }
+
+    /// Keeps what has at least this part of the first one's weight; gives what they hold.
+    fn keep_from(&mut self, part: f32) -> f64 {
+        let Some((_, first)) = self.next() else { return 0.0 };
+        let (floor, mut sum, mut kept) = (first * part, f64::from(first), 1);
+        while let Some((_, weight)) = self.next()
+            && weight >= floor
+        {
+            sum += f64::from(weight);
+            kept += 1;
+        }
+        self.list.truncate(kept);
+        self.sorted = kept.min(self.sorted);
+        self.next = 0;
+        sum
+    }
+}
+
+/// Locally typical sampling (Meister et al. 2022): tokens whose surprise is nearest to the entropy come first.
+fn keep_typical(list: &mut Vec<(TokenId, f32)>, share: f64) {
+    // In one order whatever a filter before it left.
+    list.sort_unstable_by(descending);
+    let total: f64 = list.iter().map(|(_, weight)| f64::from(*weight)).sum();
+    let surprise = |weight: f32| -(f64::from(weight) / total).ln();
+    let entropy: f64 = list.iter().map(|(_, weight)| f64::from(*weight) / total * surprise(*weight)).sum();
+    let distance = |weight: f32| (surprise(weight) - entropy).abs();
+    list.sort_by(|a, b| distance(a.1).total_cmp(&distance(b.1)).then(a.0.cmp(&b.0)));
+    let (wanted, mut sum) = (share * total, 0.0);
+    let kept = list.iter().take_while(|(_, weight)| {
         let take = sum < wanted;
-        sum += p;
+        sum += f64::from(*weight);
         take
     });
     let kept = kept.count().max(1);
     list.truncate(kept);
-}
-
-/// Locally typical sampling (Meister et al. 2022): tokens whose surprise is nearest to the entropy come first.
-fn keep_typical(list: &mut Vec<(TokenId, f64)>, share: f64) {
-    let total: f64 = list.iter().map(|(_, p)| p).sum();
-    let surprise = |p: f64| -(p / total).ln();
-    let entropy: f64 = list.iter().map(|(_, p)| p / total * surprise(*p)).sum();
-    let distance = |p: f64| (surprise(p) - entropy).abs();
-    list.sort_by(|a, b| distance(a.1).total_cmp(&distance(b.1)).then(a.0.cmp(&b.0)));
-    keep_mass(list, share);
 }
 
 /// A number in [0, 1) from a counter generator: no state, so no order of drawing matters.
@@ -201,6 +286,69 @@ fn top_logits(logits: &[f32], top: usize) -> Vec<(TokenId, f32)> {
 mod tests {
     use super::*;
 
+    fn cpu() -> Cpu {
+        Cpu::new(kernels::Isa::detect(), 1)
+    }
+
+    /// The tokens that are left, in order, and their total.
+    fn left(logits: &[f32], sampling: &Sampling) -> (Vec<TokenId>, f64) {
+        let mut weights = logits.to_vec();
+        let total = kernels::softmax_weights(&cpu(), &mut weights, sampling.temperature);
+        let mut found = candidates(&weights, total, sampling);
+        (std::iter::from_fn(|| found.order.next()).map(|(id, _)| id).collect(), found.total)
+    }
+
+    /// The same the slow way: everything is sorted.
+    fn left_slowly(logits: &[f32], sampling: &Sampling) -> (Vec<TokenId>, f64) {
+        let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let weight = |logit: f32| (f64::from(logit - best) / f64::from(sampling.temperature)).exp();
+        let mut list: Vec<(TokenId, f64)> = (0..).zip(logits.iter().map(|logit| weight(*logit))).collect();
+        let floor = f64::from(WEIGHT_MIN);
+        list.retain(|(_, weight)| *weight >= floor);
+        list.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        if sampling.top_k > 0 {
+            list.truncate(sampling.top_k as usize);
+        }
+        if sampling.top_p < 1.0 {
+            let wanted = f64::from(sampling.top_p) * list.iter().map(|(_, weight)| weight).sum::<f64>();
+            let mut sum = 0.0;
+            let kept = list.iter().take_while(|(_, weight)| {
+                let take = sum < wanted;
+                sum += weight;
+                take
+            });
+            let kept = kept.count().max(1);
+            list.truncate(kept);
+        }
+        list.retain(|(_, weight)| *weight >= f64::from(sampling.min_p));
+        (list.iter().map(|(id, _)| *id).collect(), list.iter().map(|(_, weight)| weight).sum())
+    }
+
+    /// Weights are rounded otherwise here and there, so the last token of a list may differ, and no more.
+    #[test]
+    fn what_is_never_sorted_is_never_kept() {
+        let mut draws = crate::statistics::Draws::new(3, "sampler", 0);
+        for case in 0..200 {
+            let n = [1, 2, 63, 64, 65, 300, 5000, 49_152][case % 8];
+            // From nearly flat to sharp; ties are frequent.
+            let width = [0.1, 1.0, 4.0, 12.0][case / 8 % 4];
+            let logits: Vec<f32> =
+                (0..n).map(|_| ((draws.normal() * width * 16.0).round() / 16.0) as f32).collect();
+            let sampling = settings(|s| {
+                s.temperature = [0.3, 0.8, 1.0, 2.0][case % 4];
+                s.top_p = [1.0, 0.95, 0.5, 0.999][case / 4 % 4];
+                s.min_p = [0.0, 0.0, 0.05, 0.3][case / 16 % 4];
+                s.top_k = [0, 0, 0, 40][case / 3 % 4];
+            });
+            let ((own, own_total), (slow, slow_total)) =
+                (left(&logits, &sampling), left_slowly(&logits, &sampling));
+            let same = own.iter().zip(&slow).take_while(|(a, b)| a == b).count();
+            let longer = own.len().max(slow.len());
+            assert!(same + 1 >= longer, "case {case}: {same} of {} and {}", own.len(), slow.len());
+            assert!((own_total / slow_total - 1.0).abs() < 1e-4, "case {case}: {own_total} {slow_total}");
+        }
+    }
+
     fn settings(change: impl FnOnce(&mut Sampling)) -> Sampling {
         let mut sampling = Sampling::default();
         change(&mut sampling);
@@ -214,7 +362,7 @@ mod tests {
         tokens: &[TokenId],
         generated: u32,
     ) -> TokenId {
-        draw(logits, sampling, Past { history, tokens, generated }, None)
+        draw(&cpu(), logits, sampling, Past { history, tokens, generated }, None)
     }
 
     fn share_of_draws(logits: &[f32], sampling: &Sampling, id: TokenId) -> f64 {
@@ -250,15 +398,14 @@ mod tests {
     #[test]
     fn each_filter_keeps_what_it_says() {
         let logits: Vec<f32> = [0.5f32, 0.3, 0.15, 0.05].iter().map(|p| p.ln()).collect();
-        let kept = |change: fn(&mut Sampling)| candidates(&logits, &settings(change)).len();
+        let kept = |change: fn(&mut Sampling)| left(&logits, &settings(change)).0.len();
         assert_eq!(kept(|_| ()), 4);
         assert_eq!(kept(|s| s.top_k = 2), 2);
         assert_eq!(kept(|s| s.top_p = 0.5), 1);
         assert_eq!(kept(|s| s.top_p = 0.51), 2);
         assert_eq!(kept(|s| s.min_p = 0.25), 3);
         // Entropy 1.14; surprises 0.69, 1.20, 1.90, 3.00: the second token is the most typical.
-        let typical = candidates(&logits, &settings(|s| s.typical_p = 0.2));
-        assert_eq!(typical.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [1]);
+        assert_eq!(left(&logits, &settings(|s| s.typical_p = 0.2)).0, [1]);
     }
 
     #[test]
@@ -286,8 +433,7 @@ mod tests {
     fn logprobs_are_a_log_softmax() {
         let logits: Vec<f32> = (0..100).map(|i| (i % 17) as f32).collect();
         let z: f64 = logits.iter().map(|x| f64::from(*x).exp()).sum::<f64>().ln();
-        let cpu = Cpu::new(kernels::Isa::detect(), 1);
-        let got = logprob(&cpu, &logits, 3, 5);
+        let got = logprob(&cpu(), &logits, 3, 5);
         assert!((f64::from(got.logprob) - (3.0 - z)).abs() < 1e-5);
         assert_eq!(got.top.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [16, 33, 50, 67, 84]);
     }

@@ -390,7 +390,7 @@ impl Sequence {
         // Log-probabilities are those of the model's logits, before anything changes them.
         let before = generate.logprobs.map(|_| logits.to_vec());
         let past = Past { history: &self.history, tokens: &self.tokens, generated: self.generated };
-        let id = sampler::draw(logits, &generate.sampling, past, mask);
+        let id = sampler::draw(cpu, logits, &generate.sampling, past, mask);
         let logprob = before.map(|logits| sampler::logprob(cpu, &logits, id, generate.logprobs.unwrap_or(0)));
         self.generated += 1;
         self.history.push(id);

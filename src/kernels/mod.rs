@@ -49,7 +49,7 @@ pub use packed::PackedMatrix;
 pub use pool::Pool;
 pub use product::{product, product_many};
 pub use quantize::quantize;
-pub use reduce::{all_finite, argmax, dot, max_and_log_sum_exp};
+pub use reduce::{all_finite, argmax, dot, max_and_log_sum_exp, softmax_weights};
 pub use rotary::{Rotary, rotary};
 pub use training::{
     CausalShape, Gate, causal_attention, causal_attention_backward, gate, gate_backward, rms_norm_backward,

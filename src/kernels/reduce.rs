@@ -1,7 +1,7 @@
 //! One number from many: dot products, log-sum-exp, argmax, checks.
 
 use super::Cpu;
-use super::elementwise::{dot_lanes, lanes};
+use super::elementwise::{dot_lanes, lanes, put};
 use super::isa::Kernel;
 use super::math::exp;
 use super::simd::{LANES, Simd};
@@ -50,6 +50,47 @@ pub fn max_and_log_sum_exp(cpu: &Cpu, logits: &[f32]) -> (f32, f32) {
     }
     let sum = cpu.isa.run(Sum(logits, largest));
     (largest, (f64::from(largest) + sum.ln()) as f32)
+}
+
+/// Turns logits into exp((logit - largest) / temperature), the largest of them 1, and gives their sum. All zeros, and 0,
+/// where no logit is finite. `temperature` is above 0; no logit is +infinity or not-a-number.
+pub fn softmax_weights(cpu: &Cpu, logits: &mut [f32], temperature: f32) -> f64 {
+    struct Weights<'a>(&'a mut [f32], f32, f32);
+    impl Kernel for Weights<'_> {
+        type Output = f64;
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) -> f64 {
+            let Weights(logits, largest, temperature) = self;
+            let (largest, temperature) = (s.splat(largest), s.splat(temperature));
+            let mut total = 0.0;
+            for part in logits.chunks_mut(PART) {
+                let mut sum = s.zero();
+                let (whole, rest) = part.as_chunks_mut::<LANES>();
+                for values in whole {
+                    // SAFETY: an array of 16 values.
+                    unsafe {
+                        let logits = s.load(values.as_ptr());
+                        let weight = exp(s, s.div(s.sub(logits, largest), temperature));
+                        sum = s.add(sum, weight);
+                        s.store(values.as_mut_ptr(), weight);
+                    }
+                }
+                if !rest.is_empty() {
+                    let weight = exp(s, s.div(s.sub(lanes(s, rest), largest), temperature));
+                    sum = s.add(sum, s.select(s.lanes(0, rest.len() as isize), weight, s.zero()));
+                    put(s, weight, rest);
+                }
+                total += f64::from(s.sum(sum));
+            }
+            total
+        }
+    }
+    let largest = largest(logits);
+    if largest == f32::NEG_INFINITY {
+        logits.fill(0.0);
+        return 0.0;
+    }
+    cpu.isa.run(Weights(logits, largest, temperature))
 }
 
 /// -infinity for none; not-a-number is passed over.
@@ -113,6 +154,37 @@ mod tests {
                     "{} {expected}",
                     out[1]
                 );
+            }
+        }
+    }
+
+    #[test]
+    fn weights_agree_with_f64() {
+        for (len, temperature) in [(1, 1.0), (17, 0.3), (5000, 0.8), (49_152, 2.0)] {
+            let mut logits: Vec<f32> = random(len, len as u64).iter().map(|x| x * 20.0 - 7.0).collect();
+            logits[len / 2] = f32::NEG_INFINITY;
+            let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let weight = |x: f32| (f64::from(x - largest) / f64::from(temperature)).exp();
+            for out in check_isas(|cpu| {
+                let mut values = logits.clone();
+                let total = softmax_weights(cpu, &mut values, temperature);
+                if largest == f32::NEG_INFINITY {
+                    assert_eq!((total, values.as_slice()), (0.0, [0.0].as_slice()));
+                    return values;
+                }
+                let expected: f64 = logits.iter().map(|x| weight(*x)).sum();
+                assert!((total / expected - 1.0).abs() < 1e-6, "{total} {expected}");
+                assert_eq!(values.iter().copied().fold(0.0, f32::max), 1.0);
+                assert_eq!(values[len / 2], 0.0);
+                values
+            }) {
+                for (own, logit) in out.iter().zip(&logits).filter(|(_, logit)| logit.is_finite()) {
+                    let expected = weight(*logit);
+                    assert!(
+                        (f64::from(*own) - expected).abs() <= 1e-5 * expected + 1e-37,
+                        "{own} {expected}"
+                    );
+                }
             }
         }
     }

@@ -32,6 +32,11 @@ impl Model {
         load::read_config(container)
     }
 
+    /// What loading would ask of a container's settings, names and shapes, without its matrices.
+    pub fn check(container: &Container) -> Result<ModelConfig, ModelError> {
+        load::check(container)
+    }
+
     pub fn config(&self) -> &ModelConfig {
         match self {
             Model::Cpu(model) => model.config(),

@@ -205,7 +205,7 @@ fn every_quirk_is_missed_when_it_is_off() {
         let reference = Reference::of(name);
         for (container, kind) in containers(name).iter().zip(["gguf", "safetensors"]) {
             for (bug, plant) in bugs {
-                let (mut config, mut tensors) = Tensors::open(container, None).unwrap();
+                let (mut config, mut tensors) = Tensors::open(container, None, 1).unwrap();
                 plant(&mut config);
                 let weights = load::weights(&config, &mut tensors, Precision::F32).unwrap();
                 let mut model = Model::Cpu(Box::new(CpuModel::new(config, weights, &options)));

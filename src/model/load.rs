@@ -62,7 +62,7 @@ impl EmbeddingTable {
 
 /// The configuration: settings, and what the shapes of a few tensors say.
 pub(super) fn read_config(container: &Container) -> Result<ModelConfig, ModelError> {
-    Tensors::open(container, None).map(|(config, _)| config)
+    Tensors::open(container, None, 1).map(|(config, _)| config)
 }
 
 /// Reads the configuration, then every tensor.
@@ -70,10 +70,33 @@ pub(super) fn load(
     container: &Container,
     options: &ModelOptions,
 ) -> Result<(ModelConfig, ModelWeights), ModelError> {
-    let (config, mut tensors) = Tensors::open(container, options.reading.quantize)?;
+    let (config, mut tensors) = Tensors::open(container, options.reading.quantize, options.threads)?;
     let weights = weights(&config, &mut tensors, options.precision)?;
     tensors.refuse_left_over()?;
     Ok((config, weights))
+}
+
+/// Reads the configuration and looks at every tensor's name and shape, not at the values of matrices.
+pub(super) fn check(container: &Container) -> Result<ModelConfig, ModelError> {
+    let (config, mut tensors) = Tensors::open(container, None, 1)?;
+    let d = config.d_model;
+    for l in 0..config.n_blocks {
+        for part in [Part::AttnNorm, Part::FfnNorm] {
+            tensors.norm(&config, l, part)?;
+        }
+        for part in [Part::QNorm, Part::KNorm, Part::PostAttnNorm, Part::PostFfnNorm] {
+            tensors.optional_norm(&config, l, part)?;
+        }
+        tensors.q_k_v(&config, l)?;
+        tensors.biases(&config, l)?;
+        tensors.gate_up(&config, l)?;
+        tensors.matrix(l, Part::AttnOutput, d, config.d_queries())?;
+        tensors.matrix(l, Part::Down, d, config.d_ff)?;
+    }
+    tensors.output_norm(&config)?;
+    tensors.tables(&config)?;
+    tensors.refuse_left_over()?;
+    Ok(config)
 }
 
 /// The tensors that a configuration asks for.

@@ -1,6 +1,6 @@
 //! Tensors of a container by part and shape, with a record of what was asked for: none is left over.
 
-use super::config::{ModelConfig, RopeTensors};
+use super::config::{self, ModelConfig, RopeTensors};
 use super::names::{Names, Part};
 use super::{ModelError, Quantize};
 use crate::format::ElementFormat;
@@ -10,11 +10,14 @@ use crate::weights::{Container, TensorView};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::panic::resume_unwind;
 
 pub(super) struct Tensors<'a> {
     container: &'a Container,
     pub names: Names,
     quantize: Option<Quantize>,
+    /// That share the rounding of a matrix.
+    threads: usize,
     used: BTreeSet<String>,
 }
 
@@ -42,16 +45,15 @@ impl<'a> Tensors<'a> {
     pub fn open(
         container: &'a Container,
         quantize: Option<Quantize>,
+        threads: usize,
     ) -> Result<(ModelConfig, Tensors<'a>), ModelError> {
         // Norms have no say in where the embedding table is.
         let names = Names::of(container, false);
-        let mut tensors = Tensors { container, names, quantize, used: BTreeSet::new() };
+        let mut tensors = Tensors { container, names, quantize, threads, used: BTreeSet::new() };
         let vocab_size = tensors.vocab_size()?;
         let config = match container {
-            Container::Gguf(file) => {
-                ModelConfig::from_metadata(file.metadata(), vocab_size, tensors.rope_tensors()?)?
-            }
-            Container::Folder(folder) => ModelConfig::from_folder(folder, vocab_size)?,
+            Container::Gguf(file) => config::of_gguf(file.metadata(), vocab_size, tensors.rope_tensors()?)?,
+            Container::Folder(folder) => ModelConfig::from_json(folder.config(), vocab_size)?,
         };
         tensors.names = Names::of(container, config.post_norms);
         Ok((config, tensors))
@@ -235,7 +237,7 @@ impl<'a> Tensors<'a> {
         let (n, k) = (rows.len(), shape[1]);
         let stored = Stored { name: name.into(), format: view.format, n, k, data: Cow::Borrowed(data) };
         match self.quantize {
-            Some(quantize) => stored.quantized(quantize.format(matches!(kind, Kind::Table))),
+            Some(quantize) => stored.quantized(quantize.format(matches!(kind, Kind::Table)), self.threads),
             None => Ok(stored),
         }
     }
@@ -256,18 +258,35 @@ impl<'a> Stored<'a> {
     }
 
     /// Rounded to `format` if it holds plain numbers and its rows are whole blocks; else as it is.
-    fn quantized(self, format: ElementFormat) -> Result<Stored<'a>, ModelError> {
+    fn quantized(self, format: ElementFormat, threads: usize) -> Result<Stored<'a>, ModelError> {
         if self.format.block_len() != 1 || !self.k.is_multiple_of(format.block_len()) {
             return Ok(self);
         }
         let row_bytes = self.data.len() / self.n;
+        let rows_each = self.n.div_ceil(threads.max(1));
+        let rounded: Vec<Vec<u8>> = std::thread::scope(|scope| {
+            let this = &self;
+            let start = |rows| scope.spawn(move || this.rounded_rows(rows, format));
+            // All are started before the first is waited for.
+            let parts: Vec<_> = self.data.chunks(rows_each * row_bytes).map(start).collect();
+            let results = parts.into_iter().map(|part| part.join());
+            results
+                .map(|result| result.unwrap_or_else(|panic| resume_unwind(panic)))
+                .collect::<Result<_, _>>()
+        })?;
+        Ok(Stored { format, data: Cow::Owned(rounded.concat()), ..self })
+    }
+
+    /// Whole rows of this matrix in `format`.
+    fn rounded_rows(&self, rows: &[u8], format: ElementFormat) -> Result<Vec<u8>, ModelError> {
+        let row_bytes = self.data.len() / self.n;
         let mut row = vec![0.0; self.k];
-        let mut data = Vec::with_capacity(self.n * format.row_bytes(self.k).unwrap_or(0));
-        for bytes in self.data.chunks_exact(row_bytes) {
+        let mut out = Vec::with_capacity(rows.len() / row_bytes * format.row_bytes(self.k).unwrap_or(0));
+        for bytes in rows.chunks_exact(row_bytes) {
             kernels::dequantize(self.format, bytes, &mut row)
                 .map_err(|source| ModelError::Pack { tensor: self.name.clone(), source })?;
-            kernels::quantize(format, &row, &mut data);
+            kernels::quantize(format, &row, &mut out);
         }
-        Ok(Stored { format, data: Cow::Owned(data), ..self })
+        Ok(out)
     }
 }

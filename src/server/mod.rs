@@ -22,6 +22,8 @@ mod sse;
 
 pub use accept::{Front, Lifecycle, Peer, bind, serve};
 pub use error::{ApiError, ErrorCode};
+#[doc(hidden)]
+pub use openai::{ReadChat, chat_body, completion_body};
 
 use crate::alignment::Alignments;
 use crate::config::Settings;

@@ -25,7 +25,7 @@ pub(super) fn byte_level(source: &TokenizerSource, special: &[bool]) -> Result<(
     let index: Lookup<&str, u32> = source.tokens.iter().map(String::as_str).zip(0..).collect();
     let merges = listed_merges(&source.merges, &index, special)?;
     let mut table = [None; 256];
-    for (byte, entry) in (0u8..).zip(table.iter_mut()) {
+    for (byte, entry) in (0..=u8::MAX).zip(table.iter_mut()) {
         *entry = index.get(spell(byte).to_string().as_str()).copied();
     }
     let alphabet = Alphabet::Bytes { bytes: table, unknown: unknown(source) };

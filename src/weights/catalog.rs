@@ -4,7 +4,7 @@ use super::error::WeightsError;
 use super::names::{is_component, is_relative_file, is_repository};
 use crate::digest::Digest;
 use crate::limits::DOWNLOAD_BYTES_MAX;
-use crate::names::is_valid_name;
+use crate::names::{NAME_BYTES_MAX, is_valid_name, nearest};
 use crate::shipped;
 use serde::{Deserialize, Deserializer};
 
@@ -74,6 +74,9 @@ pub enum EncoderSource {
 #[serde(deny_unknown_fields)]
 pub struct Entry {
     pub name: String,
+    /// What other programs call the same model, as `NAME:TAG`.
+    #[serde(default)]
+    pub also: Vec<String>,
     /// `general.architecture` of the file.
     pub architecture: String,
     /// SPDX identifier of the weights' licence.
@@ -135,6 +138,10 @@ impl Source {
 }
 
 impl Entry {
+    fn names(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.name).chain(&self.also).map(String::as_str)
+    }
+
     /// The checksum of the file, from the first source that has one.
     pub fn sha256(&self) -> Option<Digest> {
         self.sources.iter().find_map(Source::sha256)
@@ -157,8 +164,18 @@ impl Catalog {
         Ok(catalog)
     }
 
+    /// The model of a name, or of a name that other programs have for it.
     pub fn entry(&self, name: &str) -> Option<&Entry> {
-        self.models.iter().find(|entry| entry.name == name)
+        self.models.iter().find(|entry| entry.names().any(|known| known == name))
+    }
+
+    /// Names to propose for one that is not there: those that begin with it, or else those that are spelled like it.
+    pub fn near(&self, name: &str) -> Vec<String> {
+        let name: String = name.chars().take(NAME_BYTES_MAX).collect::<String>().to_lowercase();
+        let begins = |known: &&str| name.len() > 1 && known.starts_with(&name);
+        let names = || self.models.iter().map(|entry| entry.name.as_str());
+        let longer: Vec<String> = names().filter(begins).map(str::to_owned).collect();
+        if longer.is_empty() { nearest(&name, names()) } else { longer }
     }
 
     pub fn encoder(&self, name: &str) -> Option<&EncoderEntry> {
@@ -175,8 +192,9 @@ impl Catalog {
         }
         for (index, entry) in self.models.iter().enumerate() {
             entry.check().map_err(|problem| format!("model `{}`: {problem}", entry.name))?;
-            if self.models.iter().take(index).any(|other| other.name == entry.name) {
-                return Err(format!("model `{}` occurs twice", entry.name));
+            let before = || self.models.iter().take(index).flat_map(Entry::names);
+            if let Some(name) = entry.names().find(|name| before().any(|other| other == *name)) {
+                return Err(format!("model `{name}` occurs twice"));
             }
         }
         match self.entry(&self.default) {
@@ -189,6 +207,10 @@ impl Catalog {
 impl Entry {
     fn check(&self) -> Result<(), String> {
         check_name(&self.name)?;
+        for (name, tag) in self.also.iter().map(|also| also.split_once(':').unwrap_or((also, ""))) {
+            check_name(name)?;
+            check_name(tag)?;
+        }
         if [&self.architecture, &self.licence, &self.quantisation].iter().any(|text| text.trim().is_empty()) {
             return Err("`architecture`, `licence` and `quantisation` must say something".into());
         }
@@ -286,6 +308,34 @@ mod tests {
         );
         assert!(entry.sha256().is_some());
         assert!(matches!(entry.sources[..], [Source::Hub(_), Source::Registry(_)]));
+        assert!(catalog.models.len() >= 20);
+        for entry in &catalog.models {
+            assert!(entry.sha256().is_some(), "{}", entry.name);
+            let model = entry.name.split(['-', '.']).next().unwrap();
+            let family = match (model, entry.architecture.as_str()) {
+                ("llama" | "smollm2" | "mistral", family) => family == "llama",
+                ("phi", family) => family == "phi3",
+                (_, family) => entry.name.replacen("-", "", 1).starts_with(family),
+            };
+            assert!(family, "{} is no {}", entry.name, entry.architecture);
+        }
+    }
+
+    #[test]
+    fn names_of_other_programs_and_near_names() {
+        let catalog = Catalog::shipped().unwrap();
+        assert_eq!(catalog.entry("llama3.2:1b").unwrap().name, "llama-3.2-1b-instruct");
+        assert!(catalog.entry("llama3.2").is_none());
+        for (given, near) in [
+            ("llama-3.2", &["llama-3.2-1b-instruct", "llama-3.2-3b-instruct"][..]),
+            ("Qwen3-4B", &["qwen3-4b"]),
+            ("qwen3-9b", &["qwen3-4b", "qwen3-8b", "qwen3-0.6b"]),
+            ("phi-4-mini-instruct-q4_k_m", &["phi-4-mini-instruct"]),
+            ("gpt-oss-120b-and-a-half", &[]),
+            ("", &[]),
+        ] {
+            assert_eq!(catalog.near(given), near, "{given}");
+        }
     }
 
     const GOOD: &str = r#"
@@ -317,6 +367,8 @@ mod tests {
         for (old, new, message) in [
             ("default = \"m\"", "default = \"x\"", "`default` names `x`"),
             ("name = \"m\"", "name = \"M\"", "names match"),
+            ("name = \"m\"", "name = \"m\"\nalso = [\"n\"]", "names match"),
+            ("name = \"m\"", "name = \"m\"\nalso = [\"N:1\"]", "names match"),
             ("bytes = 7", "bytes = 0", "must be above 0"),
             ("bytes = 7", "bytes = 7\ncolour = 1", "unknown field"),
             ("revision", "colour = 1\nrevision", "unknown field"),

@@ -17,18 +17,30 @@ pub enum WeightsError {
     Folder { path: PathBuf, rule: String },
     #[error("cannot write `{name}` into a GGUF file: {problem}")]
     Write { name: String, problem: String },
+    /// `known`: names near to it, or all.
     #[error(
-        "`{name}` is neither in the catalogue nor a file; the catalogue has {known}; other models: `hf:ORG/REPO/FILE` or the path of a GGUF file or of a folder with `config.json` and safetensors"
+        "`{name}` is neither in the catalogue nor a file; the catalogue has {known}; other models: `hf:ORG/REPO[:QUANTISATION]`, `hf:ORG/REPO/FILE`, `ollama:NAME:TAG` or the path of a GGUF file or of a folder with `config.json` and safetensors"
     )]
     UnknownModel { name: String, known: String },
     #[error("`{name}` is no sentence encoder of the catalogue; it has {known}")]
     UnknownEncoder { name: String, known: String },
     #[error(
-        "`{name}` is no hub name; wanted `hf:ORG/REPO/FILE` or `hf:ORG/REPO`, of letters, digits and `._-+=@`"
+        "`{name}` is no hub name; wanted `hf:ORG/REPO/FILE`, `hf:ORG/REPO` or `hf:ORG/REPO:QUANTISATION`, of letters, digits and `._-+=@`"
     )]
     HubName { name: String },
-    #[error("`{repository}` has {} GGUF files; name one of them: {}", files.len(), shown(files))]
+    #[error("`{repository}` has {} GGUF files that this may mean; name one of them: {}", files.len(), shown(files))]
     WhichFile { repository: String, files: Vec<String> },
+    #[error("`{repository}` has no GGUF file of `{given}`; it has {}", shown(files))]
+    NoQuantisation { repository: String, given: String, files: Vec<String> },
+    #[error(
+        "`{repository}` has this model in parts, which are not joined: {}; hint: choose a smaller quantisation, or merge them with llama.cpp's `llama-gguf-split --merge` and give the path",
+        shown(files)
+    )]
+    InParts { repository: String, files: Vec<String> },
+    #[error("`{repository}` has {problem}")]
+    NoModel { repository: String, problem: String },
+    #[error("`ollama:{name}`: {problem}")]
+    Ollama { name: String, problem: String },
     #[error("the catalogue is wrong: {problem}")]
     Catalog { problem: String },
     #[error("no home folder; set `HF_HOME` to the folder that models are kept in")]

@@ -21,10 +21,10 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-const CONFIG: &str = "config.json";
-const GENERATION_CONFIG: &str = "generation_config.json";
-const ONE_FILE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+pub(super) const CONFIG: &str = "config.json";
+pub(super) const GENERATION_CONFIG: &str = "generation_config.json";
+pub(super) const ONE_FILE: &str = "model.safetensors";
+pub(super) const INDEX: &str = "model.safetensors.index.json";
 
 /// An opened model folder; owns the maps that its tensors are views into.
 pub struct ModelFolder {
@@ -131,12 +131,9 @@ impl ModelFolder {
     /// not in it, as they are no weights.
     pub fn digest(&self) -> Digest {
         *self.digest.get_or_init(|| {
-            let mut digester = Digester::new("model folder");
-            digester.part(Value::Object(self.config.clone()).to_string().as_bytes());
-            for shard in &self.shards {
-                digester.part(shard.name.as_bytes()).part(&Digest::of(shard.content.bytes()).0);
-            }
-            digester.finish()
+            let shards = self.shards.iter();
+            let shards = shards.map(|shard| (shard.name.as_str(), Digest::of(shard.content.bytes())));
+            digest(&self.config, shards)
         })
     }
 
@@ -196,6 +193,27 @@ impl ModelFolder {
         }
         Ok(())
     }
+}
+
+/// What [`ModelFolder::digest`] is for settings and shards by file name.
+fn digest<'a>(config: &Map<String, Value>, shards: impl Iterator<Item = (&'a str, Digest)>) -> Digest {
+    let mut digester = Digester::new("model folder");
+    digester.part(Value::Object(config.clone()).to_string().as_bytes());
+    for (name, sha256) in shards {
+        digester.part(name.as_bytes()).part(&sha256.0);
+    }
+    digester.finish()
+}
+
+/// The digest that a folder has whose shards are of these sha256; they are not read.
+pub(super) fn digest_of(folder: &Path, shards: &BTreeMap<String, Digest>) -> Result<Digest, WeightsError> {
+    let config = json_object(&folder.join(CONFIG), MODEL_CONFIG_BYTES_MAX)?;
+    Ok(digest(&config, shards.iter().map(|(name, sha256)| (name.as_str(), *sha256))))
+}
+
+/// Names of the shards that an index lists.
+pub(super) fn shards_of(index: &Path) -> Result<BTreeSet<String>, WeightsError> {
+    Ok(Index::read(index)?.files)
 }
 
 /// `model.safetensors.index.json`.

@@ -5,12 +5,15 @@
 //! its sha256 before it gets its final name. The access token goes to the hub's own host only, never along a redirect.
 
 use super::cache::Place;
+use super::catalog::HubSource;
+use super::choice::Listed;
 use super::error::{SourceFailure, WeightsError, io};
 use super::names::is_component;
 use super::pull::Progress;
 use crate::digest::Digest;
 use crate::limits::{
     DOWNLOAD_BYTES_MAX, DOWNLOAD_STALL_SECONDS_MAX, HUB_LISTING_BYTES_MAX, REACH_SECONDS_MAX,
+    REPOSITORY_FILES_MAX,
 };
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -24,6 +27,9 @@ use ureq::{Agent, Body, Proxy};
 const REDIRECTS_MAX: u32 = 5;
 /// Continuations of a download that breaks off, as long as each brings something.
 const CONTINUATIONS_MAX: u32 = 5;
+
+/// A listing must be there within so many times [`Hub::reach`]: a hub that sends it byte by byte holds nobody up.
+const LISTING_REACHES_MAX: u32 = 20;
 
 /// The hub as configured.
 #[derive(Clone, Debug)]
@@ -60,6 +66,13 @@ struct Listing {
 #[derive(serde::Deserialize)]
 struct Sibling {
     rfilename: String,
+    /// Of large files.
+    lfs: Option<Lfs>,
+}
+
+#[derive(serde::Deserialize)]
+struct Lfs {
+    sha256: String,
 }
 
 impl Hub {
@@ -136,16 +149,37 @@ impl Hub {
         }
     }
 
-    /// Paths of the files in a repository.
-    pub(super) fn files(&self, repository: &str, revision: &str) -> Result<Vec<String>, SourceFailure> {
+    /// The files of a repository, in order of their paths.
+    pub(super) fn files(&self, repository: &str, revision: &str) -> Result<Vec<Listed>, SourceFailure> {
         self.online()?;
-        let url = format!("{}/api/models/{repository}/revision/{revision}", self.endpoint);
-        let response = self.sent(self.agent(REDIRECTS_MAX).get(&url))?;
-        self.check_status(&response)?;
+        let url = format!("{}/api/models/{repository}/revision/{revision}?blobs=true", self.endpoint);
+        let request = self.agent(REDIRECTS_MAX).get(&url);
+        let request = request.config().timeout_global(Some(self.reach * LISTING_REACHES_MAX)).build();
+        let response = self.sent(request)?;
+        match response.status().as_u16() {
+            // The hub hides private repositories as if they were not there.
+            401 | 404 => {
+                let hint = "or no access to it; set `HF_TOKEN` where it is private or gated";
+                return Err(self.unavailable(&format!("has no repository `{repository}` {hint}")));
+            }
+            _ => self.check_status(&response)?,
+        }
         let reader = response.into_body().into_reader().take(HUB_LISTING_BYTES_MAX);
-        let listing: Listing = serde_json::from_reader(reader)
-            .map_err(|error| self.unavailable(&format!("unreadable listing: {error}")))?;
-        Ok(listing.siblings.into_iter().map(|file| file.rfilename).collect())
+        let listing: Listing = serde_json::from_reader(std::io::BufReader::new(reader))
+            .map_err(|error| self.unavailable(&format!("sent an unreadable listing: {error}")))?;
+        if listing.siblings.len() > REPOSITORY_FILES_MAX {
+            let given = listing.siblings.len();
+            return Err(self.unavailable(&format!(
+                "lists {given} files for `{repository}`; at most {REPOSITORY_FILES_MAX} are read"
+            )));
+        }
+        let listed = |file: Sibling| Listed {
+            sha256: file.lfs.and_then(|lfs| Digest::parse(&lfs.sha256)),
+            path: file.rfilename,
+        };
+        let mut files: Vec<Listed> = listing.siblings.into_iter().map(listed).collect();
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(files)
     }
 
     /// One request from byte `have` on; returns how many bytes `part` has then. A connection that breaks is no failure.
@@ -234,6 +268,11 @@ impl Hub {
     /// For messages.
     pub(super) fn name(&self) -> String {
         format!("hub {}", self.endpoint)
+    }
+
+    /// A file of this hub, for messages.
+    pub(super) fn origin(&self, source: &HubSource) -> String {
+        format!("{} for {}/{}", self.name(), source.repository, source.file)
     }
 
     fn online(&self) -> Result<(), SourceFailure> {

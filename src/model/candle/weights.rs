@@ -79,7 +79,7 @@ impl DenseWeights {
         ops: Ops,
         reading: Reading,
     ) -> std::result::Result<DenseWeights, ModelError> {
-        let (config, tensors) = Tensors::open(container, reading.quantize)?;
+        let (config, tensors) = Tensors::open(container, reading.quantize, 1)?;
         let mut loader = Loader { tensors, device, dtype };
         let blocks =
             (0..config.n_blocks).map(|l| loader.block(&config, l)).collect::<std::result::Result<_, _>>()?;

@@ -30,6 +30,10 @@ pub struct Family {
     pub wide_query_blocks: Option<usize>,
     /// Part of each head may stay unrotated.
     pub partial_rotary: bool,
+    /// Its GGUF files may have `rope_freqs.weight`.
+    pub rope_freqs: bool,
+    /// `config.json` turns windows on with `use_sliding_window`; they are off where it does not say.
+    pub window_switch: bool,
     /// Attention windows, score caps and other defaults of files that do not say.
     pub defaults: Defaults,
 }
@@ -45,6 +49,8 @@ pub struct Defaults {
     pub d_head: Option<usize>,
     /// Heads and key heads in `config.json`.
     pub heads: Option<(usize, usize)>,
+    /// Positions in `config.json`.
+    pub trained_context: Option<usize>,
 }
 
 const PLAIN_DEFAULTS: Defaults = Defaults {
@@ -54,6 +60,7 @@ const PLAIN_DEFAULTS: Defaults = Defaults {
     logit_softcap: None,
     d_head: None,
     heads: None,
+    trained_context: None,
 };
 
 /// RMSNorm, grouped-query attention, rotary, SwiGLU.
@@ -72,6 +79,8 @@ const PLAIN: Family = Family {
     local_base: None,
     wide_query_blocks: None,
     partial_rotary: false,
+    rope_freqs: false,
+    window_switch: false,
     defaults: PLAIN_DEFAULTS,
 };
 
@@ -83,18 +92,28 @@ const GEMMA: Family = Family {
     ..PLAIN
 };
 
-pub const FAMILIES: [Family; 6] = [
+const LLAMA: Family = Family {
+    name: "llama",
+    model_types: &["llama"],
+    gguf_pairs: RotaryPairs::Interleaved,
+    rope_freqs: true,
+    ..PLAIN
+};
+
+pub const FAMILIES: [Family; 7] = [
+    LLAMA,
+    // In GGUF a llama; its first folders leave out the window that `transformers` fills in.
     Family {
-        name: "llama",
-        model_types: &["llama", "mistral"],
-        gguf_pairs: RotaryPairs::Interleaved,
-        ..PLAIN
+        model_types: &["mistral"],
+        defaults: Defaults { window: Some(4096), ..PLAIN_DEFAULTS },
+        ..LLAMA
     },
-    Family { name: "qwen2", model_types: &["qwen2"], qkv_biases: true, ..PLAIN },
+    Family { name: "qwen2", model_types: &["qwen2"], qkv_biases: true, window_switch: true, ..PLAIN },
     Family {
         name: "qwen3",
         model_types: &["qwen3"],
         qk_norms: true,
+        window_switch: true,
         defaults: Defaults { d_head: Some(128), ..PLAIN_DEFAULTS },
         ..PLAIN
     },
@@ -125,6 +144,7 @@ pub const FAMILIES: [Family; 6] = [
             window: Some(1024),
             d_head: Some(256),
             heads: Some((8, 4)),
+            trained_context: Some(131_072),
             ..PLAIN_DEFAULTS
         },
         ..GEMMA
@@ -132,7 +152,7 @@ pub const FAMILIES: [Family; 6] = [
     Family { name: "phi3", model_types: &["phi3"], fused: true, partial_rotary: true, ..PLAIN },
 ];
 
-/// The family of a GGUF file.
+/// The family of a GGUF file: the first of that name.
 pub fn by_name(name: &str) -> Result<&'static Family, ModelError> {
     FAMILIES.iter().find(|family| family.name == name).ok_or_else(|| unknown(name))
 }

@@ -7,17 +7,20 @@ use super::scaling::{Llama3, Yarn, longrope_magnitude};
 use super::{Gating, LongRotary, ModelConfig, RotaryConfig, RotaryPairs};
 use crate::limits;
 use crate::model::ModelError;
-use crate::weights::ModelFolder;
 use serde_json::{Map, Value};
 use std::ops::RangeInclusive;
 
+/// Kinds of block that may have frequencies of their own.
+const KINDS: [&str; 2] = [FULL, SLIDING];
+const FULL: &str = "full_attention";
+const SLIDING: &str = "sliding_attention";
 const CONTEXT_MAX: u64 = 1 << 24;
 const BASES: RangeInclusive<f64> = 1.0..=1e9;
 const CAPS: RangeInclusive<f64> = 1e-3..=1e6;
 const FACTORS: RangeInclusive<f64> = 1.0..=1024.0;
 
-pub fn read(folder: &ModelFolder, vocab_size: usize) -> Result<ModelConfig, ModelError> {
-    let top = Fields { object: folder.config(), place: "config.json:".into() };
+pub fn read(config: &Map<String, Value>, vocab_size: usize) -> Result<ModelConfig, ModelError> {
+    let top = Fields { object: config, place: "config.json:".into() };
     // A model that also sees: the text part stands in an object of its own.
     let fields = top.object("text_config")?.unwrap_or_else(|| top.clone());
     let model_type = fields.text("model_type")?.ok_or_else(|| fields.missing("model_type"))?;
@@ -25,15 +28,18 @@ pub fn read(folder: &ModelFolder, vocab_size: usize) -> Result<ModelConfig, Mode
     refuse_what_is_not_there(&top, &fields, family)?;
     let sizes = sizes(&fields, family)?;
     let defaults = family.defaults;
-    let window = window(&fields, family, model_type)?;
+    let window = window(&fields, family)?;
     let scalar = fields.number("query_pre_attn_scalar", 1e-3..=1e6)?;
     let description = Description {
         family,
         pairs: RotaryPairs::HalfSplit,
         norm_offset: if family.norms_plus_one { 1.0 } else { 0.0 },
-        rotary: rotary(&fields, "full_attention", "rope_theta", defaults.rope_base, &sizes)?,
+        rotary: rotary(&fields, FULL, "rope_theta", defaults.rope_base, &sizes)?,
         local_rotary: match family.local_base {
-            Some(base) => Some(rotary(&fields, "sliding_attention", "rope_local_base_freq", base, &sizes)?),
+            Some(base) => {
+                refuse_one_rope_for_two(&fields)?;
+                Some(rotary(&fields, SLIDING, "rope_local_base_freq", base, &sizes)?)
+            }
             None => None,
         },
         windowed: windowed(&fields, family, sizes.n_blocks)?,
@@ -95,7 +101,7 @@ fn sizes(fields: &Fields, family: &Family) -> Result<Sizes, ModelError> {
         None => partial(fields)?.unwrap_or(1.0),
     };
     let context = fields.size("max_position_embeddings", CONTEXT_MAX)?;
-    let context = context.or(family.defaults.heads.map(|_| 131_072));
+    let context = context.or(family.defaults.trained_context);
     let sizes = Sizes {
         n_blocks: fields.required("num_hidden_layers", u64::from(limits::BLOCKS_MAX))?,
         d_model,
@@ -119,18 +125,15 @@ fn sizes(fields: &Fields, family: &Family) -> Result<Sizes, ModelError> {
 }
 
 /// The window where the model has one. `use_sliding_window: false` turns it off whatever its size.
-fn window(fields: &Fields, family: &Family, model_type: &str) -> Result<Option<u32>, ModelError> {
+fn window(fields: &Fields, family: &Family) -> Result<Option<u32>, ModelError> {
     let on = match fields.get("use_sliding_window") {
         Some(value) => value == &Value::Bool(true),
-        // Families with this switch have it off unless a file says otherwise.
-        None => !family.name.starts_with("qwen"),
+        None => !family.window_switch,
     };
     if !on || fields.object.get("sliding_window") == Some(&Value::Null) {
         return Ok(None);
     }
-    // Mistral's first files leave out what `transformers` fills in.
-    let default = if model_type == "mistral" { Some(4096) } else { family.defaults.window };
-    Ok(fields.size("sliding_window", u64::from(u32::MAX))?.map(|n| n as u32).or(default))
+    Ok(fields.size("sliding_window", u64::from(u32::MAX))?.map(|n| n as u32).or(family.defaults.window))
 }
 
 /// Which blocks are windowed, where the file says.
@@ -138,8 +141,8 @@ fn windowed(fields: &Fields, family: &Family, n_blocks: usize) -> Result<Option<
     if let Some(Value::Array(types)) = fields.get("layer_types") {
         let windowed: Option<Vec<bool>> = (types.iter())
             .map(|value| match value.as_str() {
-                Some("sliding_attention") => Some(true),
-                Some("full_attention") => Some(false),
+                Some(SLIDING) => Some(true),
+                Some(FULL) => Some(false),
                 _ => None,
             })
             .collect();
@@ -163,6 +166,19 @@ fn windowed(fields: &Fields, family: &Family, n_blocks: usize) -> Result<Option<
     Ok(first.map(|first| (0..n_blocks as u64).map(|l| l >= first).collect()))
 }
 
+/// In a family whose kinds of block have frequencies of their own, `rope_parameters` must say whose it holds.
+fn refuse_one_rope_for_two(fields: &Fields) -> Result<(), ModelError> {
+    let Some(parameters) = fields.object("rope_parameters")? else { return Ok(()) };
+    match KINDS.iter().any(|kind| parameters.get(kind).is_some()) {
+        true => Ok(()),
+        false => Err(fields.unsupported(
+            "rope_parameters",
+            "one for all blocks",
+            "an object with `full_attention` and `sliding_attention`",
+        )),
+    }
+}
+
 /// The frequencies of one kind of block. `base_name` is the field that holds their base where `rope_parameters` does not.
 fn rotary(
     fields: &Fields,
@@ -172,12 +188,12 @@ fn rotary(
     sizes: &Sizes,
 ) -> Result<RotaryConfig, ModelError> {
     let scaling = match fields.object("rope_parameters")? {
-        Some(parameters) => match parameters.object(kind)? {
-            Some(own) => Some(own),
-            None => Some(parameters),
-        },
+        Some(parameters) if KINDS.iter().any(|kind| parameters.get(kind).is_some()) => {
+            parameters.object(kind)?
+        }
+        Some(parameters) => Some(parameters),
         // Before `rope_parameters`, scaling was for blocks that see everything.
-        None if kind == "full_attention" => fields.object("rope_scaling")?,
+        None if kind == FULL => fields.object("rope_scaling")?,
         None => None,
     };
     let base =

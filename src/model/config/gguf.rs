@@ -8,7 +8,7 @@ use crate::model::ModelError;
 use crate::weights::{Metadata, Value};
 use std::ops::RangeInclusive;
 
-/// Tensors that hold divisors of rotary frequencies, where the file has them.
+/// Tensors that hold divisors of rotary frequencies, where the file has them. What no scaling takes is left over.
 #[derive(Default)]
 pub struct RopeTensors {
     /// `rope_freqs.weight`
@@ -22,6 +22,14 @@ impl RopeTensors {
     pub const ALL: &'static str = "rope_freqs.weight";
     pub const SHORT: &'static str = "rope_factors_short.weight";
     pub const LONG: &'static str = "rope_factors_long.weight";
+
+    fn refuse_left_over(&self) -> Result<(), ModelError> {
+        let tensors = [(&self.all, Self::ALL), (&self.short, Self::SHORT), (&self.long, Self::LONG)];
+        match tensors.into_iter().find(|(values, _)| values.is_some()) {
+            Some((_, tensor)) => Err(ModelError::LeftOver { tensor: tensor.into() }),
+            None => Ok(()),
+        }
+    }
 }
 
 pub fn read(metadata: &Metadata, vocab_size: usize, rope: RopeTensors) -> Result<ModelConfig, ModelError> {
@@ -61,7 +69,7 @@ const BASES: RangeInclusive<f32> = 1.0..=1e9;
 const CAPS: RangeInclusive<f32> = 1e-3..=1e6;
 const FACTORS: RangeInclusive<f32> = 1.0..=1024.0;
 
-fn rotary(fields: &Fields, sizes: &Sizes, rope: RopeTensors) -> Result<RotaryConfig, ModelError> {
+fn rotary(fields: &Fields, sizes: &Sizes, mut rope: RopeTensors) -> Result<RotaryConfig, ModelError> {
     let base = fields.float("rope.freq_base", Some(fields.family.defaults.rope_base), BASES)?;
     let original = || fields.size("rope.scaling.original_context_length", 1 << 24).map(|n| n as u32);
     let mut rotary = RotaryConfig::plain(base);
@@ -70,13 +78,19 @@ fn rotary(fields: &Fields, sizes: &Sizes, rope: RopeTensors) -> Result<RotaryCon
         // Files of phi3 name no type: the factors are in tensors, or there are none.
         (None | Some("none" | "longrope" | "su"), true) => {
             rotary.magnitude = fields.float("rope.scaling.attn_factor", Some(1.0), 0.1..=10.0)?;
-            if let (Some(short), Some(long)) = (rope.short, rope.long) {
-                check_divisors(RopeTensors::SHORT, &short, sizes)?;
-                check_divisors(RopeTensors::LONG, &long, sizes)?;
-                rotary.divisors = Some(short);
-                rotary.long = Some(LongRotary { divisors: long, beyond: original()? });
+            match (rope.short.take(), rope.long.take()) {
+                (None, None) => {}
+                (Some(short), Some(long)) => {
+                    check_divisors(RopeTensors::SHORT, &short, sizes)?;
+                    check_divisors(RopeTensors::LONG, &long, sizes)?;
+                    rotary.divisors = Some(short);
+                    rotary.long = Some(LongRotary { divisors: long, beyond: original()? });
+                }
+                (short, _) => {
+                    let missing = if short.is_some() { RopeTensors::LONG } else { RopeTensors::SHORT };
+                    return Err(ModelError::MissingTensor { tensor: missing.into() });
+                }
             }
-            return Ok(rotary);
         }
         (None | Some("none"), _) => {}
         (Some("linear"), _) => {
@@ -102,14 +116,14 @@ fn rotary(fields: &Fields, sizes: &Sizes, rope: RopeTensors) -> Result<RotaryCon
             ));
         }
     }
-    if let Some(divisors) = rope.all {
-        check_divisors(RopeTensors::ALL, &divisors, sizes)?;
-        // Other families have no such tensor, and two scalings at once have no meaning.
-        if fields.family.name != "llama" || rotary.divisors.is_some() {
-            return Err(ModelError::LeftOver { tensor: RopeTensors::ALL.into() });
+    // Two scalings at once have no meaning.
+    if fields.family.rope_freqs && rotary.divisors.is_none() {
+        rotary.divisors = rope.all.take();
+        if let Some(divisors) = &rotary.divisors {
+            check_divisors(RopeTensors::ALL, divisors, sizes)?;
         }
-        rotary.divisors = Some(divisors);
     }
+    rope.refuse_left_over()?;
     Ok(rotary)
 }
 

@@ -10,10 +10,10 @@ mod scaling;
 #[cfg(test)]
 mod tests;
 
-pub(super) use gguf::RopeTensors;
+pub(super) use gguf::{RopeTensors, read as of_gguf};
 
 use super::ModelError;
-use crate::weights::{Metadata, ModelFolder};
+use serde_json::{Map, Value};
 
 /// The activation between gate and up projection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,18 +124,9 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
-    /// Reads the metadata of a GGUF file. `vocab_size` is the height of the embedding table.
-    pub fn from_metadata(
-        metadata: &Metadata,
-        vocab_size: usize,
-        rope: RopeTensors,
-    ) -> Result<ModelConfig, ModelError> {
-        gguf::read(metadata, vocab_size, rope)
-    }
-
-    /// Reads `config.json` of a model folder.
-    pub fn from_folder(folder: &ModelFolder, vocab_size: usize) -> Result<ModelConfig, ModelError> {
-        folder::read(folder, vocab_size)
+    /// Reads `config.json` of a model folder. `vocab_size` is the height of the embedding table.
+    pub fn from_json(config: &Map<String, Value>, vocab_size: usize) -> Result<ModelConfig, ModelError> {
+        folder::read(config, vocab_size)
     }
 
     pub fn d_queries(&self) -> usize {

@@ -87,6 +87,11 @@ fn folders_are_refused_by_the_name_of_the_setting() {
                                     "original_max_position_embeddings": 64}}),
             "`config.json:rope_scaling.short_factor` is something else; allowed: 8 positive numbers",
         ),
+        (
+            json!({"model_type": "gemma3_text", "hidden_act": "gelu_pytorch_tanh", "head_dim": 16,
+                   "rope_parameters": {"rope_type": "linear", "factor": 8.0}}),
+            "`config.json:rope_parameters` is one for all blocks; allowed: an object with `full_attention`",
+        ),
         (json!({"layer_types": ["full_attention"]}), "`config.json:layer_types` is something else"),
         (json!({"layer_types": vec!["chunked_attention"; 4]}), "`config.json:layer_types` is something else"),
     ] {
@@ -142,7 +147,7 @@ fn the_text_part_of_a_model_that_sees() {
 #[test]
 fn gguf_files_are_refused_by_the_name_of_the_key() {
     type Change = fn(&mut GgufWriter);
-    let cases: [(&str, Change, &str); 10] = [
+    let cases: [(&str, Change, &str); 13] = [
         ("mamba", |_| {}, "architecture `mamba` is not supported; supported are: llama, mistral, qwen2"),
         (
             "llama",
@@ -192,6 +197,27 @@ fn gguf_files_are_refused_by_the_name_of_the_key() {
                 w.tensor_f32("rope_freqs.weight", &[8], &[1.0; 8]);
             },
             "`rope_freqs.weight` belongs to nothing",
+        ),
+        (
+            "phi3",
+            |w| {
+                w.tensor_f32("rope_freqs.weight", &[8], &[1.0; 8]);
+            },
+            "`rope_freqs.weight` belongs to nothing",
+        ),
+        (
+            "qwen2",
+            |w| {
+                w.tensor_f32("rope_factors_long.weight", &[8], &[1.0; 8]);
+            },
+            "`rope_factors_long.weight` belongs to nothing",
+        ),
+        (
+            "phi3",
+            |w| {
+                w.tensor_f32("rope_factors_long.weight", &[8], &[1.0; 8]);
+            },
+            "`rope_factors_short.weight` is missing",
         ),
         (
             "gemma2",

@@ -21,13 +21,9 @@ pub fn system_text(data: &Data<'_>) -> Result<(String, Option<String>), CardErro
     }
     parts.pop();
     let without = joined(&parts);
-    if without.len() > PERSONA_SYSTEM_BYTES_MAX {
-        return Err(CardError::TooLong {
-            what: format!("the texts of `{}`", data.path("description")),
-            given: without.len(),
-            max: PERSONA_SYSTEM_BYTES_MAX,
-        });
-    }
+    CardError::check_bytes(without.len(), PERSONA_SYSTEM_BYTES_MAX, || {
+        format!("the texts of `{}`", data.path("description"))
+    })?;
     Ok((without, Some("the example dialogue was left out: the text would be too long with it".to_owned())))
 }
 

@@ -28,3 +28,15 @@ pub enum CardError {
     #[error("the Modelfile, line {line}: {message}")]
     Modelfile { line: usize, message: String },
 }
+
+impl CardError {
+    /// Refuses more bytes than `max`.
+    pub fn check_bytes(given: usize, max: usize, what: impl FnOnce() -> String) -> Result<(), CardError> {
+        if given > max { Err(CardError::TooLong { what: what(), given, max }) } else { Ok(()) }
+    }
+
+    /// Refuses more things than `max`.
+    pub fn check_count(given: usize, max: usize, what: impl FnOnce() -> String) -> Result<(), CardError> {
+        if given > max { Err(CardError::TooMany { what: what(), given, max }) } else { Ok(()) }
+    }
+}

@@ -4,7 +4,7 @@ use super::{Card, Version};
 use super::{CardError, modelfile, png, reading, take_extension, version_of};
 use crate::limits;
 use serde_json::{Map, Value, json};
-use std::io::{Cursor, Read};
+use std::io::Cursor;
 use zip::ZipArchive;
 
 /// A file as the body of `POST /v1/personas`.
@@ -25,10 +25,7 @@ pub struct Imported {
 
 /// Reads any file of this room. Nothing is fetched and nothing written, whatever it names.
 pub fn import(bytes: &[u8]) -> Result<Imported, CardError> {
-    if bytes.len() > limits::CARD_FILE_BYTES_MAX {
-        let what = "the file".to_owned();
-        return Err(CardError::TooLong { what, given: bytes.len(), max: limits::CARD_FILE_BYTES_MAX });
-    }
+    CardError::check_bytes(bytes.len(), limits::CARD_FILE_BYTES_MAX, || "the file".to_owned())?;
     let unknown = |what: &str| Err(CardError::Unknown(what.to_owned()));
     match bytes {
         [] => unknown("the file is empty"),
@@ -113,10 +110,7 @@ fn card_in_archive(bytes: &[u8]) -> Result<Vec<u8>, CardError> {
     let refuse = |rule: String| CardError::Charx(rule);
     // Each file has such a mark in the archive's directory, so the reader below can find no more of them.
     let marks = bytes.windows(4).filter(|mark| *mark == b"PK\x01\x02").count();
-    if marks > limits::CARD_ZIP_ENTRIES_MAX {
-        let what = "files in the archive".to_owned();
-        return Err(CardError::TooMany { what, given: marks, max: limits::CARD_ZIP_ENTRIES_MAX });
-    }
+    CardError::check_count(marks, limits::CARD_ZIP_ENTRIES_MAX, || "files in the archive".to_owned())?;
     let mut archive =
         ZipArchive::new(Cursor::new(bytes)).map_err(|error| refuse(format!("cannot be read: {error}")))?;
     for name in archive.file_names() {
@@ -133,14 +127,6 @@ fn card_in_archive(bytes: &[u8]) -> Result<Vec<u8>, CardError> {
         }
         Err(error) => return Err(refuse(format!("`card.json` cannot be read: {error}"))),
     };
-    // The size that the archive states is a stranger's word: what counts is what comes out.
-    let mut json = Vec::new();
-    let most = limits::CARD_BYTES_MAX * 2;
-    let read = file.take(most as u64 + 1).read_to_end(&mut json);
-    read.map_err(|error| refuse(format!("`card.json` cannot be unpacked: {error}")))?;
-    if json.len() > most {
-        let what = "`card.json`, unpacked".to_owned();
-        return Err(CardError::TooLong { what, given: json.len(), max: most });
-    }
-    Ok(json)
+    let broken = |error| refuse(format!("`card.json` cannot be unpacked: {error}"));
+    reading::unpacked(file, "`card.json`, unpacked", broken)
 }

@@ -99,10 +99,9 @@ impl Lorebook {
     pub fn read(data: &Data<'_>, character: &str) -> Result<(Lorebook, Vec<String>), CardError> {
         let mut reader = Reader { character, keys: 0, patterns: 0, notes: Vec::new() };
         let list = data.list("entries")?;
-        if list.len() > limits::LORE_ENTRIES_MAX {
-            let what = format!("`{}`", data.path("entries"));
-            return Err(CardError::TooMany { what, given: list.len(), max: limits::LORE_ENTRIES_MAX });
-        }
+        CardError::check_count(list.len(), limits::LORE_ENTRIES_MAX, || {
+            format!("`{}`", data.path("entries"))
+        })?;
         let mut entries = Vec::new();
         for (at, entry) in list.iter().enumerate() {
             let entry = Data::of(entry, &format!("{}[{at}]", data.path("entries")))?;
@@ -200,14 +199,10 @@ impl Reader<'_> {
         let mut found = Vec::new();
         for key in keys.iter().map(|key| key.trim()).filter(|key| !key.is_empty()) {
             self.keys += 1;
-            if self.keys > limits::LORE_KEYS_MAX {
-                let what = format!("keys up to `{}`", data.path("keys"));
-                return Err(CardError::TooMany { what, given: self.keys, max: limits::LORE_KEYS_MAX });
-            }
-            if key.len() > limits::LORE_KEY_BYTES_MAX {
-                let (what, given) = (format!("a key of `{}`", data.path("keys")), key.len());
-                return Err(CardError::TooLong { what, given, max: limits::LORE_KEY_BYTES_MAX });
-            }
+            let keys = || format!("keys up to `{}`", data.path("keys"));
+            CardError::check_count(self.keys, limits::LORE_KEYS_MAX, keys)?;
+            let this = || format!("a key of `{}`", data.path("keys"));
+            CardError::check_bytes(key.len(), limits::LORE_KEY_BYTES_MAX, this)?;
             let text = || expand(key, Names { character: self.character, user: USER });
             match kind {
                 Kind { is_pattern: true, .. } => match self.pattern(key, kind.is_exact) {

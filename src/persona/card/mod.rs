@@ -80,10 +80,7 @@ impl Card {
         let version = version_of(&map)?;
         take_extension(&mut map, version);
         let text = Value::Object(map).to_string();
-        if text.len() > limits::CARD_BYTES_MAX {
-            let what = "the card's JSON".to_owned();
-            return Err(CardError::TooLong { what, given: text.len(), max: limits::CARD_BYTES_MAX });
-        }
+        CardError::check_bytes(text.len(), limits::CARD_BYTES_MAX, || "the card's JSON".to_owned())?;
         Card::read(text, version)
     }
 
@@ -113,18 +110,13 @@ impl Card {
             let (path, given) = (data.path("name"), "empty");
             return Err(CardError::Kind { path, wanted: "the character's name", given });
         }
-        if character.len() > limits::LORE_KEY_BYTES_MAX {
-            let (what, given) = (format!("`{}`", data.path("name")), character.len());
-            return Err(CardError::TooLong { what, given, max: limits::LORE_KEY_BYTES_MAX });
-        }
+        let name = || format!("`{}`", data.path("name"));
+        CardError::check_bytes(character.len(), limits::LORE_KEY_BYTES_MAX, name)?;
         let (system, left_out) = compose::system_text(&data)?;
         notes.extend(left_out);
         let after_history = clean(data.text("post_history_instructions")?).trim().to_owned();
-        if after_history.len() > limits::PERSONA_SYSTEM_BYTES_MAX {
-            let (what, given) =
-                (format!("`{}`", data.path("post_history_instructions")), after_history.len());
-            return Err(CardError::TooLong { what, given, max: limits::PERSONA_SYSTEM_BYTES_MAX });
-        }
+        let this = || format!("`{}`", data.path("post_history_instructions"));
+        CardError::check_bytes(after_history.len(), limits::PERSONA_SYSTEM_BYTES_MAX, this)?;
         let first = data.text("first_mes")?;
         let others = data.texts("alternate_greetings")?;
         let greetings = std::iter::once(first).chain(others).map(clean);

@@ -78,9 +78,12 @@ fn next<'a>(rest: &mut (usize, &'a str)) -> Result<Option<Instruction<'a>>, Card
             *rest = (line + 1, after);
             return Ok(Some(Instruction { line, keyword, value: value.trim() }));
         };
-        let begin = text.find("\"\"\"").unwrap_or(0) + 3;
+        // `value` is the end of `trimmed`, which is the end of `first` but for white space.
+        let at = first.len() - first.trim_start().len() + trimmed.len() - value.len();
+        let begin = at + offset + 3;
         let length = text[begin..].find("\"\"\"").ok_or_else(|| wrong(line, "the quotes are not closed"))?;
-        let (inside, behind) = (&text[begin..begin + length], &text[begin + length + 3..]);
+        let end = begin + length;
+        let (inside, behind) = (&text[begin..end], &text[end + 3..]);
         let (remainder, after) = behind.split_once('\n').unwrap_or((behind, ""));
         if !remainder.trim().is_empty() {
             return Err(wrong(line, "there is text behind the closing quotes"));
@@ -88,12 +91,8 @@ fn next<'a>(rest: &mut (usize, &'a str)) -> Result<Option<Instruction<'a>>, Card
         let lines = inside.matches('\n').count();
         *rest = (line + lines + 1, after);
         // What stands before the quotes is a role.
-        let before = value[..offset].trim();
-        if before.is_empty() {
-            return Ok(Some(Instruction { line, keyword, value: inside.trim() }));
-        }
-        let from = text.find(before).unwrap_or(begin);
-        return Ok(Some(Instruction { line, keyword, value: text[from..begin + length].trim() }));
+        let begin = if value[..offset].trim().is_empty() { begin } else { at };
+        return Ok(Some(Instruction { line, keyword, value: text[begin..end].trim() }));
     }
 }
 

@@ -4,14 +4,13 @@
 //! nothing.
 
 use super::CardError;
-use crate::limits;
+use super::reading::unpacked;
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use flate2::Crc;
 use flate2::read::ZlibDecoder;
-use std::io::Read;
 
 pub const SIGNATURE: &[u8; 8] = b"\x89PNG\r\n\x1a\n";
 /// The chunks of V3 and of V1 and V2, the better one first.
@@ -139,16 +138,8 @@ fn content(chunk: &Chunk<'_>) -> Result<Vec<u8>, CardError> {
     if !is_packed {
         return Ok(data.to_vec());
     }
-    // Base64 takes four bytes for three; some editors break it into lines.
-    let most = limits::CARD_BYTES_MAX * 2;
-    let mut text = Vec::new();
-    let read = ZlibDecoder::new(data).take(most as u64 + 1).read_to_end(&mut text);
-    read.map_err(|_| wrong(chunk.at, "a packed text chunk cannot be unpacked"))?;
-    if text.len() > most {
-        let what = "a text chunk of the picture, unpacked".to_owned();
-        return Err(CardError::TooLong { what, given: text.len(), max: most });
-    }
-    Ok(text)
+    let broken = |_| wrong(chunk.at, "a packed text chunk cannot be unpacked");
+    unpacked(ZlibDecoder::new(data), "a text chunk of the picture, unpacked", broken)
 }
 
 /// Base64 to JSON text.

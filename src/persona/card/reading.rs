@@ -4,6 +4,21 @@ use super::CardError;
 use crate::limits;
 use crate::text::{json_kind, read_strict};
 use serde_json::{Map, Value};
+use std::io::{self, Read};
+
+/// What comes out of a packed stream. The size that a file states is a stranger's word: what counts is what comes out.
+pub fn unpacked(
+    packed: impl Read,
+    what: &str,
+    broken: impl FnOnce(io::Error) -> CardError,
+) -> Result<Vec<u8>, CardError> {
+    // Base64 takes four bytes for three; some editors break it into lines.
+    let most = limits::CARD_BYTES_MAX * 2;
+    let mut bytes = Vec::new();
+    packed.take(most as u64 + 1).read_to_end(&mut bytes).map_err(broken)?;
+    CardError::check_bytes(bytes.len(), most, || what.to_owned())?;
+    Ok(bytes)
+}
 
 /// An object of a card and where it stands.
 pub struct Data<'a> {

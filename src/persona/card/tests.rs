@@ -86,6 +86,15 @@ fn a_modelfile_becomes_fields() {
     assert!(!notes.contains("num_predict"), "{notes}");
 }
 
+/// A role may be letters of the keyword before it.
+#[test]
+fn a_word_before_quotes_is_found_in_its_place() {
+    let message = import(b"FROM x\nmessage a \"\"\"b\"\"\"").unwrap_err().to_string();
+    assert!(message.contains("line 2: `a` is no role"), "{message}");
+    let imported = import("FROM x\n  MESSAGE  user \"\"\"Is the\nlamp lit?\"\"\"".as_bytes()).unwrap();
+    assert_eq!(imported.fields["system"], "Example dialogue:\nUser: Is the\nlamp lit?");
+}
+
 #[test]
 fn refusals_say_where() {
     let table = [

@@ -5,6 +5,16 @@ use crate::text::{CallReader, Told};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
+/// What more text of an answer says and calls; without a reader all of it is said.
+pub fn told(reader: &mut Option<CallReader>, text: String, is_last: bool) -> Vec<Told> {
+    let Some(reader) = reader else { return vec![Told::Content(text)] };
+    let mut told = reader.push(&text);
+    if is_last {
+        told.extend(reader.finish());
+    }
+    told
+}
+
 /// What a choice says, told apart: content and calls.
 pub struct Calls {
     /// `None`: nothing can be called, all text is content.
@@ -27,16 +37,7 @@ impl Calls {
     /// What more text adds to the message, as deltas of a stream. With the last text comes why the choice ended; where a
     /// call was made, that is said instead.
     pub fn take(&mut self, text: String, finish: &mut Option<Finish>) -> Vec<Value> {
-        let told = match &mut self.reader {
-            None => vec![Told::Content(text)],
-            Some(reader) => {
-                let mut told = reader.push(&text);
-                if finish.is_some() {
-                    told.extend(reader.finish());
-                }
-                told
-            }
-        };
+        let told = told(&mut self.reader, text, finish.is_some());
         let deltas = told.into_iter().filter_map(|one| self.delta(one)).collect();
         if *finish == Some(Finish::Stop) && !self.made.is_empty() {
             *finish = Some(Finish::ToolCalls);

@@ -9,7 +9,7 @@ use crate::limits;
 use crate::server::Context;
 use crate::server::error::ApiError;
 use crate::server::fields::Fields;
-use crate::text::{ChatOptions, Message, Role};
+use crate::text::{ChatOptions, Message, Role, Text};
 use axum::http::HeaderMap;
 use serde_json::{Map, Value};
 use std::time::Instant;
@@ -58,19 +58,31 @@ impl ChatRequest {
         context: &Context,
         read: impl FnOnce(&mut Fields, &mut Vec<String>) -> Result<(Vec<Message>, usize), ApiError>,
     ) -> Result<ValidChat, ApiError> {
-        let fields = &mut self.fields;
-        let named = Named::read(fields, &self.headers, context)?;
-        let mut options = Options::read(fields, &context.text.tokenizer, defaults(&named))?;
+        let named = Named::read(&mut self.fields, &self.headers, context)?;
+        let valid = ValidChat::read(&mut self.fields, &context.text, named, read)?;
+        Ok(ValidChat { received: self.received, ..valid })
+    }
+}
+
+impl ValidChat {
+    /// All but the names, which need a server.
+    pub(super) fn read(
+        fields: &mut Fields,
+        text: &Text,
+        named: Named,
+        read: impl FnOnce(&mut Fields, &mut Vec<String>) -> Result<(Vec<Message>, usize), ApiError>,
+    ) -> Result<ValidChat, ApiError> {
+        let mut options = Options::read(fields, &text.tokenizer, defaults(&named))?;
         let logprobs = read_logprobs(fields)?;
         let tools = Tools::read(fields)?;
         let (mut messages, put_first) = read(fields, &mut options.warnings)?;
         let mut template = ChatOptions { put_first, ..template_options(fields, &messages)? };
         if let Some(tools) = &tools {
-            tools.tell(&context.text, &mut messages, &mut template);
-            options.shape = tools.with(options.shape, context.text.call_syntax(), &mut options.warnings)?;
+            tools.tell(text, &mut messages, &mut template);
+            options.shape = tools.with(options.shape, text.call_syntax(), &mut options.warnings)?;
         }
         let splits_thinking = splits_thinking(fields)?;
-        let received = self.received;
+        let received = Instant::now();
         Ok(ValidChat { messages, template, options, logprobs, named, splits_thinking, tools, received })
     }
 }

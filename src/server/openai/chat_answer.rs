@@ -6,10 +6,11 @@ use super::choice::{Entry, Finish, Piece};
 use super::compare::Choices;
 use super::dialect::{Dialect, take_pieces};
 use super::generation::{Account, Generation, Happening};
+use super::thoughts::Thoughts;
 use crate::server::Context;
 use crate::server::error::ApiError;
 use crate::server::sse::{Frames, Pings};
-use crate::text::{Thinking, ThinkingTags, Thought, Tokenizer};
+use crate::text::{ThinkingTags, Tokenizer};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -37,29 +38,10 @@ struct Said {
     finish: Option<Finish>,
 }
 
-/// What a choice thinks, says and calls, with the count of tokens of the first.
+/// What a choice thinks, says and calls.
 struct Split {
-    thinking: Thinking,
-    tokens: u32,
+    thoughts: Thoughts,
     calls: Calls,
-}
-
-impl Split {
-    /// A piece's text, and what was held back if it is the last. `generated`: tokens up to here.
-    fn take(&mut self, piece: &Piece, generated: u32) -> Thought {
-        let was_inside = self.thinking.is_inside();
-        let mut thought = self.thinking.push(&piece.text);
-        let is_inside = self.thinking.is_inside();
-        if was_inside || is_inside || !thought.reasoning.is_empty() {
-            self.tokens = generated;
-        }
-        if piece.finish.is_some() {
-            let last = self.thinking.finish();
-            thought.reasoning += &last.reasoning;
-            thought.content += &last.content;
-        }
-        thought
-    }
 }
 
 impl Dialect for ChatAnswer {
@@ -75,7 +57,7 @@ impl Dialect for ChatAnswer {
         take_pieces(&mut generation, &self.context.metrics, |index, mut piece, account| {
             let Some(said) = said.get_mut(index) else { return };
             said.logprobs.extend(self.logprobs(&piece.entries));
-            let thought = said.split.take(&piece, account.generated_tokens);
+            let thought = said.split.thoughts.take(&piece, account.generated_tokens);
             said.reasoning += &thought.reasoning;
             said.split.calls.take(thought.content, &mut piece.finish);
             said.finish = piece.finish.or(said.finish);
@@ -141,14 +123,12 @@ impl Dialect for ChatAnswer {
 
 impl ChatAnswer {
     fn split(&self) -> Split {
-        let (tags, opened) = self.thinking.map_or((None, false), |(tags, opened)| (Some(tags), opened));
-        let calls = Calls::new(self.functions.as_ref());
-        Split { thinking: Thinking::new(tags, opened), tokens: 0, calls }
+        Split { thoughts: Thoughts::new(self.thinking), calls: Calls::new(self.functions.as_ref()) }
     }
 
     fn accounts<'a>(&self, generation: &Generation, splits: impl Iterator<Item = &'a Split>) -> Vec<Account> {
         let account = |(index, split): (usize, &Split)| Account {
-            reasoning_tokens: split.tokens,
+            reasoning_tokens: split.thoughts.tokens(),
             ..generation.account(index)
         };
         splits.enumerate().map(account).collect()
@@ -163,7 +143,7 @@ impl ChatAnswer {
         frames: &Frames,
     ) {
         let index = index as u32;
-        let thought = split.take(&piece, account.generated_tokens);
+        let thought = split.thoughts.take(&piece, account.generated_tokens);
         let mut deltas = split.calls.take(thought.content, &mut piece.finish);
         if !thought.reasoning.is_empty() {
             deltas.insert(0, json!({"reasoning_content": thought.reasoning}));

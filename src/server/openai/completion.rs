@@ -48,9 +48,19 @@ impl CompletionRequest {
 
     /// The only way to a [`ValidCompletion`].
     pub fn validate(mut self, context: &Context) -> Result<ValidCompletion, ApiError> {
-        let fields = &mut self.fields;
-        let tokenizer = &context.text.tokenizer;
-        let mut named = Named::read(fields, &self.headers, context)?;
+        let named = Named::read(&mut self.fields, &self.headers, context)?;
+        let valid = ValidCompletion::read(&mut self.fields, &context.text.tokenizer, named)?;
+        Ok(ValidCompletion { received: self.received, ..valid })
+    }
+}
+
+impl ValidCompletion {
+    /// All but the names, which need a server.
+    pub(super) fn read(
+        fields: &mut Fields,
+        tokenizer: &Tokenizer,
+        mut named: Named,
+    ) -> Result<ValidCompletion, ApiError> {
         refuse_what_chats_take(fields)?;
         let options = Options::read(fields, tokenizer, defaults(&named))?;
         let echo = fields.bool("echo")?.unwrap_or(false);
@@ -61,7 +71,7 @@ impl CompletionRequest {
         let logprobs = read_logprobs(fields)?;
         let prompts = read_prompts(fields, tokenizer)?;
         named.other_text = true;
-        Ok(ValidCompletion { prompts, options, logprobs, echo, named, received: self.received })
+        Ok(ValidCompletion { prompts, options, logprobs, echo, named, received: Instant::now() })
     }
 }
 

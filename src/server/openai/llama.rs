@@ -31,7 +31,7 @@ pub struct Extras {
 }
 
 impl Extras {
-    fn read(fields: &mut Fields) -> Result<Extras, ApiError> {
+    pub(super) fn read(fields: &mut Fields) -> Result<Extras, ApiError> {
         let probabilities = fields.integer("n_probs", 0..=limits::COMPLETION_LOGPROBS_MAX as i64)?;
         if fields.bool("post_sampling_probs")? == Some(true) {
             let message = "only log-probabilities of the model itself, before any sampler, are given";
@@ -59,7 +59,7 @@ pub async fn llama_completion(
     let (headers, map) = read_object(request).await?;
     let mut request = CompletionRequest::new(map, headers);
     let extras = Extras::read(&mut request.fields)?;
-    let valid = validate(request, extras, &context)?;
+    let valid = checked(request.validate(&context)?, extras)?;
     let started = start_completion(&context, "cmpl-", valid).await?;
     let Started { generation, answer, options, choices, prompts, .. } = started;
     let answer = LlamaAnswer {
@@ -75,12 +75,7 @@ pub async fn llama_completion(
 }
 
 /// A completion without what this dialect's answer has no place for.
-fn validate(
-    request: CompletionRequest,
-    extras: Extras,
-    context: &Context,
-) -> Result<ValidCompletion, ApiError> {
-    let valid = request.validate(context)?;
+pub(super) fn checked(valid: ValidCompletion, extras: Extras) -> Result<ValidCompletion, ApiError> {
     let other = "is a field of `/v1/completions`; here the answer has no place for it";
     if valid.echo {
         return Err(ApiError::at(ErrorCode::InvalidValue, "echo", other));

@@ -104,7 +104,7 @@ pub fn one(
 }
 
 /// A string, or an array of text parts, which are joined.
-fn text(value: Value, path: &str) -> Result<String, ApiError> {
+pub fn text(value: Value, path: &str) -> Result<String, ApiError> {
     match value {
         Value::String(text) => Ok(text),
         Value::Array(parts) => {

@@ -23,9 +23,13 @@ mod prepare;
 mod resolve;
 mod responses;
 mod responses_answer;
+mod responses_input;
+mod responses_output;
 mod sampling;
+mod serverless;
 mod shape;
 mod start;
+mod thoughts;
 mod tools;
 
 pub use answer::{demeanor, finite, persona_headers};
@@ -42,6 +46,7 @@ pub use prepare::{PromptSize, check_room, encode_chat, encode_text, template_dig
 pub use resolve::{Chat, Resolved, digest_checked, digest_now, probe_subject, resolve};
 pub use responses::responses;
 pub use sampling::read_defaults;
+pub use serverless::{ReadChat, chat_body, completion_body};
 
 use super::Context;
 use super::body::read_object;

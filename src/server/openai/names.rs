@@ -31,7 +31,7 @@ impl SteeringFrom {
 }
 
 /// What a request asks for by name. Names of vectors, soft prompts and users are looked up later.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Named {
     /// The version that this request works on to its end.
     pub persona: Option<Arc<Persona>>,
@@ -47,9 +47,10 @@ pub struct Named {
 }
 
 /// The field `soft_prompt`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum SoftChoice {
     /// Absent: the user's and the persona's apply.
+    #[default]
     Unsaid,
     /// `false`: none at all.
     Off,

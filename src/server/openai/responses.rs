@@ -1,19 +1,20 @@
-//! `POST /v1/responses` in its stateless text form: read as a chat whose messages are called `input` and whose system
-//! text is called `instructions`. Nothing is kept here, so fields that refer to kept responses are refused.
+//! `POST /v1/responses` in its stateless form: read as a chat whose messages are called `input` and whose system text is
+//! called `instructions`. Nothing is kept here, so fields that refer to kept responses are refused.
 
 use super::chat::{ChatRequest, ValidChat};
 use super::connection;
 use super::dialect::respond;
-use super::messages;
 use super::options::unsupported;
 use super::responses_answer::ResponsesAnswer;
+use super::responses_input::read_input;
 use super::start::{Started, start_chat};
+use super::tools::Tools;
 use crate::limits;
 use crate::server::Context;
 use crate::server::body::read_object;
 use crate::server::error::{ApiError, ErrorCode};
-use crate::server::fields::{Fields, missing, wrong_kind};
-use crate::text::{CallSyntax, Message, Role};
+use crate::server::fields::{Fields, wrong_kind};
+use crate::text::{Message, Role};
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Response};
@@ -30,6 +31,10 @@ pub struct Echo {
     pub prompt_cache_key: Option<String>,
     pub reasoning_effort: Option<String>,
     pub text_format: Option<Value>,
+    /// As the client describes them.
+    pub tools: Vec<Value>,
+    pub tool_choice: Option<Value>,
+    pub is_parallel: bool,
 }
 
 /// `POST /v1/responses`.
@@ -40,11 +45,11 @@ pub async fn responses(
     let connection = connection(&request);
     let (headers, map) = read_object(request).await?;
     let (valid, echo) = read(map, headers, &context).map_err(renamed)?;
-    let top_logprobs = valid.logprobs;
+    let (top_logprobs, functions) = (valid.logprobs, valid.tools.as_ref().map(Tools::names));
     let started = start_chat(&context, "resp_", valid).await.map_err(renamed)?;
-    let Started { generation, answer, options, .. } = started;
+    let Started { generation, answer, options, thinking, .. } = started;
     let is_stream = options.stream;
-    let answer = ResponsesAnswer { answer, options, echo, top_logprobs, context };
+    let answer = ResponsesAnswer { answer, options, echo, top_logprobs, functions, thinking, context };
     respond(answer, generation, is_stream, connection).await
 }
 
@@ -59,7 +64,7 @@ fn read(
     let echo = translate(&mut request.fields, &mut warnings)?;
     let instructions = echo.instructions.clone();
     let mut valid = request.validate_with(context, |fields, warnings| {
-        let mut messages = read_input(fields, warnings, context.text.call_syntax())?;
+        let mut messages = read_input(fields, context.text.call_syntax(), warnings)?;
         let put_first = usize::from(instructions.is_some());
         if let Some(text) = instructions {
             messages.insert(0, Message::new(Role::System, &text));
@@ -70,8 +75,6 @@ fn read(
         let message = "is a field of chats and completions; a response has one answer";
         return Err(ApiError::at(ErrorCode::InvalidValue, "compare", message));
     }
-    // What a model thinks has no place in this form's text items.
-    valid.splits_thinking = false;
     valid.options.warnings.extend(warnings);
     Ok((valid, echo))
 }
@@ -95,11 +98,7 @@ fn translate(fields: &mut Fields, warnings: &mut Vec<String>) -> Result<Echo, Ap
         Some("auto") => warnings.push("`truncation`: an input that is too long is refused".to_owned()),
         Some(_) => return Err(fields.refuse("truncation", "allowed are `auto` and `disabled`")),
     }
-    match fields.take("tools") {
-        None => {}
-        Some(Value::Array(tools)) if tools.is_empty() => {}
-        Some(_) => return Err(unsupported("tools", "not supported on this route yet; leave it out")),
-    }
+    let tools = read_tools(fields)?;
     // A response is one answer.
     fields.take("n");
     let text_format = read_text(fields)?;
@@ -110,6 +109,9 @@ fn translate(fields: &mut Fields, warnings: &mut Vec<String>) -> Result<Echo, Ap
     // Those two are read again where a chat reads them.
     let text_of = |name: &str| fields.rest().get(name).and_then(Value::as_str).map(str::to_owned);
     Ok(Echo {
+        tools,
+        tool_choice: fields.rest().get("tool_choice").cloned(),
+        is_parallel: fields.rest().get("parallel_tool_calls").and_then(Value::as_bool).unwrap_or(false),
         user: text_of("user"),
         safety_identifier: text_of("safety_identifier"),
         prompt_cache_key: text_of("prompt_cache_key"),
@@ -118,6 +120,28 @@ fn translate(fields: &mut Fields, warnings: &mut Vec<String>) -> Result<Echo, Ap
         reasoning_effort,
         text_format,
     })
+}
+
+/// Functions stand flat here; chats have them in an object of their own. Returns them as they were given.
+fn read_tools(fields: &mut Fields) -> Result<Vec<Value>, ApiError> {
+    let given = match fields.take("tools") {
+        None => return Ok(Vec::new()),
+        Some(Value::Array(given)) => given,
+        Some(other) => return Err(wrong_kind(&fields.path("tools"), &other, "an array of tools")),
+    };
+    let nested = |tool: &Value| match tool {
+        Value::Object(tool) if tool.get("type").is_some_and(|kind| kind == "function") => {
+            // What else stands there says nothing to a model.
+            let names = ["name", "description", "parameters"];
+            let function: Map<String, Value> = (names.iter())
+                .filter_map(|name| Some((name.to_string(), tool.get(*name)?.clone())))
+                .collect();
+            json!({"type": "function", "function": function})
+        }
+        other => other.clone(),
+    };
+    fields.put("tools", given.iter().map(nested).collect());
+    Ok(given)
 }
 
 /// `text.format` is what chats call `response_format`.
@@ -192,49 +216,6 @@ fn read_metadata(fields: &mut Fields) -> Result<Map<String, Value>, ApiError> {
     Ok(map)
 }
 
-/// A text of the user, or a list of messages. Reasoning that a client sends back is left out: the templates write their
-/// own.
-fn read_input(
-    fields: &mut Fields,
-    warnings: &mut Vec<String>,
-    syntax: CallSyntax,
-) -> Result<Vec<Message>, ApiError> {
-    let path = fields.path("input");
-    let items = match fields.take("input") {
-        Some(Value::String(text)) => return Ok(vec![Message::new(Role::User, &text)]),
-        Some(Value::Array(items)) => items,
-        Some(other) => return Err(wrong_kind(&path, &other, "a string or an array of messages")),
-        None => return Err(missing(path)),
-    };
-    if items.len() > limits::MESSAGES_MAX {
-        let message = format!("{} messages are too many; at most {}", items.len(), limits::MESSAGES_MAX);
-        return Err(ApiError::at(ErrorCode::InvalidValue, path, message));
-    }
-    let mut messages = Vec::new();
-    for (index, item) in items.into_iter().enumerate() {
-        let path = format!("{path}[{index}]");
-        match item.get("type").and_then(Value::as_str) {
-            None | Some("message") => messages.push(messages::one(item, &path, warnings, syntax)?),
-            Some("reasoning") => {}
-            Some("item_reference") => {
-                return Err(unsupported(&path, "no item is kept on this server; send the item itself"));
-            }
-            Some(kind) => {
-                let kind: String = kind.chars().take(40).collect();
-                return Err(unsupported(&path, &format!("an item of type `{kind}` is not supported")));
-            }
-        }
-    }
-    if messages.is_empty() {
-        return Err(ApiError::at(
-            ErrorCode::InvalidValue,
-            path,
-            "no message is in it; at least one is needed",
-        ));
-    }
-    Ok(messages)
-}
-
 /// An error of a chat, in the words of this route.
 fn renamed(error: ApiError) -> ApiError {
     let names = [
@@ -243,6 +224,10 @@ fn renamed(error: ApiError) -> ApiError {
         ("response_format", "text.format"),
     ];
     let Some(param) = &error.param else { return error };
+    if param.starts_with("tools[") {
+        let flat = |text: &str| text.replacen("].function", "]", 1);
+        return ApiError { param: Some(flat(param)), message: flat(&error.message), ..error };
+    }
     let Some((chat, own)) = names.iter().find(|(chat, _)| param.starts_with(chat)) else { return error };
     ApiError {
         param: Some(param.replacen(chat, own, 1)),
@@ -260,46 +245,13 @@ mod tests {
         Fields::new(map)
     }
 
-    fn input(value: Value) -> Result<Vec<(Role, String)>, ApiError> {
-        let mut given = fields(json!({"input": value}));
-        let read = read_input(&mut given, &mut Vec::new(), CallSyntax::Tagged)?;
-        Ok(read.into_iter().map(|message| (message.role, message.content)).collect())
-    }
-
-    #[test]
-    fn inputs_as_clients_send_them() {
-        assert_eq!(input(json!("hi")).expect("valid"), [(Role::User, "hi".into())]);
-        let list = json!([
-            {"role": "user", "content": [{"type": "input_text", "text": "a"}]},
-            {"type": "reasoning", "summary": []},
-            {"type": "message", "role": "assistant", "id": "msg_1", "status": "completed",
-             "content": [{"type": "output_text", "text": "b", "annotations": []}]},
-            {"role": "developer", "content": "c"},
-        ]);
-        let wanted = [(Role::User, "a"), (Role::Assistant, "b"), (Role::Developer, "c")];
-        assert_eq!(input(list).expect("valid"), wanted.map(|(role, text)| (role, text.to_string())));
-    }
-
     #[test]
     fn refusals_name_the_place() {
-        let table = [
-            (json!(null), ErrorCode::MissingField, "input"),
-            (json!(7), ErrorCode::InvalidValue, "input"),
-            (json!([]), ErrorCode::InvalidValue, "input"),
-            (json!([{"type": "reasoning"}]), ErrorCode::InvalidValue, "input"),
-            (json!([{"role": "bot", "content": "x"}]), ErrorCode::InvalidValue, "input[0].role"),
-            (json!([{"type": "item_reference", "id": "x"}]), ErrorCode::Unsupported, "input[0]"),
-            (json!([{"type": "function_call"}]), ErrorCode::Unsupported, "input[0]"),
-        ];
-        for (value, code, param) in table {
-            let error = input(value.clone()).expect_err("must be refused");
-            assert_eq!((error.code, error.param.as_deref()), (code, Some(param)), "{value}");
-        }
         let table = [
             (json!({"previous_response_id": "resp_1"}), "previous_response_id"),
             (json!({"conversation": {"id": "c"}}), "conversation"),
             (json!({"background": true}), "background"),
-            (json!({"tools": [{"type": "web_search"}]}), "tools"),
+            (json!({"tools": {}}), "tools"),
             (json!({"truncation": "some"}), "truncation"),
             (json!({"text": "x"}), "text"),
             (json!({"text": {"format": "x"}}), "text.format"),
@@ -332,6 +284,17 @@ mod tests {
         );
         assert_eq!((echo.instructions.as_deref(), echo.user.as_deref()), (Some("i"), Some("u1")));
         assert_eq!(warnings.len(), 1);
+        let tool = json!({"type": "function", "name": "f", "parameters": {}, "strict": true});
+        let mut given = fields(json!({"tools": [tool, {"type": "web_search"}], "tool_choice": "required"}));
+        let echo = translate(&mut given, &mut Vec::new()).expect("valid");
+        let function = json!({"type": "function", "function": {"name": "f", "parameters": {}}});
+        assert_eq!(given.rest()["tools"], json!([function, {"type": "web_search"}]));
+        assert_eq!((&echo.tools[0], echo.tool_choice), (&tool, Some(json!("required"))));
+        let error = renamed(ApiError::at(ErrorCode::InvalidValue, "tools[1].function.name", "no"));
+        assert_eq!(
+            (error.param.as_deref(), error.message.as_str()),
+            (Some("tools[1].name"), "`tools[1].name`: no")
+        );
         let error = renamed(ApiError::at(ErrorCode::InvalidValue, "messages[1].role", "no"));
         assert_eq!(
             (error.param.as_deref(), error.message.as_str()),

@@ -1,15 +1,19 @@
 //! What `/v1/responses` answers: one response object, or the typed events of its making.
 
 use super::answer::{Answer, timings};
+use super::calls::told;
 use super::chat_answer::listed;
 use super::choice::{Finish, Piece};
 use super::dialect::{Dialect, take_pieces};
 use super::generation::{Account, Generation, Happening};
 use super::options::Options;
 use super::responses::Echo;
+use super::responses_output::{Event, Output};
+use super::thoughts::Thoughts;
 use crate::server::Context;
 use crate::server::error::ApiError;
 use crate::server::sse::{Frames, Pings};
+use crate::text::{CallReader, ThinkingTags, Told};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -21,14 +25,26 @@ pub struct ResponsesAnswer {
     pub echo: Echo,
     /// `Some(k)`: log-probabilities are wanted.
     pub top_logprobs: Option<u32>,
+    /// Names of the functions that may be called.
+    pub functions: Option<Arc<[String]>>,
+    /// The tags around thinking, where it is told apart, and whether the prompt ends inside a block.
+    pub thinking: Option<(ThinkingTags, bool)>,
 }
 
-/// What was said so far.
-#[derive(Default)]
+/// What was thought, said and called so far.
 struct Said {
-    text: String,
-    logprobs: Vec<Value>,
+    output: Output,
+    thoughts: Thoughts,
+    reader: Option<CallReader>,
+    /// Log-probabilities of text that is held back: of the message or of a call.
+    waiting: Vec<Value>,
     finish: Option<Finish>,
+}
+
+impl Said {
+    fn status(&self) -> &'static str {
+        if self.finish == Some(Finish::Length) { "incomplete" } else { "completed" }
+    }
 }
 
 /// How far a response is.
@@ -56,6 +72,12 @@ impl Typed {
         self.number += 1;
         self.frames.event(kind, &Value::Object(event)).await;
     }
+
+    async fn send_all(&mut self, events: &mut Vec<Event>) {
+        for (kind, fields) in events.drain(..) {
+            self.send(kind, fields).await;
+        }
+    }
 }
 
 impl Dialect for ResponsesAnswer {
@@ -65,92 +87,94 @@ impl Dialect for ResponsesAnswer {
 
     /// Waits for the answer.
     async fn collect(self, mut generation: Generation) -> Result<Value, ApiError> {
-        let mut said = Said::default();
-        take_pieces(&mut generation, &self.context.metrics, |_, piece, _| self.take(&mut said, piece))
-            .await?;
+        let mut said = self.nothing();
+        let mut untold = Vec::new();
+        take_pieces(&mut generation, &self.context.metrics, |_, piece, account| {
+            self.take(&mut said, piece, account, &mut untold);
+            untold.clear();
+        })
+        .await?;
+        said.output.end(said.status(), &mut untold);
         self.context.metrics.count_finish(said.finish);
         Ok(self.response(Stage::Ended(&said, generation.account(0))))
     }
 
     /// Writes the events, from `response.created` to `response.completed`. There is no `[DONE]` in this format.
     async fn stream(self, mut generation: Generation, frames: Frames, mut pings: Pings) {
-        let mut events = Typed { frames: frames.clone(), number: 0 };
+        let mut typed = Typed { frames: frames.clone(), number: 0 };
         for kind in ["response.created", "response.in_progress"] {
-            events.send(kind, json!({"response": self.response(Stage::InProgress)})).await;
+            typed.send(kind, json!({"response": self.response(Stage::InProgress)})).await;
         }
-        let item = self.item("in_progress", json!([]));
-        events.send("response.output_item.added", json!({"output_index": 0, "item": item})).await;
-        let part = self.part(&Said::default());
-        events.send("response.content_part.added", self.placed("part", part)).await;
-        let mut said = Said::default();
+        let mut said = self.nothing();
+        let mut events = Vec::new();
         let mut watch = self.context.metrics.watch(generation.received());
         while let Some((index, news)) = pings.until(&frames, generation.next()).await {
             match news {
                 Happening::Progress { .. } | Happening::Prefilled { .. } => {}
                 Happening::Piece(piece) => {
-                    watch.token(index, generation.account(index).queued);
-                    let (text, before) = (piece.text.clone(), said.logprobs.len());
-                    self.take(&mut said, piece);
-                    // Log-probabilities come with their piece, also where a token has no text to show.
-                    if !text.is_empty() || said.logprobs.len() > before {
-                        let mut delta = self.placed("delta", json!(text));
-                        delta["logprobs"] = said.logprobs.get(before..).unwrap_or_default().into();
-                        events.send("response.output_text.delta", delta).await;
-                    }
+                    let account = generation.account(index);
+                    watch.token(index, account.queued);
+                    self.take(&mut said, piece, account, &mut events);
+                    typed.send_all(&mut events).await;
                 }
                 Happening::Failed(error) => {
                     let error = ApiError::from(error);
-                    return events
+                    return typed
                         .send("response.failed", json!({"response": self.response(Stage::Failed(&error))}))
                         .await;
                 }
             }
         }
         self.context.metrics.count_finish(said.finish);
-        self.close(&mut events, &said, generation.account(0)).await;
+        said.output.end(said.status(), &mut events);
+        typed.send_all(&mut events).await;
+        let kind = format!("response.{}", said.status());
+        let response = self.response(Stage::Ended(&said, generation.account(0)));
+        typed.send(&kind, json!({"response": response})).await;
     }
 }
 
 impl ResponsesAnswer {
-    async fn close(&self, events: &mut Typed, said: &Said, account: Account) {
-        let mut text = self.placed("text", json!(said.text));
-        text["logprobs"] = said.logprobs.clone().into();
-        events.send("response.output_text.done", text).await;
-        let part = self.part(said);
-        events.send("response.content_part.done", self.placed("part", part.clone())).await;
-        let item = self.item(status(said), json!([part]));
-        events.send("response.output_item.done", json!({"output_index": 0, "item": item})).await;
-        let kind = format!("response.{}", status(said));
-        events.send(&kind, json!({"response": self.response(Stage::Ended(said, account))})).await;
-    }
-
-    fn take(&self, said: &mut Said, piece: Piece) {
-        if self.top_logprobs.is_some() {
-            said.logprobs.extend(listed(&self.context.text.tokenizer, &piece.entries));
+    fn nothing(&self) -> Said {
+        Said {
+            output: Output::new(self.answer.id.trim_start_matches("resp_")),
+            thoughts: Thoughts::new(self.thinking),
+            reader: self.functions.as_ref().map(|names| CallReader::new(names.clone())),
+            waiting: Vec::new(),
+            finish: None,
         }
-        said.text += &piece.text;
-        said.finish = piece.finish.or(said.finish);
     }
 
-    /// Fields of an event inside the one content part of the one item.
-    fn placed(&self, name: &str, value: Value) -> Value {
-        let mut fields = json!({"item_id": self.item_id(), "output_index": 0, "content_index": 0});
-        fields[name] = value;
-        fields
-    }
-
-    fn item_id(&self) -> String {
-        self.answer.id.replacen("resp_", "msg_", 1)
-    }
-
-    fn item(&self, status: &str, content: Value) -> Value {
-        json!({
-            "id": self.item_id(), "type": "message", "status": status, "role": "assistant", "content": content,
-        })
-    }
-
-    fn part(&self, said: &Said) -> Value {
-        json!({"type": "output_text", "text": said.text, "annotations": [], "logprobs": said.logprobs})
+    fn take(&self, said: &mut Said, piece: Piece, account: Account, events: &mut Vec<Event>) {
+        if self.top_logprobs.is_some() {
+            said.waiting.extend(listed(&self.context.text.tokenizer, &piece.entries));
+        }
+        let thought = said.thoughts.take(&piece, account.generated_tokens);
+        if said.thoughts.tokens() == account.generated_tokens {
+            // These are the thinking's own.
+            said.waiting.clear();
+        }
+        if !thought.reasoning.is_empty() {
+            said.output.think(&thought.reasoning, events);
+        }
+        for told in told(&mut said.reader, thought.content, piece.finish.is_some()) {
+            match told {
+                Told::Content(text) if text.is_empty() => {}
+                Told::Content(text) => said.output.say(&text, std::mem::take(&mut said.waiting), events),
+                Told::Call { name, .. } => said.output.call(name, events),
+                Told::Arguments { text, .. } => said.output.argue(&text, events),
+            }
+        }
+        if said.output.has_calls() {
+            said.waiting.clear();
+        }
+        if let Some(finish) = piece.finish {
+            let called = finish == Finish::Stop && said.output.has_calls();
+            said.finish = Some(if called { Finish::ToolCalls } else { finish });
+            if !said.waiting.is_empty() {
+                said.output.say("", std::mem::take(&mut said.waiting), events);
+            }
+        }
     }
 
     fn response(&self, stage: Stage) -> Value {
@@ -162,8 +186,9 @@ impl ResponsesAnswer {
                     Some(Finish::Length) => json!({"reason": "max_output_tokens"}),
                     _ => Value::Null,
                 };
-                let item = self.item(status(said), json!([self.part(said)]));
-                (status(said), json!([item]), usage(account), incomplete, Value::Null)
+                let output = json!(said.output.items(said.status()));
+                let usage = usage(account, said.thoughts.tokens());
+                (said.status(), output, usage, incomplete, Value::Null)
             }
             Stage::Failed(error) => {
                 let error = json!({"code": "server_error", "message": error.message});
@@ -184,7 +209,7 @@ impl ResponsesAnswer {
             "metadata": echo.metadata,
             "model": self.answer.model,
             "output": output,
-            "parallel_tool_calls": false,
+            "parallel_tool_calls": echo.is_parallel,
             "previous_response_id": null,
             "prompt_cache_key": echo.prompt_cache_key,
             "reasoning": {"effort": echo.reasoning_effort, "summary": null},
@@ -193,8 +218,8 @@ impl ResponsesAnswer {
             "store": false,
             "temperature": sampling.temperature,
             "text": {"format": echo.text_format.clone().unwrap_or(json!({"type": "text"}))},
-            "tool_choice": "auto",
-            "tools": [],
+            "tool_choice": echo.tool_choice.clone().unwrap_or(json!("auto")),
+            "tools": echo.tools,
             "top_logprobs": self.top_logprobs.unwrap_or(0),
             "top_p": sampling.top_p,
             "truncation": "disabled",
@@ -210,16 +235,12 @@ impl ResponsesAnswer {
     }
 }
 
-fn status(said: &Said) -> &'static str {
-    if said.finish == Some(Finish::Length) { "incomplete" } else { "completed" }
-}
-
-fn usage(account: &Account) -> Value {
+fn usage(account: &Account, reasoning_tokens: u32) -> Value {
     json!({
         "input_tokens": account.prompt_tokens,
         "input_tokens_details": {"cached_tokens": account.cached_tokens},
         "output_tokens": account.generated_tokens,
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": reasoning_tokens},
         "total_tokens": account.prompt_tokens + account.generated_tokens,
     })
 }

@@ -208,16 +208,21 @@ pub fn made_calls(calls: Value, path: &str, syntax: CallSyntax) -> Result<String
         let mut call = Fields::nested(item, &format!("{path}[{index}]"))?;
         let inner = call.take("function").ok_or_else(|| missing(call.path("function")))?;
         let mut function = Fields::nested(inner, &call.path("function"))?;
-        let name = function.string("name")?.ok_or_else(|| missing(function.path("name")))?;
-        let arguments = match function.take("arguments") {
-            None => "{}".to_owned(),
-            Some(Value::String(text)) if text.trim().is_empty() => "{}".to_owned(),
-            Some(Value::String(text)) => text,
-            Some(other) => other.to_string(),
-        };
-        spelled.push(syntax.spelled(&name, &arguments));
+        spelled.push(made_call(&mut function, syntax)?);
     }
     Ok(spelled.join(syntax.between()))
+}
+
+/// A call of `name` with `arguments`, which are JSON in a text.
+pub fn made_call(call: &mut Fields, syntax: CallSyntax) -> Result<String, ApiError> {
+    let name = call.string("name")?.ok_or_else(|| missing(call.path("name")))?;
+    let arguments = match call.take("arguments") {
+        None => "{}".to_owned(),
+        Some(Value::String(text)) if text.trim().is_empty() => "{}".to_owned(),
+        Some(Value::String(text)) => text,
+        Some(other) => other.to_string(),
+    };
+    Ok(syntax.spelled(&name, &arguments))
 }
 
 #[cfg(test)]

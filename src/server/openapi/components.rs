@@ -165,16 +165,6 @@ pub const COMPONENTS: &[(&str, Component)] = &[
         ]),
     ),
     (
-        "OutputMessage",
-        Told(&[
-            must("id", "string", ""),
-            must("type", "'message'", ""),
-            must("status", "'completed'|'incomplete'", ""),
-            must("role", "'assistant'", ""),
-            must("content", "[object]", "One `output_text`"),
-        ]),
-    ),
-    (
         "Scored",
         Told(&[
             must("text", "string", ""),

@@ -125,7 +125,11 @@ pub const LLAMA: &[Field] = &[
 ];
 
 pub const RESPONSES: &[Field] = &[
-    must("input", "string|[Message](1..)", "A text of the user, or a list of messages"),
+    must(
+        "input",
+        "string|[object](1..)",
+        "A text of the user, or a list of messages, calls and their results",
+    ),
     may("instructions", "string", "System text before the input"),
     may("max_output_tokens", "integer(-1..)", "Most tokens of the answer"),
     may("temperature", "number(0..2)", "0 takes the most probable token; default 1"),
@@ -136,6 +140,13 @@ pub const RESPONSES: &[Field] = &[
     may("text", "object", "`format` of the answer"),
     may("reasoning", "object", "`effort` is given to the chat template"),
     may("include", "[string]", "`message.output_text.logprobs`"),
+    may(
+        "tools",
+        "[object]",
+        "Functions that the answer may call: `type`, `name`, `description`, `parameters`",
+    ),
+    may("tool_choice", "string|object", "none, auto, required, or one function"),
+    may("parallel_tool_calls", "boolean", "Whether one answer may make several forced calls"),
 ];
 
 pub const EMBEDDINGS: &[Field] = &[
@@ -285,7 +296,11 @@ pub const RESPONSE: &[Field] = &[
     must("created_at", "integer(0..)", "Unix seconds"),
     must("status", "'completed'|'incomplete'|'failed'|'in_progress'", ""),
     must("model", "string", "The name that was resolved"),
-    must("output", "[OutputMessage]", "One message"),
+    must(
+        "output",
+        "[object]",
+        "What was thought, said and called: items of `type` reasoning, message, function_call",
+    ),
     must("usage", "ResponseUsage|null", ""),
     must("demeanor", "Applied", ""),
 ];

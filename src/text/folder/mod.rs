@@ -59,6 +59,13 @@ impl Text {
         Text::from_files(&TextFiles::read(folder)?, ends)
     }
 
+    /// The same from the contents of `tokenizer.json` and `tokenizer_config.json`.
+    pub fn from_json(tokenizer: &str, config: Option<&str>) -> Result<Text, TextError> {
+        let config = config.map(str::to_owned);
+        let files = TextFiles { tokenizer: tokenizer.to_owned(), config, ..TextFiles::default() };
+        Text::from_files(&files, &[])
+    }
+
     /// The same from files that were read.
     fn from_files(files: &TextFiles, ends: &[u32]) -> Result<Text, TextError> {
         let config = config(files)?;

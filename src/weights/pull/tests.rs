@@ -2,6 +2,7 @@
 
 mod encoder;
 mod mock_hub;
+mod repository;
 
 use super::*;
 use mock_hub::{Answer, Asked, HubFile, MockHub, Scratch, status};
@@ -69,6 +70,7 @@ fn fetcher(scratch: &Scratch, endpoint: &str) -> Fetcher {
             reach: Duration::from_secs(3),
         },
         registry: Registry { python: vec!["/no/such/python".into()] },
+        ollama: Ollama::default(),
     }
 }
 
@@ -306,33 +308,6 @@ fn the_token_stays_with_the_hub() {
     assert!(hub.asked().iter().all(|asked| asked.header("authorization") == Some("Bearer secret")));
     assert_eq!(storage.lines(), ["GET /blob"]);
     assert_eq!(storage.asked()[0].header("authorization"), None);
-}
-
-#[test]
-fn a_repository_of_one_gguf_file_needs_no_file_name() {
-    let listing = |files: &'static str| {
-        MockHub::start(move |asked| match asked.line.contains("/api/models/org/repo/revision/main") {
-            true => Answer { body: files.as_bytes().to_vec(), ..status("200 OK") },
-            false => hub_file().answer(asked),
-        })
-    };
-    let scratch = Scratch::new();
-    let one = listing(r#"{"sha":"x","siblings":[{"rfilename":"README.md"},{"rfilename":"model.gguf"}]}"#);
-    let path = fetcher(&scratch, &one.endpoint).pull("hf:org/repo", &mut ()).unwrap();
-    assert!(path.ends_with(format!("snapshots/{COMMIT}/model.gguf")));
-    let scratch = Scratch::new();
-    for (files, message) in [
-        (
-            r#"{"siblings":[{"rfilename":"a.gguf"},{"rfilename":"b.gguf"}]}"#,
-            "2 GGUF files; name one of them: a.gguf, b.gguf",
-        ),
-        (r#"{"siblings":[{"rfilename":"../../a.gguf"}]}"#, "0 GGUF files"),
-        ("not json", "unreadable listing"),
-    ] {
-        let error =
-            fetcher(&scratch, &listing(files).endpoint).pull("hf:org/repo", &mut ()).unwrap_err().to_string();
-        assert!(error.contains(message), "{error}");
-    }
 }
 
 #[test]

@@ -1,0 +1,4 @@
+//! Runs the target `people` of `demeanor::fuzz`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| demeanor::fuzz::run("people", bytes));
