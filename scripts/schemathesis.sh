@@ -43,11 +43,13 @@ done
 # Not among the checks: that all data which fits the description is accepted (numbers of tokens, names that exist and
 # fields that exclude one another are no matter of a schema). A vector that is still being made is answered 503, and
 # rightly so; what else is is looked for below.
+# The events of a job end with the job: a request for those of an extraction would wait for all that are queued before it.
 printf '[checks.not_a_server_error]\nexpected-statuses = ["2xx", "3xx", "4xx", 503]\n' >"$work/schemathesis.toml"
 mkdir -p "$report"
 status=0
 (cd "$work" && "$schemathesis" --config-file schemathesis.toml run "$url/openapi.json" --url "$url" --seed 6 \
     --max-examples "$examples" --phases examples,coverage,fuzzing,stateful --continue-on-failure \
+    --exclude-operation-id get_v1_jobs_id_events \
     --generation-database none --request-timeout 300 --suppress-health-check all --no-color --warnings off \
     --checks not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,response_schema_conformance,negative_data_rejection,missing_required_header,unsupported_method,allow_header_conformance,use_after_free,ensure_resource_availability \
     --report junit,ndjson --report-dir "$report" --report-ndjson-path "$report/events.ndjson") || status=$?

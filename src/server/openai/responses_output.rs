@@ -42,12 +42,12 @@ impl Output {
         events.push(("response.reasoning_text.delta", self.inside(json!({"delta": more}))));
     }
 
-    /// `more` may be empty: then a message is begun and its log-probabilities are kept.
+    /// `more` may be empty: then a message is begun. Log-probabilities of tokens without text come in a delta too.
     pub fn say(&mut self, more: &str, more_logprobs: Vec<Value>, events: &mut Vec<Event>) {
         if !matches!(self.growing(), Some(Item::Message { .. })) {
             self.begin(Item::Message { text: String::new(), logprobs: Vec::new() }, events);
         }
-        if !more.is_empty() {
+        if !more.is_empty() || !more_logprobs.is_empty() {
             let fields = json!({"delta": more, "logprobs": more_logprobs});
             events.push(("response.output_text.delta", self.inside(fields)));
         }
