@@ -186,7 +186,7 @@ fn no_tokens_is_an_empty_answer() {
     let messages = json!([{"role": "user", "content": "hi"}]);
     for (path, body) in [(COMPLETIONS, json!({"prompt": "hi"})), (CHAT, json!({"messages": messages}))] {
         let ask = |stream: bool| {
-            let more = json!({"max_tokens": 0, "stream": stream, "stream_options": {"include_usage": true}});
+            let more = json!({"max_tokens": 0, "cache_prompt": false, "stream": stream, "stream_options": {"include_usage": true}});
             server.post(path, &with(body.clone(), more))
         };
         let answer = ask(false).ok();
