@@ -37,6 +37,8 @@ check() {
 }
 
 for dialect in demeanor vllm both; do
+    # The line that the server before wrote is not waited for.
+    : >"$work/log"
     "$binary" serve ${model:+--model "$model"} --port 0 --metrics-dialect "$dialect" --data-dir "$work/$dialect" 2>"$work/log" &
     server=$!
     until grep -q '^ready' "$work/log"; do
