@@ -43,14 +43,16 @@ pub fn completion(bytes: &[u8]) -> bool {
 pub fn expression(bytes: &[u8]) -> bool {
     let Some(given) = text(bytes) else { return false };
     if let Ok(value @ (Value::Array(_) | Value::Object(_))) = serde_json::from_str(given) {
-        let read = SteeringRequest::from_json(&value, "steering", RequestRules { inline: true });
-        let Ok(request) = read else { return false };
-        let canonical = request.canonical();
-        // Inline directions are named by their digests, which cannot be sent back.
-        if let Ok(again) = SteeringRequest::from_json(&canonical, "steering", RequestRules::default()) {
+        let read =
+            |value: &Value, inline| SteeringRequest::from_json(value, "steering", RequestRules { inline });
+        if let Ok(request) = read(&value, false) {
+            let canonical = request.canonical();
+            let again = read(&canonical, false).expect("the canonical form is one");
             assert_eq!(again.canonical(), canonical);
+            return true;
         }
-        return true;
+        // Inline directions are shown by a word: only the client has them.
+        return read(&value, true).is_ok_and(|request| !request.canonical().is_null());
     }
     let Ok(expression) = Expression::parse(given, "steering") else { return false };
     let shown = expression.to_string();

@@ -120,7 +120,7 @@ impl SteeringRequest {
     }
 
     /// The canonical form, which may be sent back as it is: null, an expression, or where an expression cannot say it,
-    /// the list form. Inline directions are named by their digest.
+    /// the list form. Inline directions are shown as `inline`: whoever sent them has to send them again.
     pub fn canonical(&self) -> Value {
         if self.is_empty() {
             return Value::Null;
