@@ -53,8 +53,11 @@ pub fn lorebook(bytes: &[u8]) -> bool {
 pub fn persona(bytes: &[u8]) -> bool {
     let Ok(value) = serde_json::from_slice::<Value>(bytes) else { return false };
     let Ok(spec) = PersonaSpec::from_value(&value) else { return false };
-    // What is not in range is not kept.
-    if spec.check().is_err() {
+    // Ranges are read where clients send them, before anything is kept.
+    let s = &spec.sampling;
+    let numbers = [s.temperature, s.top_p, s.min_p, s.typical_p, s.repetition_penalty];
+    let penalties = [s.presence_penalty, s.frequency_penalty];
+    if spec.check().is_err() || !numbers.into_iter().chain(penalties).flatten().all(f32::is_finite) {
         return false;
     }
     let again = PersonaSpec::from_value(&spec.to_value()).expect("what is kept can be read");
