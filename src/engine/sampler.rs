@@ -141,7 +141,6 @@ fn candidates(weights: &[f32], total: f64, sampling: &Sampling) -> Candidates {
     if sampling.typical_p < 1.0 {
         keep_typical(&mut list, f64::from(sampling.typical_p));
     }
-    let total_of = |list: &[(TokenId, f32)]| list.iter().map(|(_, weight)| f64::from(*weight)).sum::<f64>();
     // Before top_p counts only where no token was filtered out.
     let before = if in_order { total } else { total_of(&list) };
     let mut order = Descending::new(list);
@@ -153,6 +152,22 @@ fn candidates(weights: &[f32], total: f64, sampling: &Sampling) -> Candidates {
         after = order.keep_from(sampling.min_p);
     }
     Candidates { order, total: after }
+}
+
+fn total_of(list: &[(TokenId, f32)]) -> f64 {
+    list.iter().map(|(_, weight)| f64::from(*weight)).sum()
+}
+
+/// Length and sum of the shortest beginning that holds at least `mass`, and at least one; no more than that is read.
+fn shortest(mass: f64, weights: impl IntoIterator<Item = f32>) -> (usize, f64) {
+    let (mut weights, mut len, mut sum) = (weights.into_iter(), 0, 0.0);
+    while (len == 0 || sum < mass)
+        && let Some(weight) = weights.next()
+    {
+        sum += f64::from(weight);
+        len += 1;
+    }
+    (len, sum)
 }
 
 fn descending(a: &(TokenId, f32), b: &(TokenId, f32)) -> Ordering {
@@ -191,14 +206,9 @@ impl Descending {
 
     /// Keeps the shortest beginning that holds at least `mass`, and at least one entry; gives what it holds.
     fn keep_mass(&mut self, mass: f64) -> f64 {
-        let mut sum = 0.0;
-        while (self.next == 0 || sum < mass)
-            && let Some((_, weight)) = self.next()
-        {
-            sum += f64::from(weight);
-        }
-        self.list.truncate(self.next);
-        self.sorted = self.next;
+        let (kept, sum) = shortest(mass, std::iter::from_fn(|| self.next().map(|(_, weight)| weight)));
+        self.list.truncate(kept);
+        self.sorted = kept;
         self.next = 0;
         sum
     }
@@ -224,18 +234,12 @@ impl Descending {
 fn keep_typical(list: &mut Vec<(TokenId, f32)>, share: f64) {
     // In one order whatever a filter before it left.
     list.sort_unstable_by(descending);
-    let total: f64 = list.iter().map(|(_, weight)| f64::from(*weight)).sum();
+    let total = total_of(list);
     let surprise = |weight: f32| -(f64::from(weight) / total).ln();
     let entropy: f64 = list.iter().map(|(_, weight)| f64::from(*weight) / total * surprise(*weight)).sum();
     let distance = |weight: f32| (surprise(weight) - entropy).abs();
     list.sort_by(|a, b| distance(a.1).total_cmp(&distance(b.1)).then(a.0.cmp(&b.0)));
-    let (wanted, mut sum) = (share * total, 0.0);
-    let kept = list.iter().take_while(|(_, weight)| {
-        let take = sum < wanted;
-        sum += f64::from(*weight);
-        take
-    });
-    let kept = kept.count().max(1);
+    let (kept, _) = shortest(share * total, list.iter().map(|(_, weight)| *weight));
     list.truncate(kept);
 }
 
