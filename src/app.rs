@@ -19,6 +19,7 @@ use crate::steering::{Library, LibraryOptions};
 use crate::store::{Store, StoreError};
 use crate::text::Text;
 use crate::users::{Projector, Recency, Users, UsersError, UsersOptions, shipped_projector};
+use crate::verify;
 use crate::weights::{self, Container, WeightsError};
 use std::future::Future;
 use std::net::SocketAddr;
@@ -117,7 +118,7 @@ pub fn load_with(settings: &Settings, path: &Path, data: &DataFolder) -> Result<
         (Backend::Cpu, Activations::F32) | (Backend::Candle, _) => Precision::F32,
     };
     let config = Model::read_config(&container).map_err(|error| file_error(&error))?;
-    check_fit(&text, &config).map_err(|problem| file_error(&problem))?;
+    verify::check_fit(&text, config.vocab_size).map_err(|problem| file_error(&problem))?;
     let context = context(settings, &config);
     let reading = Reading { quantize: settings.quantize, context };
     let options = ModelOptions {
@@ -173,15 +174,6 @@ pub fn load_with(settings: &Settings, path: &Path, data: &DataFolder) -> Result<
         model: model_name(&settings.model, path),
         settings: settings.clone(),
     })))
-}
-
-/// Whether the model knows every token that its tokenizer makes.
-pub fn check_fit(text: &Text, config: &ModelConfig) -> Result<(), String> {
-    let (tokens, rows) = (text.tokenizer.vocab_size(), config.vocab_size);
-    match tokens <= rows {
-        true => Ok(()),
-        false => Err(format!("the tokenizer has {tokens} tokens, the embedding table {rows} rows")),
-    }
 }
 
 /// The people of a data folder, with the projector that was named or the one that ships for this model.

@@ -1,10 +1,10 @@
 //! `demeanor ls`: the models of the catalogue, and what else is on disk in the Hugging Face cache and in Ollama's folder.
 
 use super::Outcome;
-use crate::app;
 use crate::limits::LISTED_MODELS_MAX;
 use crate::model::Model;
 use crate::text::Text;
+use crate::verify;
 use crate::weights::{Container, Fetcher, WeightsError};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -110,7 +110,7 @@ fn inspected(row: Row, path: PathBuf) -> Row {
                     row.architecture = Some(config.architecture.clone());
                     row.context = Some(config.trained_context);
                     let text = Text::from_container(&container).map_err(|error| error.to_string());
-                    text.and_then(|text| app::check_fit(&text, &config)).err()
+                    text.and_then(|text| verify::check_fit(&text, config.vocab_size)).err()
                 }
                 Err(error) => Some(error.to_string()),
             }

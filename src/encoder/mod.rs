@@ -78,11 +78,8 @@ impl Encoder {
             digester.part(file.as_bytes()).part(&found.0);
             contents.push((path, bytes));
         }
-        let [config, limits, pooling, tokenizer, weights] = &contents[..] else {
-            return Err(EncoderError::Compute("the list of files has another length".into()));
-        };
-        let config = Config::read(config, limits, pooling)?;
-        let tokens = Tokens::read(tokenizer, config.tokens_max, config.vocabulary)?;
+        let [settings @ .., weights] = &contents[..] else { return Err(wrong_list()) };
+        let (config, tokens) = read_settings(settings)?;
         let bert = load_bert(weights, &config)?;
         let thread = ThreadPoolBuilder::new().num_threads(1).thread_name(|_| "encoder".into()).build();
         let thread = thread.map_err(|error| EncoderError::Compute(error.to_string()))?;
@@ -129,11 +126,20 @@ pub fn check(folder: &Path, text: &str) -> Result<(), EncoderError> {
         let bytes = read_bounded(&path, *bytes_max)?;
         contents.push((path, bytes));
     }
-    let [config, limits, pooling, tokenizer] = &contents[..] else {
-        return Err(EncoderError::Compute("the list of files has another length".into()));
-    };
+    let (_, tokens) = read_settings(&contents)?;
+    tokens.of(text).map(|_| ())
+}
+
+/// What all files but the weights say, in the order of [`FILES`].
+fn read_settings(contents: &[(PathBuf, Vec<u8>)]) -> Result<(Config, Tokens), EncoderError> {
+    let [config, limits, pooling, tokenizer] = contents else { return Err(wrong_list()) };
     let config = Config::read(config, limits, pooling)?;
-    Tokens::read(tokenizer, config.tokens_max, config.vocabulary)?.of(text).map(|_| ())
+    let tokens = Tokens::read(tokenizer, config.tokens_max, config.vocabulary)?;
+    Ok((config, tokens))
+}
+
+fn wrong_list() -> EncoderError {
+    EncoderError::Compute("the list of files has another length".into())
 }
 
 fn load_bert((path, bytes): &(PathBuf, Vec<u8>), config: &Config) -> Result<Bert, EncoderError> {

@@ -75,11 +75,20 @@ pub fn examine_container(container: &Container) -> Report {
     report
 }
 
+/// Whether a model whose embedding table has so many rows knows every token that its tokenizer makes.
+pub fn check_fit(text: &Text, rows: usize) -> Result<(), String> {
+    match text.tokenizer.vocab_size() {
+        tokens if tokens > rows => {
+            Err(format!("the tokenizer has {tokens} tokens, the embedding table {rows} rows"))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn read_text(text: &Text, report: &mut Report) {
-    let tokens = text.tokenizer.vocab_size();
-    if let Some(rows) = report.model.as_ref().map(|model| model.vocab_size).filter(|rows| tokens > *rows) {
-        let message = format!("{tokens} tokens, but the embedding table has {rows} rows");
-        report.add(Severity::Error, "tokenizer", message);
+    let rows = report.model.as_ref().map(|model| model.vocab_size);
+    if let Some(Err(problem)) = rows.map(|rows| check_fit(text, rows)) {
+        report.add(Severity::Error, "tokenizer", problem);
     }
     if text.tokenizer.stop_tokens().is_empty() {
         report.add(Severity::Warning, "tokenizer", "no token ends an answer");

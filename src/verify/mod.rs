@@ -10,7 +10,7 @@ mod examine;
 mod supervise;
 
 pub use confine::confine;
-pub use examine::{examine, examine_container};
+pub use examine::{check_fit, examine, examine_container};
 pub use supervise::{Bounds, VerifyError, supervise};
 
 use crate::limits::VERIFY_FINDINGS_MAX;
