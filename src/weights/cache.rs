@@ -277,6 +277,7 @@ fn files_below(root: &Path, folder: &Path) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::weights::scratch::Scratch;
 
     #[test]
     fn the_folder_follows_the_environment() {
@@ -297,31 +298,6 @@ mod tests {
         }
     }
 
-    /// A folder that goes with the test.
-    struct Scratch(PathBuf);
-
-    impl Scratch {
-        fn new(name: &str) -> Scratch {
-            let path = std::env::temp_dir().join(format!("demeanor-cache-{name}-{}", std::process::id()));
-            let _ = fs::remove_dir_all(&path);
-            fs::create_dir_all(&path).unwrap();
-            Scratch(path)
-        }
-
-        fn write(&self, path: &str) -> PathBuf {
-            let path = self.0.join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(&path, path.display().to_string()).unwrap();
-            path
-        }
-    }
-
-    impl Drop for Scratch {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
     #[cfg(unix)]
     fn link(to: &str, from: PathBuf) {
         fs::create_dir_all(from.parent().unwrap()).unwrap();
@@ -331,13 +307,13 @@ mod tests {
     #[cfg(unix)]
     #[test]
     fn what_other_programs_left_is_listed_by_what_to_type() {
-        let scratch = Scratch::new("list");
+        let scratch = Scratch::new();
         let cache = Cache::at(scratch.0.join("hub"));
         assert_eq!(cache.list(), []);
         // As other programs have it: links to blobs, two snapshots that share a file, a folder inside.
         let repository = scratch.0.join("hub/models--org--repo");
         for blob in ["new", "old", "inner"] {
-            scratch.write(&format!("hub/models--org--repo/blobs/{blob}"));
+            scratch.write(format!("hub/models--org--repo/blobs/{blob}"), "x");
         }
         link("../../blobs/new", repository.join("snapshots/aaa/x-Q4_0.gguf"));
         link("../../blobs/old", repository.join("snapshots/aaa/x-Q8_0.gguf"));
@@ -347,12 +323,12 @@ mod tests {
         fs::create_dir(repository.join("refs")).unwrap();
         fs::write(repository.join("refs/main"), "bbb").unwrap();
         for name in ["config.json", "tokenizer.json", "model.safetensors"] {
-            scratch.write(&format!("hub/models--org--folder/snapshots/main/{name}"));
+            scratch.write(format!("hub/models--org--folder/snapshots/main/{name}"), "x");
         }
-        scratch.write("hub/models--org--half/snapshots/main/model.safetensors");
-        scratch.write("hub/models--registry--pack/snapshots/1.0/x.gguf");
-        scratch.write("hub/datasets--org--x/snapshots/main/x.gguf");
-        scratch.write("hub/models--org--a b/snapshots/main/x.gguf");
+        scratch.write("hub/models--org--half/snapshots/main/model.safetensors", "x");
+        scratch.write("hub/models--registry--pack/snapshots/1.0/x.gguf", "x");
+        scratch.write("hub/datasets--org--x/snapshots/main/x.gguf", "x");
+        scratch.write("hub/models--org--a b/snapshots/main/x.gguf", "x");
         let at = |path: &str| scratch.0.join("hub").join(path);
         let old = at("models--org--repo/snapshots/aaa/x-Q8_0.gguf");
         let expected = [
@@ -370,9 +346,9 @@ mod tests {
     #[cfg(unix)]
     #[test]
     fn links_that_leave_the_cache_are_not_followed() {
-        let scratch = Scratch::new("links");
-        scratch.write("outside/x.gguf");
-        scratch.write("outside/snapshots/main/x.gguf");
+        let scratch = Scratch::new();
+        scratch.write("outside/x.gguf", "x");
+        scratch.write("outside/snapshots/main/x.gguf", "x");
         let hub = scratch.0.join("hub");
         link("../../../../outside/x.gguf", hub.join("models--org--file/snapshots/main/x.gguf"));
         link("../../../outside", hub.join("models--org--snapshot/snapshots/main"));

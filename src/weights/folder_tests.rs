@@ -1,37 +1,28 @@
 //! Model folders: what is read equals what was written; bad ones and the rule each breaks.
 
 use super::safetensors::{NewTensor, StoredType, write_tensors};
+use super::scratch::Scratch;
 use super::*;
 use crate::format::ElementFormat;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::path::Path;
 
 /// A folder that goes with the test.
-struct Folder(PathBuf);
+struct Folder(Scratch);
 
 impl Folder {
     fn new(files: &[(&str, &[u8])]) -> Folder {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("demeanor-folder-{}-{count}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
+        let folder = Scratch::new();
         for (name, bytes) in files {
-            fs::write(path.join(name), bytes).unwrap();
+            folder.write(name, bytes);
         }
-        Folder(path)
+        Folder(folder)
     }
 
     fn open(&self) -> Result<ModelFolder, WeightsError> {
-        ModelFolder::open(&self.0)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        ModelFolder::open(&self.0.0)
     }
 }
 
@@ -61,7 +52,7 @@ fn one_file_is_read() {
         ("a", &[2], &[0.5, -1.5], StoredType::F16),
     ]);
     let folder = Folder::new(&[CONFIG, (ONE, &tensors)]);
-    let container = Container::open(&folder.0).unwrap();
+    let container = Container::open(&folder.0.0).unwrap();
     let names: Vec<String> = container.tensors().map(|view| view.name.to_owned()).collect();
     assert_eq!(names, ["a", "b"]);
     let view = container.tensor("b").unwrap();
@@ -73,7 +64,7 @@ fn one_file_is_read() {
     // Settings and weights are in the digest; it is the same every time.
     let digest = container.digest();
     assert_eq!(folder.open().unwrap().digest(), digest);
-    fs::write(folder.0.join(CONFIG.0), br#"{"model_type":"llama","eos_token_id":8}"#).unwrap();
+    fs::write(folder.0.0.join(CONFIG.0), br#"{"model_type":"llama","eos_token_id":8}"#).unwrap();
     assert_ne!(folder.open().unwrap().digest(), digest);
 }
 

@@ -30,6 +30,8 @@ mod registry;
 mod repository;
 pub mod safetensors;
 mod scan;
+#[cfg(test)]
+mod scratch;
 
 pub use cache::Cache;
 pub use catalog::{Catalog, EncoderEntry, Entry};

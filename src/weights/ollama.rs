@@ -157,38 +157,30 @@ fn parts(name: &str) -> Option<[&str; 4]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::weights::scratch::Scratch;
 
-    struct Models(PathBuf);
+    struct Models(Scratch);
 
     impl Models {
-        fn new(name: &str) -> Models {
-            let path = std::env::temp_dir().join(format!("demeanor-ollama-{name}-{}", std::process::id()));
-            let _ = fs::remove_dir_all(&path);
-            fs::create_dir_all(path.join("blobs")).unwrap();
-            Models(path)
+        fn new() -> Models {
+            let folder = Scratch::new();
+            fs::create_dir_all(folder.0.join("blobs")).unwrap();
+            Models(folder)
         }
 
         fn ollama(&self) -> Ollama {
-            Ollama::at(self.0.clone())
+            Ollama::at(self.0.0.clone())
         }
 
         fn manifest(&self, place: &str, text: &str) {
-            let path = self.0.join("manifests").join(place);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
+            self.0.write(Path::new("manifests").join(place), text);
         }
 
         /// A blob of this content and the layer that names it.
         fn layer(&self, kind: &str, content: &str) -> String {
             let digest = Digest::of(content.as_bytes());
-            fs::write(self.0.join(format!("blobs/sha256-{digest}")), content).unwrap();
+            self.0.write(format!("blobs/sha256-{digest}"), content);
             format!(r#"{{"mediaType":"{kind}","digest":"sha256:{digest}","size":{}}}"#, content.len())
-        }
-    }
-
-    impl Drop for Models {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
         }
     }
 
@@ -215,7 +207,7 @@ mod tests {
 
     #[test]
     fn models_are_found_under_the_names_that_ollama_has_for_them() {
-        let models = Models::new("found");
+        let models = Models::new();
         let template = models.layer("application/vnd.ollama.image.template", "{{ .Prompt }}");
         let layers = ["one", "two", "three"].map(|content| models.layer(MODEL, content));
         let [one, two, three] = &layers;
@@ -249,7 +241,7 @@ mod tests {
 
     #[test]
     fn names_and_manifests_that_mean_no_good_are_refused() {
-        let models = Models::new("bad");
+        let models = Models::new();
         let good = models.layer(MODEL, "one");
         let adapter = models.layer(ADAPTER, "two");
         let up =
@@ -273,16 +265,15 @@ mod tests {
         }
         #[cfg(unix)]
         {
-            let secret = std::env::temp_dir().join(format!("demeanor-ollama-secret-{}", std::process::id()));
-            fs::write(&secret, manifest(&[&good])).unwrap();
-            let blob = models.0.join(format!("blobs/sha256-{}", Digest::of(b"outside")));
+            let elsewhere = Scratch::new();
+            let secret = elsewhere.write("secret", manifest(&[&good]));
+            let blob = models.0.0.join(format!("blobs/sha256-{}", Digest::of(b"outside")));
             std::os::unix::fs::symlink(&secret, blob).unwrap();
-            let linked = models.0.join("manifests/registry.ollama.ai/library/linked");
+            let linked = models.0.0.join("manifests/registry.ollama.ai/library/linked");
             fs::create_dir(&linked).unwrap();
             std::os::unix::fs::symlink(&secret, linked.join("latest")).unwrap();
             let error = models.ollama().find("linked").unwrap_err().to_string();
             assert!(error.contains("is no file inside"), "{error}");
-            fs::remove_file(secret).unwrap();
         }
         let ollama = models.ollama();
         for (name, _, message) in rows {

@@ -1,31 +1,11 @@
-//! A hub on loopback that answers as told and remembers what it was asked; a scratch folder that is removed in the end.
+//! A hub on loopback that answers as told and remembers what it was asked.
 
-use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-/// A folder below the system's temporary one.
-pub(super) struct Scratch(pub PathBuf);
-
-impl Scratch {
-    pub(super) fn new() -> Scratch {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("demeanor-pull-{}-{number}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Scratch(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
+pub(super) use crate::weights::scratch::Scratch;
 
 /// One request: `GET /path`, and header lines with lower-case names.
 #[derive(Clone, Debug)]
