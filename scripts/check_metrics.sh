@@ -5,6 +5,7 @@
 # Usage: scripts/check_metrics.sh [BINARY] [MODEL]     (default: target/release/demeanor, the default model)
 # promtool is Debian's package `prometheus`; PROMTOOL names another one.
 set -euo pipefail
+. "$(dirname "$0")/serving.sh"
 binary=$(realpath "${1:-$(dirname "$0")/../target/release/demeanor}")
 model=${2:-}
 promtool=${PROMTOOL:-promtool}
@@ -41,11 +42,7 @@ for dialect in demeanor vllm both; do
     : >"$work/log"
     "$binary" serve ${model:+--model "$model"} --port 0 --metrics-dialect "$dialect" --data-dir "$work/$dialect" 2>"$work/log" &
     server=$!
-    until grep -q '^ready' "$work/log"; do
-        kill -0 "$server" 2>/dev/null || { cat "$work/log" >&2; exit 1; }
-        sleep 0.2
-    done
-    url=$(sed -n 's!^ready *\(http://[^ ]*\).*!\1!p' "$work/log")
+    url=$(ready "$server" "$work/log" 2400)
     check "$dialect, fresh"
     messages='"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 8'
     width=$(curl -s "$url/v1/models" | sed 's/.*"n_embd":\([0-9]*\).*/\1/')

@@ -5,6 +5,7 @@
 # Usage: scripts/people_tour.sh [BINARY] [MODEL]     (default: target/release/demeanor, the default model)
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/serving.sh
 binary=${1:-target/release/demeanor}
 model=${2:-}
 work=$(mktemp -d)
@@ -21,14 +22,9 @@ start() {
     : >"$work/log"
     "$binary" serve ${model:+--model "$model"} --alias smollm2-135m-instruct --extract-wait 300 --port 0 --data-dir "$work/data" 2>"$work/log" &
     server=$!
-    local tries=0
-    until grep -q '^ready' "$work/log"; do
-        kill -0 "$server" 2>/dev/null || { cat "$work/log" >&2; exit 1; }
-        tries=$((tries + 1))
-        [ $tries -lt 1200 ] || { cat "$work/log" >&2; exit 1; }
-        sleep 0.25
-    done
-    address=$(sed -n 's!^ready *http://\([^ ]*\).*!\1!p' "$work/log")
+    local url
+    url=$(ready "$server" "$work/log" 1200)
+    address=${url#http://}
 }
 
 stop() {

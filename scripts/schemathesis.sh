@@ -6,6 +6,7 @@
 # the default one, REPORT a folder that gets the report.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/serving.sh
 binary=$(realpath "${1:-target/release/demeanor}")
 examples=${2:-40}
 schemathesis=${SCHEMATHESIS:-st}
@@ -23,14 +24,7 @@ trap finish EXIT
 "$binary" serve ${MODEL:+--model "$MODEL"} --port 0 --data-dir "$work/data" --max-output-tokens 4 --context 512 \
     --extract-wait 300 2>"$work/log" &
 server=$!
-tries=0
-until grep -q '^ready' "$work/log"; do
-    kill -0 "$server" 2>/dev/null || { cat "$work/log" >&2; exit 1; }
-    tries=$((tries + 1))
-    [ $tries -lt 2400 ] || { cat "$work/log" >&2; exit 1; }
-    sleep 0.25
-done
-url=$(sed -n 's!^ready *\(http://[^ ]*\).*!\1!p' "$work/log")
+url=$(ready "$server" "$work/log" 2400)
 
 # Until the sentence encoder is loaded, its route says 503, and rightly so.
 tries=0

@@ -5,6 +5,7 @@
 # Usage: scripts/tour.sh [BINARY] [MODEL]     (default: target/release/demeanor, the default model)
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/serving.sh
 binary=$(realpath "${1:-target/release/demeanor}")
 model=${2:-}
 work=$(mktemp -d)
@@ -42,14 +43,7 @@ listed() { curl -s "$url/v1/models" | grep -q "@$1\""; }
 
 "$binary" serve ${model:+--model "$model"} --alias m --gate enforce --extract-wait 300 --port 0 --data-dir "$work/data" 2>"$work/log" &
 server=$!
-tries=0
-until grep -q '^ready' "$work/log"; do
-    kill -0 "$server" 2>/dev/null || { cat "$work/log" >&2; exit 1; }
-    tries=$((tries + 1))
-    [ $tries -lt 2400 ] || { cat "$work/log" >&2; exit 1; }
-    sleep 0.25
-done
-url=$(sed -n 's!^ready *\(http://[^ ]*\).*!\1!p' "$work/log")
+url=$(ready "$server" "$work/log" 2400)
 export DEMEANOR_SERVER=$url
 grep '^gate' "$work/log"
 
