@@ -21,45 +21,27 @@ import os
 import pathlib
 import re
 import struct
-import subprocess
 import sys
 import tempfile
-import time
 import urllib.error
 import urllib.request
+
+from served import Failed, Served
 
 READY = 600  # seconds
 LONG = "The boat left the harbour before dawn, and nobody on the pier said a word about the cargo. " * 12
 COMPARED = ("index", "text", "message", "finish_reason", "logprobs", "token_ids", "sum", "bytes")
 
 
-class Server:
+class Server(Served):
     def __init__(self, binary, model, folder, threads):
-        self.log = open(os.path.join(folder, "log"), "w+", encoding="utf-8")
         # Builds before the data folder was an option keep it where the environment says.
         environment = os.environ | {"XDG_DATA_HOME": folder}
         command = [binary, "serve", "--model", model, "--port", "0", "--threads", str(threads), "--extract-wait", str(READY)]
-        self.process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=self.log)
-        begin = time.monotonic()
-        while not (ready := [line for line in self.lines() if line.startswith("ready")]):
-            if self.process.poll() is not None or time.monotonic() - begin > READY:
-                self.stop()
-                raise SystemExit(f"{binary} does not come up: {self.lines()[-5:]}")
-            time.sleep(0.1)
-        self.url = ready[0].split()[1]
-
-    def lines(self):
-        with open(self.log.name, encoding="utf-8") as log:
-            return log.read().splitlines()
-
-    def stop(self):
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(60)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+        try:
+            super().__init__(command, os.path.join(folder, "log"), READY, environment)
+        except Failed as failure:
+            raise SystemExit(f"{binary} does not come up: {failure}") from failure
 
     def send(self, path, body, content_type="application/json"):
         """(status, JSON)."""

@@ -22,12 +22,13 @@ import hashlib
 import json
 import os
 import pathlib
-import subprocess
 import sys
 import tempfile
 import time
 import urllib.error
 import urllib.request
+
+from served import Failed, Served
 
 READY = 1800  # seconds
 ANSWER = 1800
@@ -39,44 +40,13 @@ COLUMNS = ["model", "file MiB", "ready s", "again s", "ready MiB", "peak MiB", "
            "vector s", "steered s", "score s", "persona s", "after s", "score nat"]
 
 
-class Failed(Exception):
-    """What was expected and what came instead."""
-
-
-class Server:
+class Server(Served):
     def __init__(self, binary, model, quantize, data, threads, log):
-        self.log = open(log, "w+", encoding="utf-8")
         command = [binary, "serve", "--model", str(model), "--port", "0", "--data-dir", data, "--threads", str(threads)]
         # The first steered request of a model waits for the norms that doses are measured by.
         command += ["--extract-wait", str(ANSWER)]
         command += ["--quantize", quantize] if quantize else []
-        self.started = time.monotonic()
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=self.log)
-        self.url = self.wait()
-        self.ready_seconds = time.monotonic() - self.started
-
-    def wait(self):
-        while time.monotonic() - self.started < READY:
-            self.log.seek(0)
-            text = self.log.read()
-            for line in text.splitlines():
-                if line.startswith("ready"):
-                    return line.split()[1]
-            if self.process.poll() is not None:
-                raise Failed(f"the server ended with {self.process.returncode}: {text[-600:]}")
-            time.sleep(0.05)
-        self.stop()
-        raise Failed(f"not ready after {READY} s")
-
-    def stop(self):
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(60)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-        self.log.close()
+        super().__init__(command, log, READY)
 
     def memory(self, name):
         """`VmRSS` or `VmHWM` in MiB."""
