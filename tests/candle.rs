@@ -2,9 +2,8 @@
 
 use crate::harness::{self, Setup, TestModel};
 use crate::run::{self, fixture, floats, ids};
-use candle_core::{Device, Tensor, Var};
+use candle_core::{Device, Tensor};
 use demeanor::engine::{Engine, TokenLogprob};
-use demeanor::model::candle::gradients;
 use demeanor::model::{BlockEdits, Change, DenseModel, Edit, Edits, Reading, RowRule, SoftRows, TokenId};
 use demeanor::weights::Container;
 use std::sync::Arc;
@@ -197,27 +196,4 @@ fn log_sum_exp(row: &[f32]) -> f64 {
 fn dense(model: TestModel) -> DenseModel {
     let file = Container::open(&model.path()).expect("the test model opens");
     DenseModel::load(&file, &Device::Cpu, Reading::default()).expect("it loads")
-}
-
-/// Prints seconds; no bound decides a test.
-#[test]
-#[ignore = "a measurement"]
-fn seconds_of_a_training_step() {
-    let model = dense(TestModel::SmolLm2);
-    let ids: Vec<u32> = (0..48 * 18).map(|i| (i * 37) % 49_000).collect();
-    let rows = model.embed(&ids).expect("known ids").reshape((48, 18, 576)).expect("a batch");
-    let var = Var::from_tensor(&rows).expect("a variable");
-    for _ in 0..3 {
-        let begin = std::time::Instant::now();
-        let hidden = model.hidden(&var, &[18; 48]).expect("it runs");
-        let last = hidden.narrow(1, 17, 1).and_then(|rows| rows.squeeze(1)).expect("last rows");
-        let logits = model.logits(&last, Some(&[10, 20, 30, 40, 50])).expect("it runs");
-        let loss = logits.sqr().and_then(|values| values.mean_all()).expect("a loss");
-        let forward = begin.elapsed().as_secs_f64();
-        gradients(&loss, &[("rows".into(), var.clone())]).expect("gradients");
-        println!(
-            "48 x 18 rows: forward {forward:.2} s, backward {:.2} s",
-            begin.elapsed().as_secs_f64() - forward
-        );
-    }
 }
