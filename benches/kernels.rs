@@ -5,7 +5,7 @@
 use demeanor::format::ElementFormat;
 use demeanor::kernels::{
     Activations, AttentionRow, AttentionShape, Cpu, Isa, KvFormat, KvLayer, PackedMatrix, Precision,
-    attention, product, rms_norm, silu_mul,
+    attention, each_row, product, rms_norm, silu_mul_row,
 };
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -126,7 +126,12 @@ fn elementwise(cpu: &Cpu) {
         line("rms_norm 576", rows, seconds, x.len() * 8, x.len() * 4);
         let (gate, up) = (vec![0.5; rows * 1536], vec![1.5; rows * 1536]);
         let mut out = vec![0.0; gate.len()];
-        let seconds = best(|| silu_mul(cpu, &gate, &up, black_box(&mut out)));
+        let seconds = best(|| {
+            each_row(cpu, rows, [black_box(&mut out)], |row, [out]| {
+                let range = row * 1536..(row + 1) * 1536;
+                silu_mul_row(cpu.isa, &gate[range.clone()], &up[range], out);
+            })
+        });
         line("silu_mul 1536", rows, seconds, gate.len() * 12, gate.len() * 15);
         let mut activations = Activations::new(Precision::Int8);
         let seconds = best(|| activations.set(cpu, black_box(&x), rows, 576));

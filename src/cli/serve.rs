@@ -71,7 +71,7 @@ pub struct ModelArgs {
     /// Compute threads; default: the cores of this machine
     #[arg(long, short = 't', env = "DEMEANOR_THREADS")]
     pub threads: Option<usize>,
-    /// Instruction set: avx512-vnni, avx2 or portable; default: the best this machine has
+    /// Instruction set: amx-int8, avx512-vnni, avx2 or portable; default: the best this machine has
     #[arg(long, env = "DEMEANOR_ISA")]
     pub isa: Option<String>,
     /// int8: fast; f32: exact

@@ -79,7 +79,7 @@ pub struct EngineInfo {
     pub arithmetic: String,
     /// Human-readable quantisation (`Q4_1`).
     pub quantisation: String,
-    /// Instruction set in use (`avx512-vnni`).
+    /// Instruction set in use (`amx-int8`).
     pub isa: String,
     pub threads: usize,
     pub max_batch: usize,

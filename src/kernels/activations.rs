@@ -4,21 +4,19 @@ use super::isa::Kernel;
 use super::packed::TILE_K;
 use super::pool::Disjoint;
 use super::simd::Simd;
-use super::{Cpu, Precision};
+use super::{Cpu, Precision, rows};
 
-/// Values that one task quantises; less work than this is not worth waking a thread for.
-const TASK_VALUES: usize = 1 << 15;
-
-/// Activations `[rows, k]` of one product. The buffers are kept from call to call.
+/// Activations `[rows, k]` of one product. The buffers are kept from call to call, and longer than needed.
 pub struct Activations {
     precision: Precision,
     rows: usize,
     k: usize,
+    is_quantized: bool,
     /// `[rows, k]`.
     values: Vec<f32>,
-    /// `[rows, k]`, in -127..=127; empty when not quantised.
+    /// `[rows, k]`, in -127..=127.
     quants: Vec<i8>,
-    /// `[rows, k / 32]`; empty when not quantised.
+    /// `[rows, k / 32]`.
     blocks: Vec<BlockScale>,
 }
 
@@ -35,30 +33,53 @@ pub(super) struct BlockScale {
 
 impl Activations {
     pub fn new(precision: Precision) -> Activations {
-        Activations { precision, rows: 0, k: 0, values: Vec::new(), quants: Vec::new(), blocks: Vec::new() }
+        Activations {
+            precision,
+            rows: 0,
+            k: 0,
+            is_quantized: false,
+            values: Vec::new(),
+            quants: Vec::new(),
+            blocks: Vec::new(),
+        }
     }
 
-    /// Takes `x`, `[rows, k]`, and quantises it where this precision and k (a multiple of 32) allow.
+    /// Takes `x`, `[rows, k]`.
     pub fn set(&mut self, cpu: &Cpu, x: &[f32], rows: usize, k: usize) {
         assert_eq!(x.len(), rows * k, "activations [{rows}, {k}]");
+        self.fill(cpu, rows, k, [], |row, [], out| out.copy_from_slice(&x[row * k..][..k]));
+    }
+
+    /// Lets `work(row, parts, out)` write each row, `[k]`, and quantises it where this precision and k (a multiple of 32)
+    /// allow. `parts` are the same row of each of `buffers`, as in [`super::each_row`].
+    pub fn fill<const N: usize>(
+        &mut self,
+        cpu: &Cpu,
+        rows: usize,
+        k: usize,
+        buffers: [&mut [f32]; N],
+        work: impl Fn(usize, [&mut [f32]; N], &mut [f32]) + Sync,
+    ) {
         (self.rows, self.k) = (rows, k);
-        self.values.clear();
-        self.values.extend_from_slice(x);
-        self.quants.clear();
-        self.blocks.clear();
-        if self.precision == Precision::F32 || !k.is_multiple_of(TILE_K) {
-            return;
-        }
-        self.quants.resize(x.len(), 0);
-        self.blocks.resize(x.len() / TILE_K, BlockScale::default());
-        let (quants, blocks) = (Disjoint::new(&mut self.quants), Disjoint::new(&mut self.blocks));
-        cpu.pool.run(x.len().div_ceil(TASK_VALUES), &|task| {
-            let from = task * TASK_VALUES;
-            let x = &x[from..x.len().min(from + TASK_VALUES)];
-            // SAFETY: tasks have ranges of their own; TASK_VALUES is a multiple of 32.
-            let (quants, blocks) =
-                unsafe { (quants.part(from, x.len()), blocks.part(from / TILE_K, x.len() / TILE_K)) };
-            cpu.isa.run(Quantize { x, quants, blocks });
+        self.is_quantized = self.precision == Precision::Int8 && k.is_multiple_of(TILE_K);
+        let quantized = if self.is_quantized { rows * k } else { 0 };
+        grow(&mut self.values, rows * k, 0.0);
+        grow(&mut self.quants, quantized, 0);
+        grow(&mut self.blocks, quantized / TILE_K, BlockScale::default());
+        let widths = rows::widths(rows, &buffers);
+        let buffers = buffers.map(Disjoint::new);
+        let (values, quants) = (Disjoint::new(&mut self.values), Disjoint::new(&mut self.quants));
+        let blocks = Disjoint::new(&mut self.blocks);
+        rows::run_rows(cpu, rows, k + widths.iter().sum::<usize>(), |row| {
+            // SAFETY: each row is visited once.
+            let (parts, x) = unsafe { (rows::parts(&buffers, &widths, row), values.part(row * k, k)) };
+            work(row, parts, x);
+            if quantized > 0 {
+                let (tile, tiles) = (row * k / TILE_K, k / TILE_K);
+                // SAFETY: as above.
+                let (quants, blocks) = unsafe { (quants.part(row * k, k), blocks.part(tile, tiles)) };
+                cpu.isa.run(Quantize { x, quants, blocks });
+            }
         });
     }
 
@@ -71,19 +92,25 @@ impl Activations {
     }
 
     pub(super) fn values(&self) -> &[f32] {
-        &self.values
+        &self.values[..self.rows * self.k]
     }
 
     pub(super) fn quants(&self) -> &[i8] {
-        &self.quants
+        &self.quants[..self.rows * self.k]
     }
 
     pub(super) fn blocks(&self) -> &[BlockScale] {
-        &self.blocks
+        &self.blocks[..self.rows * self.k / TILE_K]
     }
 
     pub(super) fn is_quantized(&self) -> bool {
-        !self.quants.is_empty()
+        self.is_quantized
+    }
+}
+
+fn grow<T: Clone>(buffer: &mut Vec<T>, len: usize, value: T) {
+    if buffer.len() < len {
+        buffer.resize(len, value);
     }
 }
 

@@ -2,11 +2,12 @@
 
 use super::Cpu;
 use super::isa::Kernel;
-use super::kv::{D_HEAD_MAX, KvFormat, KvLayer};
+use super::kv::{KvFormat, KvLayer};
 use super::math::{exp, tanh};
 use super::pool::Disjoint;
 use super::simd::Simd;
 use crate::limits::PAGE_POSITIONS;
+use std::cell::RefCell;
 use std::ops::Range;
 
 /// Keys of one tile, counted from position 0 of the sequence.
@@ -107,25 +108,51 @@ struct Query {
     at: usize,
 }
 
-/// Running softmax of up to six queries over a piece of the context: the largest score, the sum of exp(score - largest),
-/// and the sum of values so weighted. A query that has seen no key has -infinity, 0 and zeros.
+/// Running softmax of some queries: the largest score, the sum of exp(score - largest), and the sum of values so
+/// weighted. A query that has seen no key has -infinity, 0 and zeros.
+#[derive(Default)]
 struct Running {
-    largest: [f32; ROWS],
-    sum: [f32; ROWS],
-    values: [[f32; D_HEAD_MAX]; ROWS],
+    largest: Vec<f32>,
+    sum: Vec<f32>,
+    /// `[queries, d_head]`.
+    values: Vec<f32>,
 }
 
 impl Running {
-    #[inline(always)]
-    fn new() -> Running {
-        Running { largest: [f32::NEG_INFINITY; ROWS], sum: [0.0; ROWS], values: [[0.0; D_HEAD_MAX]; ROWS] }
+    fn clear(&mut self, queries: usize, d_head: usize) {
+        for (buffer, len, value) in [
+            (&mut self.largest, queries, f32::NEG_INFINITY),
+            (&mut self.sum, queries, 0.0),
+            (&mut self.values, queries * d_head, 0.0),
+        ] {
+            buffer.clear();
+            buffer.resize(len, value);
+        }
     }
+}
 
-    #[inline(always)]
-    fn clear(&mut self, d_head: usize) {
-        (self.largest, self.sum) = ([f32::NEG_INFINITY; ROWS], [0.0; ROWS]);
-        self.values.iter_mut().for_each(|values| values[..d_head].fill(0.0));
-    }
+/// What a thread keeps from task to task.
+#[derive(Default)]
+struct Scratch {
+    queries: Vec<Query>,
+    /// Over the pieces so far, and over the piece at hand.
+    total: Running,
+    piece: Running,
+    /// Keys and values of a tile in f32, where several blocks of queries read them.
+    keys: Vec<f32>,
+    values: Vec<f32>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// The keys and values of one KV head in one page.
+struct Tile<'a> {
+    index: usize,
+    format: KvFormat,
+    keys: &'a [u8],
+    values: &'a [u8],
 }
 
 impl Kernel for Group<'_> {
@@ -133,61 +160,64 @@ impl Kernel for Group<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let heads = self.shape.n_heads / self.shape.n_kv_heads;
-        let queries = self.group.len() * heads;
-        let (mut total, mut piece) = (Running::new(), Running::new());
-        let mut i = 0;
-        while i < queries {
-            let mut query = [Query::default(); ROWS];
-            let len = ROWS.min(queries - i);
-            for (j, query) in query[..len].iter_mut().enumerate() {
-                let (row, head) =
-                    (self.group.start + (i + j) / heads, self.kv_head * heads + (i + j) % heads);
-                let at = (row * self.shape.n_heads + head) * self.shape.d_head;
-                *query = Query { position: self.rows[row].position as usize, at };
-            }
-            match len {
-                6 => self.queries::<S, 6>(s, &query, &mut total, &mut piece),
-                5 => self.queries::<S, 5>(s, &query, &mut total, &mut piece),
-                4 => self.queries::<S, 4>(s, &query, &mut total, &mut piece),
-                3 => self.queries::<S, 3>(s, &query, &mut total, &mut piece),
-                2 => self.queries::<S, 2>(s, &query, &mut total, &mut piece),
-                _ => self.queries::<S, 1>(s, &query, &mut total, &mut piece),
-            }
-            i += len;
-        }
+        // Taken and put back: see the rule about closures at [`Kernel`].
+        let mut scratch = SCRATCH.take();
+        self.run_with(s, &mut scratch);
+        SCRATCH.set(scratch);
     }
 }
 
 impl Group<'_> {
-    /// R queries over the whole context, piece after piece. Tiles that a query does not see change none of its bits.
+    /// All queries over the whole context, piece after piece, tile after tile. Tiles that a query does not see change
+    /// none of its bits.
     #[inline(always)]
-    fn queries<S: Simd, const R: usize>(
-        &self,
-        s: S,
-        query: &[Query; ROWS],
-        total: &mut Running,
-        piece: &mut Running,
-    ) {
-        let d_head = self.shape.d_head;
-        let first = query[..R].iter().map(|query| self.first_key(query.position)).min().unwrap_or(0);
-        let last = query[..R].iter().map(|query| query.position).max().unwrap_or(0);
-        total.clear(d_head);
-        for piece_start in (first / TILE / PIECE_TILES * PIECE_TILES..=last / TILE).step_by(PIECE_TILES) {
-            piece.clear(d_head);
-            let tiles = piece_start.max(first / TILE)..(piece_start + PIECE_TILES).min(last / TILE + 1);
-            for tile in tiles {
-                self.tile::<S, R>(s, query, tile, piece);
+    fn run_with<S: Simd>(&self, s: S, scratch: &mut Scratch) {
+        let (d_head, heads) = (self.shape.d_head, self.shape.n_heads / self.shape.n_kv_heads);
+        let Scratch { queries, total, piece, keys, values } = scratch;
+        queries.clear();
+        for row in self.group.clone() {
+            for head in self.kv_head * heads..(self.kv_head + 1) * heads {
+                let at = (row * self.shape.n_heads + head) * d_head;
+                queries.push(Query { position: self.rows[row].position as usize, at });
             }
-            merge::<S, R>(s, d_head, total, piece);
         }
-        for r in 0..R {
+        let first = queries.iter().map(|query| self.first_key(query.position)).min().unwrap_or(0);
+        let last = queries.iter().map(|query| query.position).max().unwrap_or(0);
+        let widen = self.kv.format() == KvFormat::F16 && queries.len() > ROWS;
+        total.clear(queries.len(), d_head);
+        for piece_start in (first / TILE / PIECE_TILES * PIECE_TILES..=last / TILE).step_by(PIECE_TILES) {
+            piece.clear(queries.len(), d_head);
+            for index in piece_start.max(first / TILE)..(piece_start + PIECE_TILES).min(last / TILE + 1) {
+                let page = self.rows[self.group.start].pages[index];
+                let (k, v) = (self.kv.key_tile(page, self.kv_head), self.kv.value_tile(page, self.kv_head));
+                let tile = if widen {
+                    let (keys, values) = (widened(s, k, keys), widened(s, v, values));
+                    Tile { index, format: KvFormat::F32, keys, values }
+                } else {
+                    Tile { index, format: self.kv.format(), keys: k, values: v }
+                };
+                for from in (0..queries.len()).step_by(ROWS) {
+                    match queries.len() - from {
+                        6.. => self.tile::<S, 6>(s, queries, from, &tile, piece),
+                        5 => self.tile::<S, 5>(s, queries, from, &tile, piece),
+                        4 => self.tile::<S, 4>(s, queries, from, &tile, piece),
+                        3 => self.tile::<S, 3>(s, queries, from, &tile, piece),
+                        2 => self.tile::<S, 2>(s, queries, from, &tile, piece),
+                        _ => self.tile::<S, 1>(s, queries, from, &tile, piece),
+                    }
+                }
+            }
+            merge(s, d_head, total, piece);
+        }
+        for (query, (sum, values)) in
+            queries.iter().zip(total.sum.iter().zip(total.values.chunks_exact(d_head)))
+        {
             // SAFETY: each row and head belongs to one task; d_head values lie there, a multiple of 16.
             unsafe {
-                let out = self.out.part(query[r].at, d_head);
-                let inverse = s.splat(1.0 / total.sum[r]);
+                let out = self.out.part(query.at, d_head);
+                let inverse = s.splat(1.0 / sum);
                 for d in (0..d_head).step_by(16) {
-                    let mean = s.mul(s.load(total.values[r].as_ptr().add(d)), inverse);
+                    let mean = s.mul(s.load(values.as_ptr().add(d)), inverse);
                     // Adding 0 makes a zero positive: which sign it had may depend on keys that were masked.
                     s.store(out.as_mut_ptr().add(d), s.add(mean, s.zero()));
                 }
@@ -201,78 +231,109 @@ impl Group<'_> {
         self.shape.window.map_or(0, |window| (position + 1).saturating_sub(window as usize))
     }
 
-    /// Adds the 64 keys of one tile to the running softmax of R queries.
+    /// Adds the keys of one tile to the running softmax of queries `from..from + R`.
     #[inline(always)]
-    fn tile<S: Simd, const R: usize>(&self, s: S, query: &[Query; ROWS], tile: usize, running: &mut Running) {
-        let page = self.rows[self.group.start].pages[tile];
-        let mut weights = [[0.0f32; TILE]; R];
-        let keys = self.kv.key_tile(page, self.kv_head);
-        match (self.kv.format(), S::MANY_REGISTERS) {
-            (KvFormat::F16, true) => self.scores::<S, F16, R, 4>(s, query, keys, &mut weights),
-            (KvFormat::F16, false) => self.scores::<S, F16, R, 1>(s, query, keys, &mut weights),
-            (KvFormat::F32, true) => self.scores::<S, F32, R, 4>(s, query, keys, &mut weights),
-            (KvFormat::F32, false) => self.scores::<S, F32, R, 1>(s, query, keys, &mut weights),
-        }
-        let mut keep = [1.0f32; R];
+    fn tile<S: Simd, const R: usize>(
+        &self,
+        s: S,
+        queries: &[Query],
+        from: usize,
+        tile: &Tile<'_>,
+        running: &mut Running,
+    ) {
+        let queries = &queries[from..][..R];
+        // The keys that each query sees, and all of them.
+        let mut seen: [Range<usize>; R] = [const { 0..0 }; R];
         let (mut first, mut end) = (TILE, 0);
         for r in 0..R {
-            let from = self.first_key(query[r].position).saturating_sub(tile * TILE).min(TILE);
-            let to = (query[r].position + 1).saturating_sub(tile * TILE).min(TILE);
-            if from < to {
-                (first, end) = (first.min(from), end.max(to));
-                keep[r] =
-                    self.softmax(s, &mut weights[r], from..to, &mut running.largest[r], &mut running.sum[r]);
-            } else {
-                weights[r] = [0.0; TILE];
+            let below = |key: usize| key.saturating_sub(tile.index * TILE).min(TILE);
+            seen[r] = below(self.first_key(queries[r].position))..below(queries[r].position + 1);
+            if !seen[r].is_empty() {
+                (first, end) = (first.min(seen[r].start), end.max(seen[r].end));
             }
         }
-        let seen = first..end;
-        if seen.is_empty() {
+        if first >= end {
             return;
         }
-        let values = self.kv.value_tile(page, self.kv_head);
-        match self.kv.format() {
-            KvFormat::F16 => self.add_values::<S, F16, R>(s, values, &weights, &keep, seen, running),
-            KvFormat::F32 => self.add_values::<S, F32, R>(s, values, &weights, &keep, seen, running),
+        let mut weights = [[0.0f32; TILE]; R];
+        match tile.format {
+            KvFormat::F16 => self.all_scores::<S, F16, R>(s, queries, tile.keys, end, &mut weights),
+            KvFormat::F32 => self.all_scores::<S, F32, R>(s, queries, tile.keys, end, &mut weights),
+        }
+        let mut keep = [1.0f32; R];
+        for (r, seen) in seen.into_iter().enumerate() {
+            if seen.is_empty() {
+                weights[r] = [0.0; TILE];
+                continue;
+            }
+            let (largest, sum) = (&mut running.largest[from + r], &mut running.sum[from + r]);
+            keep[r] = self.softmax(s, &mut weights[r], seen, largest, sum);
+        }
+        let d_head = self.shape.d_head;
+        let sums = &mut running.values[from * d_head..][..R * d_head];
+        match tile.format {
+            KvFormat::F16 => self.add_values::<S, F16, R>(s, tile.values, &weights, &keep, first..end, sums),
+            KvFormat::F32 => self.add_values::<S, F32, R>(s, tile.values, &weights, &keep, first..end, sums),
         }
     }
 
-    /// `scores[r][key] = q . k`: one chain of fused additions over ascending d for each element. `C` vectors of keys are
-    /// kept in registers at a time.
+    /// [`Group::scores`] of the keys before `end`, and some more up to a multiple of 16.
+    #[inline(always)]
+    fn all_scores<S: Simd, E: Element, const R: usize>(
+        &self,
+        s: S,
+        queries: &[Query],
+        keys: &[u8],
+        end: usize,
+        scores: &mut [[f32; TILE]; R],
+    ) {
+        let columns = end.div_ceil(16);
+        match columns {
+            4 if S::MANY_REGISTERS => self.scores::<S, E, R, 4>(s, queries, keys, 0, scores),
+            3 if S::MANY_REGISTERS => self.scores::<S, E, R, 3>(s, queries, keys, 0, scores),
+            2 if S::MANY_REGISTERS => self.scores::<S, E, R, 2>(s, queries, keys, 0, scores),
+            _ => {
+                for column in 0..columns {
+                    self.scores::<S, E, R, 1>(s, queries, keys, 16 * column, scores);
+                }
+            }
+        }
+    }
+
+    /// `scores[r][key] = q . k` for 16 C keys from `column` on: one chain of fused additions over ascending d for each.
     #[inline(always)]
     fn scores<S: Simd, E: Element, const R: usize, const C: usize>(
         &self,
         s: S,
-        query: &[Query; ROWS],
+        queries: &[Query],
         keys: &[u8],
+        column: usize,
         scores: &mut [[f32; TILE]; R],
     ) {
         let d_head = self.shape.d_head;
-        assert!(keys.len() == d_head * TILE * E::BYTES);
+        assert!(keys.len() == d_head * TILE * E::BYTES && column + 16 * C <= TILE);
         let mut q = [self.q.as_ptr(); R];
         for r in 0..R {
-            q[r] = self.q[query[r].at..][..d_head].as_ptr();
+            q[r] = self.q[queries[r].at..][..d_head].as_ptr();
         }
-        for column in (0..TILE).step_by(16 * C) {
-            let mut acc = [[s.zero(); C]; R];
-            // SAFETY: d below d_head and columns below 64, as asserted; a row of `scores` has 64 values.
-            unsafe {
-                for d in 0..d_head {
-                    let mut k = [s.zero(); C];
-                    for c in 0..C {
-                        k[c] = E::load(s, keys.as_ptr().add((d * TILE + column + 16 * c) * E::BYTES));
-                    }
-                    for r in 0..R {
-                        let x = s.splat(*q[r].add(d));
-                        for c in 0..C {
-                            acc[r][c] = s.fma(x, k[c], acc[r][c]);
-                        }
-                    }
+        let mut acc = [[s.zero(); C]; R];
+        // SAFETY: d below d_head and columns below 64, as asserted; a row of `scores` has 64 values.
+        unsafe {
+            for d in 0..d_head {
+                let mut k = [s.zero(); C];
+                for c in 0..C {
+                    k[c] = E::load(s, keys.as_ptr().add((d * TILE + column + 16 * c) * E::BYTES));
                 }
                 for r in 0..R {
+                    let x = s.splat(*q[r].add(d));
                     for c in 0..C {
-                        s.store(scores[r].as_mut_ptr().add(column + 16 * c), acc[r][c]);
+                        acc[r][c] = s.fma(x, k[c], acc[r][c]);
                     }
+                }
+            }
+            for r in 0..R {
+                for c in 0..C {
+                    s.store(scores[r].as_mut_ptr().add(column + 16 * c), acc[r][c]);
                 }
             }
         }
@@ -328,16 +389,16 @@ impl Group<'_> {
         weights: &[[f32; TILE]; R],
         keep: &[f32; R],
         seen: Range<usize>,
-        running: &mut Running,
+        sums: &mut [f32],
     ) {
         let d_head = self.shape.d_head;
         let mut d = 0;
         while d < d_head {
             d += match d_head - d {
                 64.. if S::MANY_REGISTERS => {
-                    add_columns::<S, E, R, 4>(s, values, weights, keep, seen.clone(), running, d, d_head)
+                    add_columns::<S, E, R, 4>(s, values, weights, keep, seen.clone(), sums, d, d_head)
                 }
-                _ => add_columns::<S, E, R, 1>(s, values, weights, keep, seen.clone(), running, d, d_head),
+                _ => add_columns::<S, E, R, 1>(s, values, weights, keep, seen.clone(), sums, d, d_head),
             };
         }
     }
@@ -352,18 +413,18 @@ fn add_columns<S: Simd, E: Element, const R: usize, const C: usize>(
     weights: &[[f32; TILE]; R],
     keep: &[f32; R],
     seen: Range<usize>,
-    running: &mut Running,
+    sums: &mut [f32],
     d: usize,
     d_head: usize,
 ) -> usize {
-    assert!(d + 16 * C <= d_head && d_head <= D_HEAD_MAX && R <= ROWS && seen.end <= TILE);
+    assert!(d + 16 * C <= d_head && sums.len() == R * d_head && seen.end <= TILE);
     assert!(values.len() == d_head * TILE * E::BYTES);
     // SAFETY: keys below 64 and coordinates below d_head, as asserted.
     unsafe {
         let mut acc = [[s.zero(); C]; R];
         for r in 0..R {
             for c in 0..C {
-                let old = s.load(running.values[r].as_ptr().add(d + 16 * c));
+                let old = s.load(sums.as_ptr().add(r * d_head + d + 16 * c));
                 acc[r][c] = s.mul(old, s.splat(keep[r]));
             }
         }
@@ -381,7 +442,7 @@ fn add_columns<S: Simd, E: Element, const R: usize, const C: usize>(
         }
         for r in 0..R {
             for c in 0..C {
-                s.store(running.values[r].as_mut_ptr().add(d + 16 * c), acc[r][c]);
+                s.store(sums.as_mut_ptr().add(r * d_head + d + 16 * c), acc[r][c]);
             }
         }
     }
@@ -390,23 +451,40 @@ fn add_columns<S: Simd, E: Element, const R: usize, const C: usize>(
 
 /// total = total + piece, for queries that saw a key of the piece.
 #[inline(always)]
-fn merge<S: Simd, const R: usize>(s: S, d_head: usize, total: &mut Running, piece: &Running) {
-    for r in 0..R {
+fn merge<S: Simd>(s: S, d_head: usize, total: &mut Running, piece: &Running) {
+    let values = total.values.chunks_exact_mut(d_head).zip(piece.values.chunks_exact(d_head));
+    for (r, (all, new)) in values.enumerate() {
         if piece.largest[r] == f32::NEG_INFINITY {
             continue;
         }
         let largest = total.largest[r].max(piece.largest[r]);
-        let (old, new) = (one_exp(s, total.largest[r] - largest), one_exp(s, piece.largest[r] - largest));
+        let keep_old = one_exp(s, total.largest[r] - largest);
+        let keep_new = one_exp(s, piece.largest[r] - largest);
         total.largest[r] = largest;
-        total.sum[r] = total.sum[r] * old + piece.sum[r] * new;
+        total.sum[r] = total.sum[r] * keep_old + piece.sum[r] * keep_new;
         for d in (0..d_head).step_by(16) {
-            // SAFETY: d_head is a multiple of 16, at most D_HEAD_MAX.
+            // SAFETY: both have d_head values, a multiple of 16.
             unsafe {
-                let before = s.mul(s.load(total.values[r].as_ptr().add(d)), s.splat(old));
-                let after = s.fma(s.load(piece.values[r].as_ptr().add(d)), s.splat(new), before);
-                s.store(total.values[r].as_mut_ptr().add(d), after);
+                let before = s.mul(s.load(all.as_ptr().add(d)), s.splat(keep_old));
+                let after = s.fma(s.load(new.as_ptr().add(d)), s.splat(keep_new), before);
+                s.store(all.as_mut_ptr().add(d), after);
             }
         }
+    }
+}
+
+/// Half floats as f32, as bytes; `room` keeps them.
+#[inline(always)]
+fn widened<'a, S: Simd>(s: S, halves: &[u8], room: &'a mut Vec<f32>) -> &'a [u8] {
+    let len = halves.len() / 2;
+    assert!(len.is_multiple_of(16), "tiles of 64 positions");
+    room.resize(room.len().max(len), 0.0);
+    // SAFETY: `halves` and `room` hold `len` values; any bytes are bytes, and floats hold four each.
+    unsafe {
+        for i in (0..len).step_by(16) {
+            s.store(room.as_mut_ptr().add(i), s.load_f16(halves.as_ptr().cast::<u16>().add(i)));
+        }
+        std::slice::from_raw_parts(room.as_ptr().cast(), 4 * len)
     }
 }
 

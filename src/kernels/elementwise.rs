@@ -41,12 +41,12 @@ pub(super) fn for_row_ranges(cpu: &Cpu, rows: usize, d: usize, work: impl Fn(usi
     });
 }
 
-/// `x` is `None` where `out` holds it.
-struct Norm<'a> {
-    x: Option<&'a [f32]>,
-    weight: &'a [f32],
-    eps: f32,
-    out: &'a mut [f32],
+/// Of one row after another; `x` is `None` where `out` holds it.
+pub(super) struct Norm<'a> {
+    pub x: Option<&'a [f32]>,
+    pub weight: &'a [f32],
+    pub eps: f32,
+    pub out: &'a mut [f32],
 }
 
 impl Kernel for Norm<'_> {
@@ -57,15 +57,25 @@ impl Kernel for Norm<'_> {
         let d = self.weight.len();
         for (row, out) in self.out.chunks_exact_mut(d).enumerate() {
             if let Some(x) = self.x {
-                out.copy_from_slice(&x[row * d..][..d]);
-            }
-            let squares = dot_lanes(s, out, out);
-            let inverse = 1.0 / (squares / d as f32 + self.eps).sqrt();
-            for (value, weight) in out.iter_mut().zip(self.weight) {
-                *value = *value * inverse * weight;
+                let x = &x[row * d..][..d];
+                let inverse = inverse_norm(s, x, self.eps);
+                for ((out, value), weight) in out.iter_mut().zip(x).zip(self.weight) {
+                    *out = value * inverse * weight;
+                }
+            } else {
+                let inverse = inverse_norm(s, out, self.eps);
+                for (value, weight) in out.iter_mut().zip(self.weight) {
+                    *value = *value * inverse * weight;
+                }
             }
         }
     }
+}
+
+/// 1 / sqrt(mean(x^2) + eps).
+#[inline(always)]
+fn inverse_norm<S: Simd>(s: S, x: &[f32], eps: f32) -> f32 {
+    1.0 / (dot_lanes(s, x, x) / x.len() as f32 + eps).sqrt()
 }
 
 /// Sum of a[i] * b[i]: sixteen chains of fused additions (lane i mod 16), then the tree of [`Simd::sum`].
@@ -87,6 +97,10 @@ pub(super) fn dot_lanes<S: Simd>(s: S, a: &[f32], b: &[f32]) -> f32 {
 /// Up to 16 values, then zeros.
 #[inline(always)]
 pub(super) fn lanes<S: Simd>(s: S, values: &[f32]) -> S::F {
+    if values.len() == LANES {
+        // SAFETY: sixteen values.
+        return unsafe { s.load(values.as_ptr()) };
+    }
     let mut padded = [0.0; LANES];
     padded[..values.len()].copy_from_slice(values);
     // SAFETY: an array of 16 values.
@@ -96,20 +110,14 @@ pub(super) fn lanes<S: Simd>(s: S, values: &[f32]) -> S::F {
 /// The first lanes, up to 16.
 #[inline(always)]
 pub(super) fn put<S: Simd>(s: S, value: S::F, out: &mut [f32]) {
+    if out.len() == LANES {
+        // SAFETY: sixteen values.
+        return unsafe { s.store(out.as_mut_ptr(), value) };
+    }
     let mut values = [0.0; LANES];
     // SAFETY: an array of 16 values.
     unsafe { s.store(values.as_mut_ptr(), value) }
     out.copy_from_slice(&values[..out.len()]);
-}
-
-/// out = silu(gate) * up. All three have one length.
-pub fn silu_mul(cpu: &Cpu, gate: &[f32], up: &[f32], out: &mut [f32]) {
-    gate_mul(cpu, Activation::Silu, gate, up, out);
-}
-
-/// out = gelu(gate) * up with the tanh form of GELU. All three have one length.
-pub fn gelu_tanh_mul(cpu: &Cpu, gate: &[f32], up: &[f32], out: &mut [f32]) {
-    gate_mul(cpu, Activation::GeluTanh, gate, up, out);
 }
 
 /// x = cap * tanh(x / cap), in place.
@@ -124,30 +132,18 @@ pub fn softcap(cpu: &Cpu, x: &mut [f32], cap: f32) {
 }
 
 #[derive(Clone, Copy)]
-enum Activation {
+pub(super) enum Activation {
     Silu,
     GeluTanh,
     Softcap(f32),
 }
 
-fn gate_mul(cpu: &Cpu, activation: Activation, gate: &[f32], up: &[f32], out: &mut [f32]) {
-    assert!(gate.len() == out.len() && up.len() == out.len(), "{} {} {}", gate.len(), up.len(), out.len());
-    let (len, out) = (out.len(), Disjoint::new(out));
-    for_row_ranges(cpu, len.div_ceil(LANES), LANES, |from, rows| {
-        let from = from * LANES;
-        let range = from..len.min(from + rows * LANES);
-        // SAFETY: tasks have ranges of their own.
-        let out = unsafe { out.part(from, range.len()) };
-        cpu.isa.run(Apply { activation, gate: Some(&gate[range.clone()]), up: Some(&up[range]), out });
-    });
-}
-
 /// out = activation(gate) * up; `gate` is `out` and `up` is 1 where absent.
-struct Apply<'a> {
-    activation: Activation,
-    gate: Option<&'a [f32]>,
-    up: Option<&'a [f32]>,
-    out: &'a mut [f32],
+pub(super) struct Apply<'a> {
+    pub activation: Activation,
+    pub gate: Option<&'a [f32]>,
+    pub up: Option<&'a [f32]>,
+    pub out: &'a mut [f32],
 }
 
 impl Kernel for Apply<'_> {
@@ -173,21 +169,30 @@ impl Kernel for Apply<'_> {
 }
 
 /// x += y. Both have one length.
-pub fn add_assign(cpu: &Cpu, x: &mut [f32], y: &[f32]) {
-    assert_eq!(x.len(), y.len());
-    let (len, x) = (x.len(), Disjoint::new(x));
-    cpu.pool.run(len.div_ceil(TASK_VALUES), &|task| {
-        let from = task * TASK_VALUES;
-        let count = TASK_VALUES.min(len - from);
-        // SAFETY: tasks have ranges of their own.
-        add_row(unsafe { x.part(from, count) }, &y[from..][..count]);
-    });
+pub(super) struct Add<'a> {
+    pub x: &'a mut [f32],
+    pub y: &'a [f32],
 }
 
-/// h += delta. Both have one length.
-pub fn add_row(h: &mut [f32], delta: &[f32]) {
-    assert_eq!(h.len(), delta.len());
-    h.iter_mut().zip(delta).for_each(|(h, delta)| *h += delta);
+impl Kernel for Add<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (x, y) = (self.x, self.y);
+        assert_eq!(x.len(), y.len());
+        let whole = x.len() / LANES * LANES;
+        for i in (0..whole).step_by(LANES) {
+            // SAFETY: i + 16 is at most the length of both.
+            unsafe {
+                let sum = s.add(s.load(x.as_ptr().add(i)), s.load(y.as_ptr().add(i)));
+                s.store(x.as_mut_ptr().add(i), sum);
+            }
+        }
+        for i in whole..x.len() {
+            x[i] += y[i];
+        }
+    }
 }
 
 /// x *= s.
@@ -210,6 +215,7 @@ mod tests {
     use super::*;
     use crate::kernels::Isa;
     use crate::kernels::tests::{bits, check_isas, random};
+    use crate::kernels::{add_row, gelu_tanh_mul_row, silu_mul_row};
 
     #[test]
     fn norms_agree_with_f64_and_do_not_depend_on_threads_or_rows() {
@@ -248,8 +254,8 @@ mod tests {
                 let results = check_isas(|cpu| {
                     let mut out = vec![0.0; len];
                     match kind {
-                        0 => silu_mul(cpu, &gate, &up, &mut out),
-                        1 => gelu_tanh_mul(cpu, &gate, &up, &mut out),
+                        0 => silu_mul_row(cpu.isa, &gate, &up, &mut out),
+                        1 => gelu_tanh_mul_row(cpu.isa, &gate, &up, &mut out),
                         _ => {
                             out.copy_from_slice(&gate);
                             softcap(cpu, &mut out, 3.0);
@@ -277,9 +283,9 @@ mod tests {
     #[test]
     fn additions() {
         let cpu = Cpu::new(Isa::detect(), 2);
-        let (x, y) = (random(40_000, 5), random(40_000, 6));
+        let (x, y) = (random(40_005, 5), random(40_005, 6));
         let mut sum = x.clone();
-        add_assign(&cpu, &mut sum, &y);
+        add_row(cpu.isa, &mut sum, &y);
         assert!(sum.iter().enumerate().all(|(i, sum)| *sum == x[i] + y[i]));
         let mut h = x.clone();
         axpy(&mut h, 0.5, &y);

@@ -1,10 +1,10 @@
 //! Run-time choice of the instruction set.
 
 #[cfg(target_arch = "x86_64")]
-use super::simd::{Avx2, Avx512};
+use super::simd::{Avx2, Avx512, amx};
 use super::simd::{Portable, Simd};
 
-/// Instruction set that kernels run with. AVX2 and AVX-512 give the same bits; portable agrees to rounding.
+/// Instruction set that kernels run with. All but portable give the same bits; portable agrees to rounding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
     /// Any machine.
@@ -13,10 +13,12 @@ pub enum Isa {
     Avx2,
     /// AVX-512 F, BW, DQ, VL and VNNI.
     Avx512Vnni,
+    /// The same with matrix units (AMX-INT8) for products of many rows.
+    Amx,
 }
 
 impl Isa {
-    pub const ALL: [Isa; 3] = [Isa::Portable, Isa::Avx2, Isa::Avx512Vnni];
+    pub const ALL: [Isa; 4] = [Isa::Portable, Isa::Avx2, Isa::Avx512Vnni, Isa::Amx];
 
     /// The fastest that this machine has.
     pub fn detect() -> Isa {
@@ -37,6 +39,7 @@ impl Isa {
             Isa::Portable => "portable",
             Isa::Avx2 => "avx2",
             Isa::Avx512Vnni => "avx512-vnni",
+            Isa::Amx => "amx-int8",
         }
     }
 
@@ -48,17 +51,19 @@ impl Isa {
                 && is_x86_feature_detected!("fma")
                 && is_x86_feature_detected!("f16c")
         };
+        let avx512 = || {
+            avx2()
+                && is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512vnni")
+        };
         match self {
             Isa::Portable => true,
             Isa::Avx2 => avx2(),
-            Isa::Avx512Vnni => {
-                avx2()
-                    && is_x86_feature_detected!("avx512f")
-                    && is_x86_feature_detected!("avx512bw")
-                    && is_x86_feature_detected!("avx512dq")
-                    && is_x86_feature_detected!("avx512vl")
-                    && is_x86_feature_detected!("avx512vnni")
-            }
+            Isa::Avx512Vnni => avx512(),
+            Isa::Amx => avx512() && amx::is_available(),
         }
     }
 
@@ -77,7 +82,7 @@ impl Isa {
                 // SAFETY: the features that the function enables were detected above.
                 Isa::Avx2 => return unsafe { run_avx2(kernel) },
                 // SAFETY: the features that the function enables were detected above.
-                Isa::Avx512Vnni => return unsafe { run_avx512(kernel) },
+                Isa::Avx512Vnni | Isa::Amx => return unsafe { run_avx512(kernel) },
             }
         }
         kernel.run(Portable)
@@ -85,7 +90,8 @@ impl Isa {
 }
 
 /// Work that is compiled once for each instruction set. `run` and everything it calls are `#[inline(always)]`, so that
-/// it becomes part of a function with the target features.
+/// it becomes part of a function with the target features. So nothing vectorised stands in a closure: whether a closure is
+/// inlined is the compiler's choice, and where it is not, every vector operation in it becomes a call.
 pub(super) trait Kernel {
     type Output;
     fn run<S: Simd>(self, simd: S) -> Self::Output;

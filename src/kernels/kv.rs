@@ -1,6 +1,9 @@
 //! Keys and values of one block of the model, in pages of 64 positions.
 
+use super::Cpu;
 use super::aligned::AlignedBytes;
+use super::pool::Disjoint;
+use super::rows;
 use crate::limits::PAGE_POSITIONS;
 use half::slice::HalfFloatSliceExt;
 
@@ -22,6 +25,29 @@ impl KvFormat {
 
 /// Largest width of a head: attention keeps a row's sums on the stack.
 pub const D_HEAD_MAX: usize = 512;
+
+/// Where the rows of a step go: page and offset (below 64) of each, no two the same.
+pub struct Places(Vec<(u32, u32)>);
+
+impl Places {
+    /// Panics when two are the same: rows are written by several threads.
+    pub fn new(places: Vec<(u32, u32)>) -> Places {
+        let mut sorted = places.clone();
+        sorted.sort_unstable();
+        assert!(sorted.windows(2).all(|pair| pair[0] != pair[1]), "two rows of a step have one place");
+        assert!(places.iter().all(|(_, offset)| (*offset as usize) < PAGE_POSITIONS));
+        Places(places)
+    }
+
+    /// Rows of the step.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
 
 /// K and V of one block for all pages. A page of K is `[kv_head][d_head][64]` (a vector holds one coordinate of sixteen
 /// positions), of V `[kv_head][64][d_head]`.
@@ -114,39 +140,52 @@ impl KvLayer {
         }
     }
 
-    /// Stores position `offset` (below 64) of a page; `k` and `v` are `[n_kv_heads * d_head]`. Half floats are rounded to
-    /// nearest, ties to even; beyond their range they become infinite.
-    pub fn write(&mut self, page: u32, offset: usize, k: &[f32], v: &[f32]) {
-        let width = self.n_kv_heads * self.d_head;
-        assert!(offset < PAGE_POSITIONS && k.len() == width && v.len() == width);
-        let (d_head, head_bytes) = (self.d_head, self.head_bytes());
-        let from = page as usize * self.page_bytes();
+    /// Stores the keys and values of a step's rows, each `[rows, n_kv_heads * d_head]`, after `prepare(row, queries, keys,
+    /// values)` has seen their row and that of `queries`. Half floats are rounded to nearest, ties to even; beyond their
+    /// range they become infinite.
+    pub fn write_rows(
+        &mut self,
+        cpu: &Cpu,
+        places: &Places,
+        [queries, keys, values]: [&mut [f32]; 3],
+        prepare: impl Fn(usize, &mut [f32], &mut [f32], &mut [f32]) + Sync,
+    ) {
+        let (rows, width) = (places.0.len(), self.n_kv_heads * self.d_head);
+        assert!(keys.len() == rows * width && values.len() == rows * width);
+        assert!(places.0.iter().all(|(page, _)| (*page as usize) < self.pages));
+        let (format, d_head, head_bytes) = (self.format, self.d_head, self.head_bytes());
         let page_bytes = self.page_bytes();
-        let keys = self.keys.bytes_mut()[from..][..page_bytes].chunks_exact_mut(head_bytes);
-        let values = self.values.bytes_mut()[from..][..page_bytes].chunks_exact_mut(head_bytes);
-        let rows = k.chunks_exact(d_head).zip(v.chunks_exact(d_head));
-        for ((keys, values), (k, v)) in keys.zip(values).zip(rows) {
-            match self.format {
-                KvFormat::F32 => {
-                    let columns = keys.chunks_exact_mut(PAGE_POSITIONS * 4);
-                    columns
-                        .zip(k)
-                        .for_each(|(to, x)| to[offset * 4..][..4].copy_from_slice(&x.to_ne_bytes()));
-                    let row = values[offset * d_head * 4..].chunks_exact_mut(4);
-                    row.zip(v).for_each(|(to, x)| to.copy_from_slice(&x.to_ne_bytes()));
-                }
-                KvFormat::F16 => {
-                    let mut halves = [half::f16::ZERO; D_HEAD_MAX];
-                    halves[..d_head].convert_from_f32_slice(k);
-                    let columns = keys.chunks_exact_mut(PAGE_POSITIONS * 2);
-                    columns
-                        .zip(halves)
-                        .for_each(|(to, x)| to[offset * 2..][..2].copy_from_slice(&x.to_ne_bytes()));
-                    halves[..d_head].convert_from_f32_slice(v);
-                    let row = values[offset * d_head * 2..].chunks_exact_mut(2);
-                    row.take(d_head).zip(halves).for_each(|(to, x)| to.copy_from_slice(&x.to_ne_bytes()));
+        let widths = [queries.len() / rows.max(1), width, width];
+        let buffers = [queries, keys, values].map(Disjoint::new);
+        let all = [&mut self.keys, &mut self.values].map(|buffer| Disjoint::new(buffer.bytes_mut()));
+        rows::run_rows(cpu, rows, widths.iter().sum(), |row| {
+            // SAFETY: each row is visited once.
+            let [q, k, v] = unsafe { rows::parts(&buffers, &widths, row) };
+            prepare(row, q, k, v);
+            let (page, offset) = (places.0[row].0 as usize, places.0[row].1 as usize);
+            for (head, (k, v)) in k.chunks_exact(d_head).zip(v.chunks_exact(d_head)).enumerate() {
+                let from = page * page_bytes + head * head_bytes;
+                // SAFETY: `write_head` touches what belongs to this place and head, and no two rows have one place.
+                unsafe {
+                    let [keys, values] = [0, 1].map(|i| all[i].start_of(from, head_bytes));
+                    write_head(format, keys, values, offset, k, v);
                 }
             }
+        });
+    }
+
+    /// [`KvLayer::write_rows`] for one row as it is.
+    pub fn write(&mut self, page: u32, offset: usize, k: &[f32], v: &[f32]) {
+        let width = self.n_kv_heads * self.d_head;
+        assert!((page as usize) < self.pages && offset < PAGE_POSITIONS);
+        assert!(k.len() == width && v.len() == width);
+        let (d_head, head_bytes) = (self.d_head, self.head_bytes());
+        for (head, (k, v)) in k.chunks_exact(d_head).zip(v.chunks_exact(d_head)).enumerate() {
+            let from = page as usize * self.page_bytes() + head * head_bytes;
+            let [keys, values] = [&mut self.keys, &mut self.values]
+                .map(|buffer| buffer.bytes_mut()[from..][..head_bytes].as_mut_ptr());
+            // SAFETY: a head of a page, borrowed alone.
+            unsafe { write_head(self.format, keys, values, offset, k, v) }
         }
     }
 
@@ -160,6 +199,35 @@ impl KvLayer {
     pub(super) fn value_tile(&self, page: u32, head: usize) -> &[u8] {
         let from = page as usize * self.page_bytes() + head * self.head_bytes();
         &self.values.bytes()[from..][..self.head_bytes()]
+    }
+}
+
+/// Stores one position of one KV head: in keys a column of `[d_head][64]`, in values a row of `[64][d_head]`.
+/// # Safety
+/// Both point to a head of a page; nobody else touches this position of it.
+unsafe fn write_head(format: KvFormat, keys: *mut u8, values: *mut u8, offset: usize, k: &[f32], v: &[f32]) {
+    let d_head = k.len();
+    // SAFETY: d below d_head and an offset below 64, so all of it lies in the head; tiles start at cache lines.
+    unsafe {
+        match format {
+            KvFormat::F32 => {
+                let (keys, values) = (keys.cast::<f32>(), values.cast::<f32>().add(offset * d_head));
+                for (d, k) in k.iter().enumerate() {
+                    keys.add(d * PAGE_POSITIONS + offset).write(*k);
+                }
+                values.copy_from_nonoverlapping(v.as_ptr(), d_head);
+            }
+            KvFormat::F16 => {
+                let (keys, values) = (keys.cast::<half::f16>(), values.cast::<half::f16>());
+                let mut halves = [half::f16::ZERO; D_HEAD_MAX];
+                halves[..d_head].convert_from_f32_slice(k);
+                for (d, k) in halves[..d_head].iter().enumerate() {
+                    keys.add(d * PAGE_POSITIONS + offset).write(*k);
+                }
+                halves[..d_head].convert_from_f32_slice(v);
+                values.add(offset * d_head).copy_from_nonoverlapping(halves.as_ptr(), d_head);
+            }
+        }
     }
 }
 

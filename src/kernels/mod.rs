@@ -27,11 +27,14 @@ mod packed;
 mod planes;
 mod pool;
 mod product;
+#[cfg(target_arch = "x86_64")]
+mod product_amx;
 mod product_f32;
 mod product_int8;
 mod quantize;
 mod reduce;
 mod rotary;
+mod rows;
 mod simd;
 #[cfg(test)]
 mod tests;
@@ -40,17 +43,18 @@ mod training;
 pub use activations::Activations;
 pub use attention::{AttentionRow, AttentionShape, attention};
 pub use dequantize::dequantize;
-pub use elementwise::{
-    add_assign, add_row, axpy, gelu_tanh_mul, rms_norm, rms_norm_in_place, scale, silu_mul, softcap,
-};
+pub use elementwise::{axpy, rms_norm, rms_norm_in_place, scale, softcap};
 pub use isa::Isa;
-pub use kv::{D_HEAD_MAX, KvFormat, KvLayer};
+pub use kv::{D_HEAD_MAX, KvFormat, KvLayer, Places};
 pub use packed::PackedMatrix;
 pub use pool::Pool;
 pub use product::{product, product_many};
 pub use quantize::quantize;
 pub use reduce::{all_finite, argmax, dot, max_and_log_sum_exp, softmax_weights};
 pub use rotary::{Rotary, rotary};
+pub use rows::{
+    add_row, each_row, gelu_tanh_mul_row, norm_row, norm_rows_in_place, rotary_row, silu_mul_row,
+};
 pub use training::{
     CausalShape, Gate, causal_attention, causal_attention_backward, gate, gate_backward, rms_norm_backward,
 };

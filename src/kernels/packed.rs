@@ -203,7 +203,7 @@ impl PackedMatrix {
             Storage::Dense { element_bytes } => k * STRIP * element_bytes,
             Storage::Rows { row_bytes } => STRIP * row_bytes,
         };
-        let mut packed = AlignedBytes::zeroed(n.div_ceil(STRIP) * strip_bytes);
+        let mut packed = AlignedBytes::zeroed_large(n.div_ceil(STRIP) * strip_bytes);
         let strips = packed.bytes_mut().chunks_exact_mut(strip_bytes.max(1));
         for (strip, rows) in strips.zip(data.chunks(STRIP * row_bytes)) {
             for (row, data) in rows.chunks_exact(row_bytes).enumerate() {

@@ -246,6 +246,15 @@ impl<'a, T> Disjoint<'a, T> {
     }
 }
 
+impl Disjoint<'_, u8> {
+    /// Where a part starts whose bytes several threads share.
+    pub(super) fn start_of(&self, from: usize, len: usize) -> *mut u8 {
+        assert!(from <= self.len && len <= self.len - from, "part {from}+{len} of a slice of {}", self.len);
+        // SAFETY: inside the slice by the assertion.
+        unsafe { self.start.add(from) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

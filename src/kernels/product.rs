@@ -3,6 +3,7 @@
 use super::activations::Activations;
 use super::packed::{PackedMatrix, STRIP, Storage};
 use super::pool::Disjoint;
+use super::simd::Simd;
 use super::{Cpu, Precision, product_f32, product_int8};
 use std::ops::Range;
 
@@ -23,11 +24,19 @@ impl Output<'_> {
     /// # Safety
     /// No other thread writes the same row and strip.
     #[inline(always)]
-    pub(super) unsafe fn write(&self, row: usize, strip: usize, values: &[f32; STRIP]) {
+    pub(super) unsafe fn write<S: Simd>(&self, s: S, row: usize, strip: usize, values: S::F) {
         let columns = (self.w.n() - strip * STRIP).min(STRIP);
-        // SAFETY: the caller's word; different strips and rows do not overlap as y_stride >= n.
-        let part = unsafe { self.y.part(row * self.y_stride + strip * STRIP, columns) };
-        part.copy_from_slice(&values[..columns]);
+        // SAFETY: the caller's word; different strips and rows do not overlap as y_stride >= n. Sixteen values fit both
+        // places that they are stored to.
+        unsafe {
+            let part = self.y.part(row * self.y_stride + strip * STRIP, columns);
+            if columns == STRIP {
+                return s.store(part.as_mut_ptr(), values);
+            }
+            let mut all = [0.0; STRIP];
+            s.store(all.as_mut_ptr(), values);
+            part.copy_from_slice(&all[..columns]);
+        }
     }
 }
 

@@ -66,8 +66,8 @@ impl Kernel for Task<'_> {
             }
             for (row, sums) in self.rows.clone().zip(&sums.0) {
                 for (i, sums) in sums.iter().enumerate().take(width) {
-                    // SAFETY: `run` vouches for the output.
-                    unsafe { self.y.write(row, first + i, sums) }
+                    // SAFETY: sixteen sums; `run` vouches for the output.
+                    unsafe { self.y.write(s, row, first + i, s.load(sums.as_ptr())) }
                 }
             }
         }

@@ -5,13 +5,20 @@ use super::isa::{Isa, Kernel};
 use super::packed::{PackedMatrix, STRIP, TILE_K, TileLayout};
 use super::planes::{self, Upper};
 use super::product::Output;
+#[cfg(target_arch = "x86_64")]
+use super::product_amx;
 use super::simd::Simd;
 use crate::format::ElementFormat;
 use std::marker::PhantomData;
 use std::ops::Range;
 
+/// Up to so many rows weights come from memory, and are asked for early.
+const FEW_ROWS: usize = 8;
+/// Bytes from a tile to the one that is asked for while it is used. The processor's own prefetching looks less far.
+const PREFETCH_AHEAD: usize = 8 << 10;
+
 /// What the kernel must know of a format when it is compiled.
-trait TileKind {
+pub(super) trait TileKind {
     const NIBBLES: bool;
     /// As in [`TileLayout`].
     const UPPER_BITS: usize;
@@ -60,7 +67,7 @@ pub(super) unsafe fn run(
 ) {
     macro_rules! task {
         ($kind:ty) => {
-            isa.run(Task { w, layout, x, y, strips, rows, kind: PhantomData::<$kind> })
+            isa.run(Task { isa, w, layout, x, y, strips, rows, kind: PhantomData::<$kind> })
         };
     }
     match w.format() {
@@ -80,14 +87,15 @@ pub(super) unsafe fn run(
     }
 }
 
-struct Task<'a, T> {
-    w: &'a PackedMatrix,
-    layout: &'a TileLayout,
-    x: &'a Activations,
-    y: &'a Output<'a>,
-    strips: Range<usize>,
-    rows: Range<usize>,
-    kind: PhantomData<T>,
+pub(super) struct Task<'a, T> {
+    pub isa: Isa,
+    pub w: &'a PackedMatrix,
+    pub layout: &'a TileLayout,
+    pub x: &'a Activations,
+    pub y: &'a Output<'a>,
+    pub strips: Range<usize>,
+    pub rows: Range<usize>,
+    pub kind: PhantomData<T>,
 }
 
 impl<T: TileKind> Kernel for Task<'_, T> {
@@ -95,24 +103,38 @@ impl<T: TileKind> Kernel for Task<'_, T> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
+        #[cfg(target_arch = "x86_64")]
+        if S::MAY_HAVE_AMX && self.isa == Isa::Amx && self.rows.len() >= product_amx::ROWS_MIN {
+            // SAFETY: a task has this instruction set only where it is available; `run` vouches for the output.
+            return unsafe { self.run_with_amx(s) };
+        }
         for strip in self.strips.clone() {
-            let mut row = self.rows.start;
-            while row < self.rows.end {
-                // SAFETY: the rows are in range; `run` vouches for the output.
-                row += unsafe {
-                    match self.rows.end - row {
-                        8.. if S::INT8_ROWS >= 8 => self.some_rows::<S, 8>(s, strip, row),
-                        4.. => self.some_rows::<S, 4>(s, strip, row),
-                        2.. => self.some_rows::<S, 2>(s, strip, row),
-                        _ => self.some_rows::<S, 1>(s, strip, row),
-                    }
-                };
-            }
+            // SAFETY: the rows are in range; `run` vouches for the output.
+            unsafe { self.rows(s, strip, self.rows.clone()) }
         }
     }
 }
 
 impl<T: TileKind> Task<'_, T> {
+    /// Some rows of one strip.
+    /// # Safety
+    /// The rows exist; nobody else writes this strip of them.
+    #[inline(always)]
+    pub(super) unsafe fn rows<S: Simd>(&self, s: S, strip: usize, rows: Range<usize>) {
+        let mut row = rows.start;
+        while row < rows.end {
+            // SAFETY: the caller's word.
+            row += unsafe {
+                match rows.end - row {
+                    8.. if S::INT8_ROWS >= 8 => self.some_rows::<S, 8>(s, strip, row),
+                    4.. => self.some_rows::<S, 4>(s, strip, row),
+                    2.. => self.some_rows::<S, 2>(s, strip, row),
+                    _ => self.some_rows::<S, 1>(s, strip, row),
+                }
+            };
+        }
+    }
+
     /// Rows `row..row + R` of one strip. Every row runs the same operations whatever R is.
     /// # Safety
     /// The rows exist; nobody else writes this strip of them.
@@ -123,31 +145,41 @@ impl<T: TileKind> Task<'_, T> {
         let quants = self.x.quants()[row * self.x.k()..][..R * self.x.k()].as_ptr();
         let blocks = &self.x.blocks()[row * tiles..][..R * tiles];
         let mut f = [s.zero(); R];
+        let few = self.rows.len() <= FEW_ROWS;
         for tile in 0..tiles {
             // SAFETY: tiles of the strip, and R rows of k quants from `quants` on.
             unsafe {
+                if few {
+                    weights.prefetch::<S, T>(s, tile);
+                }
                 let sums = self.integer_sums::<S, R>(s, &weights, tile, quants, blocks);
                 let (d, m) = scales::<S, T>(s, &weights, tile);
                 for r in 0..R {
                     let block = blocks.get_unchecked(r * tiles + tile);
-                    f[r] = s.fma(s.to_f(sums[r]), s.mul(d, s.splat(block.scale)), f[r]);
-                    if T::MINIMUM && T::SCALES == 0 {
-                        f[r] = s.fma(m, s.splat(block.scaled_sum), f[r]);
-                    } else if T::MINIMUM {
-                        f[r] = s.fnma(m, s.splat(block.scaled_sum), f[r]);
-                    }
+                    f[r] = add_tile::<S, T>(s, f[r], sums[r], (d, m), block);
                 }
             }
         }
-        for (r, f) in f.into_iter().enumerate() {
-            let mut out = [0.0; STRIP];
-            // SAFETY: `out` holds 16 values; the caller vouches for the output.
-            unsafe {
-                s.store(out.as_mut_ptr(), f);
-                self.y.write(row + r, strip, &out);
-            }
-        }
+        // SAFETY: the caller's word.
+        unsafe { self.write_rows(s, strip, row, &f) }
         R
+    }
+
+    /// Rows `row..row + R` of one strip to the output.
+    /// # Safety
+    /// They exist; nobody else writes this strip of them.
+    #[inline(always)]
+    pub(super) unsafe fn write_rows<S: Simd, const R: usize>(
+        &self,
+        s: S,
+        strip: usize,
+        row: usize,
+        values: &[S::F; R],
+    ) {
+        for r in 0..R {
+            // SAFETY: the caller's word.
+            unsafe { self.y.write(s, row + r, strip, values[r]) }
+        }
     }
 
     /// For each row the sums over a tile of (quant - offset) * x, times the integer scales where a tile has two (then
@@ -177,40 +209,27 @@ impl<T: TileKind> Task<'_, T> {
                     low[r] = s.splat_i(-T::OFFSET * (first + second));
                 }
             }
-            let x = |r: usize, k: usize| {
-                quants.add(r * tiles * TILE_K + tile * TILE_K + k).cast::<i32>().read_unaligned()
-            };
             let start = weights.strip.as_ptr();
             if T::NIBBLES {
-                let mut upper = None;
-                if T::UPPER_BITS > 0 {
-                    let planes = weights.layout.planes_at + tile * planes::bytes(T::UPPER_BITS);
-                    upper = Some(Upper::load(s, start.add(planes), T::UPPER_BITS));
-                }
+                let groups = weights.nibble_groups::<S, T>(s, tile);
                 for g in 0..4 {
-                    let both = s.load_b(start.add(tile * 256 + g * 64));
-                    let (mut a, mut b) = (s.low_nibbles(both), s.high_nibbles(both));
-                    if let Some(upper) = &mut upper {
-                        (a, b) = upper.merge(s, T::UPPER_BITS, a, b);
-                        upper.advance(s, T::UPPER_BITS, g);
-                    }
+                    let [a, b] = groups[g];
                     for r in 0..R {
                         let sum = if T::SCALES == 2 && g >= 2 { &mut high[r] } else { &mut low[r] };
-                        *sum = s.dot(*sum, a, x(r, 8 * g));
-                        *sum = s.dot(*sum, b, x(r, 8 * g + 4));
+                        *sum = s.dot(*sum, a, four(quants.add((r * tiles + tile) * TILE_K + 8 * g)));
+                        *sum = s.dot(*sum, b, four(quants.add((r * tiles + tile) * TILE_K + 8 * g + 4)));
                     }
                 }
             } else {
                 for g in 0..8 {
                     let w = s.load_b(start.add(tile * 512 + g * 64));
                     for r in 0..R {
-                        low[r] = s.dot_wide(low[r], w, x(r, 4 * g));
+                        low[r] = s.dot_wide(low[r], w, four(quants.add((r * tiles + tile) * TILE_K + 4 * g)));
                     }
                 }
             }
             if T::SCALES == 2 {
-                let at = weights.strip.as_ptr().add(weights.layout.scales_at + tile * 2 * STRIP).cast::<i8>();
-                let (first, second) = (s.load_i8(at), s.load_i8(at.add(STRIP)));
+                let (first, second) = weights.two_scales(s, tile);
                 for r in 0..R {
                     low[r] = s.add_i(s.mul_i(low[r], first), s.mul_i(high[r], second));
                 }
@@ -220,16 +239,93 @@ impl<T: TileKind> Task<'_, T> {
     }
 }
 
-struct Weights<'a> {
-    strip: &'a [u8],
-    layout: &'a TileLayout,
+/// `f` and what a tile adds to it: its integer sum times the scales of weights and activations, and the minimum's part.
+#[inline(always)]
+pub(super) fn add_tile<S: Simd, T: TileKind>(
+    s: S,
+    f: S::F,
+    sum: S::I,
+    (d, m): (S::F, S::F),
+    block: &BlockScale,
+) -> S::F {
+    let f = s.fma(s.to_f(sum), s.mul(d, s.splat(block.scale)), f);
+    match (T::MINIMUM, T::SCALES) {
+        (false, _) => f,
+        (true, 0) => s.fma(m, s.splat(block.scaled_sum), f),
+        (true, _) => s.fnma(m, s.splat(block.scaled_sum), f),
+    }
+}
+
+/// Four quants as one number.
+/// # Safety
+/// So many to read.
+#[inline(always)]
+unsafe fn four(quants: *const i8) -> i32 {
+    // SAFETY: the caller's word.
+    unsafe { quants.cast::<i32>().read_unaligned() }
+}
+
+pub(super) struct Weights<'a> {
+    pub strip: &'a [u8],
+    pub layout: &'a TileLayout,
+}
+
+impl Weights<'_> {
+    /// Asks for the quants of the tile [`PREFETCH_AHEAD`] after this one; strips follow each other.
+    #[inline(always)]
+    pub(super) fn prefetch<S: Simd, T: TileKind>(&self, s: S, tile: usize) {
+        let bytes = if T::NIBBLES { 256 } else { 512 };
+        let ahead = self.strip.as_ptr().wrapping_add(tile * bytes + PREFETCH_AHEAD);
+        for line in 0..bytes / 64 {
+            s.prefetch(ahead.wrapping_add(64 * line));
+        }
+    }
+
+    /// The integer scales of the halves of a tile that has two.
+    /// # Safety
+    /// `tile` is in the strip.
+    #[inline(always)]
+    pub(super) unsafe fn two_scales<S: Simd>(&self, s: S, tile: usize) -> (S::I, S::I) {
+        // SAFETY: the layout places two times 16 scales of this tile inside the strip.
+        unsafe {
+            let at = self.strip.as_ptr().add(self.layout.scales_at + tile * 2 * STRIP).cast::<i8>();
+            (s.load_i8(at), s.load_i8(at.add(STRIP)))
+        }
+    }
+
+    /// The four groups of a tile of nibbles: of group g the quants of k = 8g + i, and those of 8g + 4 + i.
+    /// # Safety
+    /// `tile` is in the strip.
+    #[inline(always)]
+    pub(super) unsafe fn nibble_groups<S: Simd, T: TileKind>(&self, s: S, tile: usize) -> [[S::B; 2]; 4] {
+        let start = self.strip.as_ptr();
+        // SAFETY: the layout places the groups and planes of this tile inside the strip.
+        unsafe {
+            let mut upper = None;
+            if T::UPPER_BITS > 0 {
+                let planes = self.layout.planes_at + tile * planes::bytes(T::UPPER_BITS);
+                upper = Some(Upper::load(s, start.add(planes), T::UPPER_BITS));
+            }
+            let mut groups = [[s.load_b(start.add(tile * 256)); 2]; 4];
+            for g in 0..4 {
+                let both = s.load_b(start.add(tile * 256 + g * 64));
+                let (mut a, mut b) = (s.low_nibbles(both), s.high_nibbles(both));
+                if let Some(upper) = &mut upper {
+                    (a, b) = upper.merge(s, T::UPPER_BITS, a, b);
+                    upper.advance(s, T::UPPER_BITS, g);
+                }
+                groups[g] = [a, b];
+            }
+            groups
+        }
+    }
 }
 
 /// d and m of a tile's 16 rows, with the integer scales of formats that have one per tile. Exact in f32.
 /// # Safety
 /// `tile` is in the strip.
 #[inline(always)]
-unsafe fn scales<S: Simd, T: TileKind>(s: S, weights: &Weights<'_>, tile: usize) -> (S::F, S::F) {
+pub(super) unsafe fn scales<S: Simd, T: TileKind>(s: S, weights: &Weights<'_>, tile: usize) -> (S::F, S::F) {
     let (start, layout) = (weights.strip.as_ptr(), weights.layout);
     let block = if T::SCALES == 0 { tile } else { tile / 8 };
     // SAFETY: the layout places 16 values of each kind for this tile inside the strip.

@@ -1,7 +1,9 @@
 //! Rotary position embedding.
 
 use super::Cpu;
-use super::pool::Disjoint;
+use super::isa::Kernel;
+use super::rows::{each_row, rotary_row};
+use super::simd::Simd;
 
 /// Which two coordinates of a head turn together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,9 +13,6 @@ pub enum Rotary {
     /// i and i + d_rotary / 2 (most others).
     HalfSplit,
 }
-
-/// Values that one task turns at least.
-const TASK_VALUES: usize = 1 << 14;
 
 /// Turns the first `d_rotary` coordinates of each head of `x`, `[rows, heads * d_head]`, in place:
 /// (a, b) -> (a cos - b sin, b cos + a sin). `cos` and `sin` are `[rows, d_rotary / 2]`.
@@ -31,20 +30,33 @@ pub fn rotary(
     let (width, half) = (heads * d_head, cos.len() / rows.max(1));
     assert!(2 * half <= d_head && x.len() == rows * width, "rotary of [{rows}, {heads} * {d_head}]");
     assert!(cos.len() == rows * half && sin.len() == cos.len(), "{} cosines, {} sines", cos.len(), sin.len());
-    let per_task = (TASK_VALUES / width.max(1)).max(1);
-    let x = Disjoint::new(x);
-    cpu.pool.run(rows.div_ceil(per_task), &|task| {
-        for row in task * per_task..rows.min((task + 1) * per_task) {
-            // SAFETY: tasks have rows of their own.
-            let x = unsafe { x.part(row * width, width) };
-            let (cos, sin) = (&cos[row * half..][..half], &sin[row * half..][..half]);
-            for head in x.chunks_exact_mut(d_head) {
-                turn(head, cos, sin, style);
-            }
-        }
+    each_row(cpu, rows, [x], |row, [x]| {
+        let angles = row * half..(row + 1) * half;
+        rotary_row(cpu.isa, x, d_head, &cos[angles.clone()], &sin[angles], style);
     });
 }
 
+/// [`rotary_row`].
+pub(super) struct Turn<'a> {
+    pub x: &'a mut [f32],
+    pub d_head: usize,
+    pub cos: &'a [f32],
+    pub sin: &'a [f32],
+    pub style: Rotary,
+}
+
+impl Kernel for Turn<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        for head in self.x.chunks_exact_mut(self.d_head) {
+            turn(head, self.cos, self.sin, self.style);
+        }
+    }
+}
+
+#[inline(always)]
 fn turn(head: &mut [f32], cos: &[f32], sin: &[f32], style: Rotary) {
     let angles = cos.iter().zip(sin);
     match style {

@@ -97,7 +97,8 @@ fn check_product(format: ElementFormat, n: usize, k: usize, precision: Precision
     let mut values = vec![0.0; n * k];
     dequantize(format, &data, &mut values).unwrap();
     let w = PackedMatrix::pack(format, n, k, &data, precision).unwrap();
-    let rows = if THOROUGH { 13 } else { 5 };
+    // More than two blocks of sixteen, with a rest that the matrix units take and, for fewer rows, one that they leave.
+    let rows = if THOROUGH { 43 } else { 19 };
     let x = random(rows * k, 99);
     let results = check_isas(|cpu| {
         let all = multiply(cpu, &w, &x, rows, precision);

@@ -9,7 +9,7 @@ use super::rope::Rope;
 use super::rows::{Input, PageId, Row, Rows, StepOutput, TokenId};
 use super::{ModelError, ModelOptions};
 use crate::kernels::{
-    self, Activations, AttentionRow, AttentionShape, Cpu, KvFormat, KvLayer, Precision, Rotary,
+    self, Activations, AttentionRow, AttentionShape, Cpu, KvFormat, KvLayer, Places, Precision, Rotary,
 };
 use crate::limits::PAGE_POSITIONS;
 use crate::weights::Container;
@@ -31,8 +31,7 @@ pub struct CpuModel {
 struct Scratch {
     /// Residual stream, `[r, d_model]`.
     stream: Vec<f32>,
-    /// Normed rows, or what attention or the MLP adds to the stream, `[r, d_model]`.
-    normed: Vec<f32>,
+    /// What attention or the MLP adds to the stream, `[r, d_model]`.
     added: Vec<f32>,
     /// `[r, d_queries]`, `[r, d_keys]`, `[r, d_keys]`, `[r, d_queries]`
     queries: Vec<f32>,
@@ -42,11 +41,10 @@ struct Scratch {
     /// `[r, d_ff]`
     gate: Vec<f32>,
     up: Vec<f32>,
-    gated: Vec<f32>,
     /// The rows as products read them.
     activations: Activations,
-    /// Rows of the head, `[rows that want logits, d_model]`.
-    chosen: Vec<f32>,
+    /// The rows that want logits.
+    chosen: Vec<usize>,
 }
 
 impl CpuModel {
@@ -156,11 +154,13 @@ impl CpuModel {
         for rope in &mut self.ropes {
             rope.set_positions(rows.rows.iter().map(|row| row.position));
         }
+        let places = Places::new(rows.rows.iter().map(|row| place(rows, row)).collect());
         self.embed(rows);
         let mut captures = Captures::new(rows, &self.config);
         for l in 0..self.config.n_blocks {
-            self.attention(l, rows, &attention_rows);
+            self.attention(l, &attention_rows, &places);
             captures.read_heads(l, &self.scratch.mixed);
+            self.add_attention(l, rows);
             self.mlp(l, rows);
             captures.read_resid(l, &self.scratch.stream);
         }
@@ -179,46 +179,43 @@ impl CpuModel {
         }
     }
 
-    /// `stream += post_norm(attention(norm(stream))) + attn edits`
-    fn attention(&mut self, l: usize, rows: &Rows, attention_rows: &[AttentionRow]) {
+    /// `mixed = attention(norm(stream))`, before the output projection.
+    fn attention(&mut self, l: usize, attention_rows: &[AttentionRow], places: &Places) {
         let (config, w, cpu) = (&self.config, &self.weights.blocks[l], &self.cpu);
-        let (n, d, d_head) = (rows.rows.len(), config.d_model, config.d_head);
-        let (d_queries, d_keys) = (config.d_queries(), config.d_keys());
-        let eps = config.norm_epsilon;
+        let (n, d, d_head, eps) = (places.len(), config.d_model, config.d_head, config.norm_epsilon);
         let s = &mut self.scratch;
 
-        kernels::rms_norm(cpu, &s.stream, n, d, &w.attn_norm, eps, &mut s.normed);
-        s.activations.set(cpu, &s.normed, n, d);
+        s.activations.fill(cpu, n, d, [&mut s.stream], |_, [stream], normed| {
+            kernels::norm_row(cpu.isa, stream, &w.attn_norm, eps, normed);
+        });
         let mut parts = [
-            (&w.q, &mut s.queries[..], d_queries),
-            (&w.k, &mut s.keys[..], d_keys),
-            (&w.v, &mut s.values[..], d_keys),
+            (&w.q, &mut s.queries[..], config.d_queries()),
+            (&w.k, &mut s.keys[..], config.d_keys()),
+            (&w.v, &mut s.values[..], config.d_keys()),
         ];
         kernels::product_many(cpu, &mut parts, &s.activations);
-        if let Some(biases) = &w.biases {
-            let parts = [(&mut s.queries, d_queries), (&mut s.keys, d_keys), (&mut s.values, d_keys)];
-            for ((rows, width), bias) in parts.into_iter().zip(biases) {
-                rows.chunks_exact_mut(width).for_each(|row| kernels::add_row(row, bias));
-            }
-        }
-        if let (Some(q_norm), Some(k_norm)) = (&w.q_norm, &w.k_norm) {
-            kernels::rms_norm_in_place(cpu, &mut s.queries, n * config.n_heads, d_head, q_norm, eps);
-            kernels::rms_norm_in_place(cpu, &mut s.keys, n * config.n_kv_heads, d_head, k_norm, eps);
-        }
+
         let block = config.blocks[l];
         let rope = &self.ropes[block.rotary];
         let style = match config.rotary_pairs {
             RotaryPairs::Interleaved => Rotary::Interleaved,
             RotaryPairs::HalfSplit => Rotary::HalfSplit,
         };
-        kernels::rotary(cpu, &mut s.queries, n, config.n_heads, d_head, &rope.cos, &rope.sin, style);
-        kernels::rotary(cpu, &mut s.keys, n, config.n_kv_heads, d_head, &rope.cos, &rope.sin, style);
-        for (row, (key, value)) in
-            rows.rows.iter().zip(s.keys.chunks_exact(d_keys).zip(s.values.chunks_exact(d_keys)))
-        {
-            let (page, offset) = place(rows, row);
-            self.kv[l].write(page, offset, key, value);
-        }
+        let projections = [&mut s.queries[..], &mut s.keys, &mut s.values];
+        self.kv[l].write_rows(cpu, places, projections, |row, queries, keys, values| {
+            if let Some([q, k, v]) = &w.biases {
+                kernels::add_row(cpu.isa, queries, q);
+                kernels::add_row(cpu.isa, keys, k);
+                kernels::add_row(cpu.isa, values, v);
+            }
+            if let (Some(q_norm), Some(k_norm)) = (&w.q_norm, &w.k_norm) {
+                kernels::norm_rows_in_place(cpu.isa, queries, q_norm, eps);
+                kernels::norm_rows_in_place(cpu.isa, keys, k_norm, eps);
+            }
+            let (cos, sin) = rope.angles(row);
+            kernels::rotary_row(cpu.isa, queries, d_head, cos, sin, style);
+            kernels::rotary_row(cpu.isa, keys, d_head, cos, sin, style);
+        });
         let shape = AttentionShape {
             n_heads: config.n_heads,
             n_kv_heads: config.n_kv_heads,
@@ -228,35 +225,46 @@ impl CpuModel {
             softcap: config.attention_softcap,
         };
         kernels::attention(cpu, &shape, &self.kv[l], attention_rows, &s.queries, &mut s.mixed);
-        s.activations.set(cpu, &s.mixed, n, d_queries);
-        kernels::product(cpu, &w.attn_output, &s.activations, &mut s.added, d);
-        if let Some(post_norm) = &w.post_attn_norm {
-            kernels::rms_norm_in_place(cpu, &mut s.added, n, d, post_norm, eps);
-        }
-        apply_edits(cpu, rows, d, &mut s.added, |edits| &edits.blocks[l].attn);
-        kernels::add_assign(cpu, &mut s.stream, &s.added);
     }
 
-    /// `stream += post_norm(mlp(norm(stream)))`, then the resid edits.
+    /// `stream += post_norm(output(mixed)) + attn edits`; in the same pass `activations = norm(stream)` for the MLP.
+    fn add_attention(&mut self, l: usize, rows: &Rows) {
+        let (config, w, cpu) = (&self.config, &self.weights.blocks[l], &self.cpu);
+        let (n, d, eps) = (rows.rows.len(), config.d_model, config.norm_epsilon);
+        let s = &mut self.scratch;
+        s.activations.set(cpu, &s.mixed, n, config.d_queries());
+        kernels::product(cpu, &w.attn_output, &s.activations, &mut s.added, d);
+        s.activations.fill(cpu, n, d, [&mut s.stream, &mut s.added], |row, [stream, added], normed| {
+            if let Some(post_norm) = &w.post_attn_norm {
+                kernels::norm_rows_in_place(cpu.isa, added, post_norm, eps);
+            }
+            apply_edits(cpu, rows, row, added, |edits| &edits.blocks[l].attn);
+            kernels::add_row(cpu.isa, stream, added);
+            kernels::norm_row(cpu.isa, stream, &w.ffn_norm, eps, normed);
+        });
+    }
+
+    /// `stream += post_norm(mlp(activations))`, then the resid edits.
     fn mlp(&mut self, l: usize, rows: &Rows) {
         let (config, w, cpu) = (&self.config, &self.weights.blocks[l], &self.cpu);
-        let (n, d, d_ff) = (rows.rows.len(), config.d_model, config.d_ff);
+        let (n, d, d_ff, eps) = (rows.rows.len(), config.d_model, config.d_ff, config.norm_epsilon);
         let s = &mut self.scratch;
-        kernels::rms_norm(cpu, &s.stream, n, d, &w.ffn_norm, config.norm_epsilon, &mut s.normed);
-        s.activations.set(cpu, &s.normed, n, d);
         let mut parts = [(&w.gate, &mut s.gate[..], d_ff), (&w.up, &mut s.up[..], d_ff)];
         kernels::product_many(cpu, &mut parts, &s.activations);
-        match config.gating {
-            Gating::Silu => kernels::silu_mul(cpu, &s.gate, &s.up, &mut s.gated),
-            Gating::GeluTanh => kernels::gelu_tanh_mul(cpu, &s.gate, &s.up, &mut s.gated),
-        }
-        s.activations.set(cpu, &s.gated, n, d_ff);
+        s.activations.fill(cpu, n, d_ff, [&mut s.gate, &mut s.up], |_, [gate, up], gated| {
+            match config.gating {
+                Gating::Silu => kernels::silu_mul_row(cpu.isa, gate, up, gated),
+                Gating::GeluTanh => kernels::gelu_tanh_mul_row(cpu.isa, gate, up, gated),
+            }
+        });
         kernels::product(cpu, &w.down, &s.activations, &mut s.added, d);
-        if let Some(post_norm) = &w.post_ffn_norm {
-            kernels::rms_norm_in_place(cpu, &mut s.added, n, d, post_norm, config.norm_epsilon);
-        }
-        kernels::add_assign(cpu, &mut s.stream, &s.added);
-        apply_edits(cpu, rows, d, &mut s.stream, |edits| &edits.blocks[l].resid);
+        kernels::each_row(cpu, n, [&mut s.stream, &mut s.added], |row, [stream, added]| {
+            if let Some(post_norm) = &w.post_ffn_norm {
+                kernels::norm_rows_in_place(cpu.isa, added, post_norm, eps);
+            }
+            kernels::add_row(cpu.isa, stream, added);
+            apply_edits(cpu, rows, row, stream, |edits| &edits.blocks[l].resid);
+        });
     }
 
     /// Logits of the rows that want them.
@@ -264,17 +272,15 @@ impl CpuModel {
         let (config, cpu, s) = (&self.config, &self.cpu, &mut self.scratch);
         let d = config.d_model;
         s.chosen.clear();
-        for (row, stream) in rows.rows.iter().zip(s.stream.chunks_exact(d)) {
-            if row.wants.logits {
-                s.chosen.extend_from_slice(stream);
-            }
-        }
-        let n = s.chosen.len() / d;
+        s.chosen.extend((0..rows.rows.len()).filter(|row| rows.rows[*row].wants.logits));
+        let (n, chosen, stream) = (s.chosen.len(), &s.chosen, &s.stream);
         if n == 0 {
             return;
         }
-        kernels::rms_norm_in_place(cpu, &mut s.chosen, n, d, &self.weights.output_norm, config.norm_epsilon);
-        s.activations.set(cpu, &s.chosen, n, d);
+        s.activations.fill(cpu, n, d, [], |i, [], normed| {
+            let row = &stream[chosen[i] * d..][..d];
+            kernels::norm_row(cpu.isa, row, &self.weights.output_norm, config.norm_epsilon, normed);
+        });
         logits.resize(n * config.vocab_size, 0.0);
         kernels::product(cpu, &self.weights.head, &s.activations, logits, config.vocab_size);
         if let Some(cap) = config.logit_softcap {
@@ -292,38 +298,37 @@ fn kv_format(precision: Precision) -> KvFormat {
 }
 
 /// Page and offset of a row's position.
-fn place(rows: &Rows, row: &Row) -> (PageId, usize) {
-    let position = row.position as usize;
-    (rows.slots[row.slot as usize].pages[position / PAGE_POSITIONS], position % PAGE_POSITIONS)
+fn place(rows: &Rows, row: &Row) -> (PageId, u32) {
+    let page = row.position as usize / PAGE_POSITIONS;
+    (rows.slots[row.slot as usize].pages[page], row.position % PAGE_POSITIONS as u32)
 }
 
-/// Applies to each row the edits of its slot that are in force on it. Projections are read from the incoming row, then
-/// all changes are added in the order of their digests.
+/// Applies to `h`, which belongs to row `row` of a step, the edits of its slot that are in force on it. Projections are
+/// read from the incoming `h`, then all changes are added in the order of their digests.
 pub(super) fn apply_edits(
     cpu: &Cpu,
     rows: &Rows,
-    d: usize,
-    values: &mut [f32],
+    row: usize,
+    h: &mut [f32],
     list: impl for<'e> Fn(&'e Edits) -> &'e [Edit],
 ) {
-    for (row, h) in rows.rows.iter().zip(values.chunks_exact_mut(d)) {
-        let edits = rows.slots[row.slot as usize].edits;
-        if edits.is_empty() {
-            continue;
-        }
-        let in_force = || list(edits).iter().filter(|edit| edit.rows.applies(row.phase));
-        // (keep - 1) * (h . u) + target for each projection, read before anything changes.
-        let strengths: Vec<f32> = in_force()
-            .map(|edit| match &edit.change {
-                Change::Add { .. } => 1.0,
-                Change::Project { unit, keep, target } => (keep - 1.0) * kernels::dot(cpu, h, unit) + target,
-            })
-            .collect();
-        for (edit, strength) in in_force().zip(strengths) {
-            match &edit.change {
-                Change::Add { delta } => kernels::add_row(h, delta),
-                Change::Project { unit, .. } => kernels::axpy(h, strength, unit),
-            }
+    let row = &rows.rows[row];
+    let edits = rows.slots[row.slot as usize].edits;
+    if edits.is_empty() {
+        return;
+    }
+    let in_force = || list(edits).iter().filter(|edit| edit.rows.applies(row.phase));
+    // (keep - 1) * (h . u) + target for each projection, read before anything changes.
+    let strengths: Vec<f32> = in_force()
+        .map(|edit| match &edit.change {
+            Change::Add { .. } => 1.0,
+            Change::Project { unit, keep, target } => (keep - 1.0) * kernels::dot(cpu, h, unit) + target,
+        })
+        .collect();
+    for (edit, strength) in in_force().zip(strengths) {
+        match &edit.change {
+            Change::Add { delta } => kernels::add_row(cpu.isa, h, delta),
+            Change::Project { unit, .. } => kernels::axpy(h, strength, unit),
         }
     }
 }
@@ -332,7 +337,6 @@ impl Scratch {
     fn new(precision: Precision) -> Scratch {
         Scratch {
             stream: Vec::new(),
-            normed: Vec::new(),
             added: Vec::new(),
             queries: Vec::new(),
             keys: Vec::new(),
@@ -340,14 +344,13 @@ impl Scratch {
             mixed: Vec::new(),
             gate: Vec::new(),
             up: Vec::new(),
-            gated: Vec::new(),
             activations: Activations::new(precision),
             chosen: Vec::new(),
         }
     }
 
     fn resize(&mut self, config: &ModelConfig, rows: usize) {
-        for buffer in [&mut self.stream, &mut self.normed, &mut self.added] {
+        for buffer in [&mut self.stream, &mut self.added] {
             buffer.resize(rows * config.d_model, 0.0);
         }
         for buffer in [&mut self.queries, &mut self.mixed] {
@@ -356,7 +359,7 @@ impl Scratch {
         for buffer in [&mut self.keys, &mut self.values] {
             buffer.resize(rows * config.d_keys(), 0.0);
         }
-        for buffer in [&mut self.gate, &mut self.up, &mut self.gated] {
+        for buffer in [&mut self.gate, &mut self.up] {
             buffer.resize(rows * config.d_ff, 0.0);
         }
     }

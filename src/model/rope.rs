@@ -29,6 +29,12 @@ impl Rope {
         Rope { frequencies, magnitude: config.magnitude, cos: Vec::new(), sin: Vec::new() }
     }
 
+    /// Cosines and sines of row `row` of the step, `[d_rotary / 2]`.
+    pub fn angles(&self, row: usize) -> (&[f32], &[f32]) {
+        let range = row * self.frequencies.len()..(row + 1) * self.frequencies.len();
+        (&self.cos[range.clone()], &self.sin[range])
+    }
+
     /// Fills `cos` and `sin` for the given positions. The angle is rounded to f32 as in `transformers`; its cosine is
     /// taken in f64 and rounded once, so that it does not depend on the machine's libm.
     pub fn set_positions(&mut self, positions: impl Iterator<Item = u32>) {

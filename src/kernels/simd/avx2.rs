@@ -156,6 +156,7 @@ impl Simd for Avx2 {
     type M = F;
 
     const INT8_ROWS: usize = 4;
+    const MAY_HAVE_AMX: bool = false;
     const MANY_REGISTERS: bool = false;
 
     halves! {
@@ -194,6 +195,11 @@ impl Simd for Avx2 {
         largest_magnitude(a: F, b: F) -> f32 = f32::from_bits(largest_i_256(_mm256_max_epi32(
             _mm256_max_epi32(magnitude(a.0), magnitude(a.1)),
             _mm256_max_epi32(magnitude(b.0), magnitude(b.1)))) as u32);
+        prefetch(at: *const u8) -> () = _mm_prefetch::<_MM_HINT_T1>(at.cast());
+        sub_b(a: I, value: u8) -> I = {
+            let value = _mm256_set1_epi8(value as i8);
+            Pair(_mm256_sub_epi8(a.0, value), _mm256_sub_epi8(a.1, value))
+        };
         merge(nibbles: I, upper: I, mask: u8) -> I = {
             let mask = _mm256_set1_epi8(mask as i8);
             Pair(
@@ -212,6 +218,8 @@ impl Simd for Avx2 {
         load_f16(from: *const u16) -> F = Pair(
             _mm256_cvtph_ps(_mm_loadu_si128(from.cast())), _mm256_cvtph_ps(_mm_loadu_si128(from.add(8).cast())));
         load_bf16(from: *const u16) -> F = Pair(eight_bf16(from), eight_bf16(from.add(8)));
+        load_i(from: *const i32) -> I = Pair(
+            _mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.add(8).cast()));
         load_u8(from: *const u8) -> I = Pair(
             _mm256_cvtepu8_epi32(_mm_loadl_epi64(from.cast())),
             _mm256_cvtepu8_epi32(_mm_loadl_epi64(from.add(8).cast())));
@@ -225,6 +233,10 @@ impl Simd for Avx2 {
         };
         load_b(from: *const u8) -> I = Pair(
             _mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.add(32).cast()));
+        store_b(to: *mut u8, value: I) -> () = {
+            _mm256_storeu_si256(to.cast(), value.0);
+            _mm256_storeu_si256(to.add(32).cast(), value.1);
+        };
     }
 
     #[inline(always)]

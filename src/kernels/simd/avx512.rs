@@ -46,6 +46,7 @@ impl Simd for Avx512 {
     type M = __mmask16;
 
     const INT8_ROWS: usize = 8;
+    const MAY_HAVE_AMX: bool = true;
     const MANY_REGISTERS: bool = true;
 
     operations! {
@@ -81,6 +82,8 @@ impl Simd for Avx512 {
         largest_magnitude(a: __m512, b: __m512) -> f32 = f32::from_bits(_mm512_reduce_max_epi32(_mm512_max_epi32(
             _mm512_castps_si512(_mm512_abs_ps(a)), _mm512_castps_si512(_mm512_abs_ps(b)))) as u32);
 
+        prefetch(at: *const u8) -> () = _mm_prefetch::<_MM_HINT_T1>(at.cast());
+        sub_b(a: __m512i, value: u8) -> __m512i = _mm512_sub_epi8(a, _mm512_set1_epi8(value as i8));
         low_nibbles(a: __m512i) -> __m512i = _mm512_and_si512(a, _mm512_set1_epi8(15));
         high_nibbles(a: __m512i) -> __m512i =
             _mm512_and_si512(_mm512_srli_epi16::<4>(a), _mm512_set1_epi8(15));
@@ -101,11 +104,13 @@ impl Simd for Avx512 {
         load_f16(from: *const u16) -> __m512 = _mm512_cvtph_ps(_mm256_loadu_si256(from.cast()));
         load_bf16(from: *const u16) -> __m512 = _mm512_castsi512_ps(
             _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()))));
+        load_i(from: *const i32) -> __m512i = _mm512_loadu_si512(from.cast());
         load_u8(from: *const u8) -> __m512i = _mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast()));
         load_i8(from: *const i8) -> __m512i = _mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast()));
         store_i8(to: *mut i8, value: __m512i) -> () =
             _mm_storeu_si128(to.cast(), _mm512_cvtsepi32_epi8(value));
         load_b(from: *const u8) -> __m512i = _mm512_loadu_si512(from.cast());
+        store_b(to: *mut u8, value: __m512i) -> () = _mm512_storeu_si512(to.cast(), value);
     }
 
     #[inline(always)]

@@ -1,6 +1,8 @@
 //! Sixteen lanes: what a kernel may ask of an instruction set.
 
 #[cfg(target_arch = "x86_64")]
+pub mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -29,6 +31,8 @@ pub trait Simd: Copy {
 
     /// Rows that the int8 product keeps in registers at most.
     const INT8_ROWS: usize;
+    /// Whether machines with this instruction set may have matrix units ([`amx`]).
+    const MAY_HAVE_AMX: bool;
     /// Whether the register file holds 16 float accumulators of 16 lanes beside their operands.
     const MANY_REGISTERS: bool;
 
@@ -77,6 +81,9 @@ pub trait Simd: Copy {
     fn select(self, mask: Self::M, a: Self::F, b: Self::F) -> Self::F;
 
     fn splat_i(self, value: i32) -> Self::I;
+    /// # Safety
+    /// 16 i32 to read.
+    unsafe fn load_i(self, from: *const i32) -> Self::I;
     fn add_i(self, a: Self::I, b: Self::I) -> Self::I;
     fn mul_i(self, a: Self::I, b: Self::I) -> Self::I;
     fn sum_i(self, a: Self::I) -> i32;
@@ -96,9 +103,16 @@ pub trait Simd: Copy {
     /// 16 i8 to write.
     unsafe fn store_i8(self, to: *mut i8, value: Self::I);
 
+    /// Asks for the cache line at an address, which need not be valid.
+    fn prefetch(self, at: *const u8);
     /// # Safety
     /// 64 u8 to read.
     unsafe fn load_b(self, from: *const u8) -> Self::B;
+    /// # Safety
+    /// 64 u8 to write.
+    unsafe fn store_b(self, to: *mut u8, value: Self::B);
+    /// Each byte less `value`, modulo 256.
+    fn sub_b(self, a: Self::B, value: u8) -> Self::B;
     fn low_nibbles(self, a: Self::B) -> Self::B;
     fn high_nibbles(self, a: Self::B) -> Self::B;
     /// Each byte by four bits; the low bits of a byte are anything (only bits 4 to 7 are meant).

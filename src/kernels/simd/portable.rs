@@ -26,6 +26,7 @@ impl Simd for Portable {
     type M = [bool; LANES];
 
     const INT8_ROWS: usize = 4;
+    const MAY_HAVE_AMX: bool = false;
     const MANY_REGISTERS: bool = false;
 
     #[inline(always)]
@@ -172,9 +173,25 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    unsafe fn load_i(self, from: *const i32) -> I {
+        // SAFETY: the caller has 16 i32 there.
+        unsafe { from.cast::<I>().read_unaligned() }
+    }
+    #[inline(always)]
+    fn prefetch(self, _at: *const u8) {}
+    #[inline(always)]
     unsafe fn load_b(self, from: *const u8) -> B {
         // SAFETY: the caller has 64 bytes there.
         unsafe { from.cast::<B>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn store_b(self, to: *mut u8, value: B) {
+        // SAFETY: the caller has 64 bytes there.
+        unsafe { to.cast::<B>().write_unaligned(value) }
+    }
+    #[inline(always)]
+    fn sub_b(self, a: B, value: u8) -> B {
+        a.map(|x| x.wrapping_sub(value))
     }
     #[inline(always)]
     fn low_nibbles(self, a: B) -> B {

@@ -5,7 +5,7 @@ use super::ops::Ops;
 use super::weights::{Angles, DenseBlock, DenseWeights};
 use super::{ModelError, failed};
 use crate::config;
-use crate::kernels::Cpu;
+use crate::kernels::{self, Cpu};
 use crate::limits::PAGE_POSITIONS;
 use crate::model::ModelOptions;
 use crate::model::capture::Captures;
@@ -265,7 +265,7 @@ impl CandleModel {
         &self,
         rows: &Rows,
         values: Tensor,
-        list: impl for<'e> Fn(&'e Edits) -> &'e [Edit],
+        list: impl for<'e> Fn(&'e Edits) -> &'e [Edit] + Sync,
     ) -> candle_core::Result<Tensor> {
         let d = self.config().d_model;
         let in_force = || {
@@ -280,11 +280,15 @@ impl CandleModel {
         let shape = (rows.rows.len(), d);
         if in_force().any(|edit| matches!(edit.change, Change::Project { .. })) {
             let mut on_host = host(&values)?;
-            apply_edits(&self.cpu, rows, d, &mut on_host, list);
+            kernels::each_row(&self.cpu, shape.0, [&mut on_host], |row, [h]| {
+                apply_edits(&self.cpu, rows, row, h, &list)
+            });
             return Tensor::from_vec(on_host, shape, &self.device);
         }
         let mut change = vec![0.0; rows.rows.len() * d];
-        apply_edits(&self.cpu, rows, d, &mut change, list);
+        kernels::each_row(&self.cpu, shape.0, [&mut change], |row, [h]| {
+            apply_edits(&self.cpu, rows, row, h, &list)
+        });
         values + Tensor::from_vec(change, shape, &self.device)?
     }
 

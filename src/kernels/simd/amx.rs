@@ -1,0 +1,132 @@
+//! Matrix units (AMX): 256 sums over four bytes each with one instruction.
+//!
+//! Written as assembly, because the standard library has no stable names for these instructions.
+
+use std::arch::asm;
+use std::arch::x86_64::{__cpuid, __cpuid_count};
+use std::sync::OnceLock;
+
+/// Whether this machine has AMX-TILE and AMX-INT8 and the system lets this process use them. Asks once.
+pub fn is_available() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| {
+        const TILE_AND_INT8: u32 = 0b11 << 24;
+        __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & TILE_AND_INT8 == TILE_AND_INT8 && permitted()
+    })
+}
+
+/// Linux gives a process the 8 KiB of state for each thread only when asked
+/// (`arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)`).
+#[cfg(target_os = "linux")]
+fn permitted() -> bool {
+    const SYS_ARCH_PRCTL: i64 = 158;
+    const ARCH_REQ_XCOMP_PERM: i64 = 0x1023;
+    const XFEATURE_XTILEDATA: i64 = 18;
+    let result: i64;
+    // SAFETY: this system call takes two numbers and touches no memory of ours; it overwrites rcx and r11.
+    unsafe {
+        asm!("syscall", inlateout("rax") SYS_ARCH_PRCTL => result, in("rdi") ARCH_REQ_XCOMP_PERM,
+            in("rsi") XFEATURE_XTILEDATA, lateout("rcx") _, lateout("r11") _, options(nostack, nomem));
+    }
+    result == 0
+}
+
+#[cfg(not(target_os = "linux"))]
+fn permitted() -> bool {
+    false
+}
+
+/// The shapes of this thread's tile registers: 0 to 3 for sums, 4 and 6 for activations, 5 and 7 for weights.
+#[repr(C, align(64))]
+struct Shapes {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    row_bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+/// This thread's tile registers, set up for one shape of product. They are given back when this value goes, so that
+/// switches between threads do not carry 8 KiB of state.
+pub struct Tiles(());
+
+impl Tiles {
+    /// For sums over `k` values (a multiple of 4, at most 64) of `rows` (at most 16) rows.
+    /// # Safety
+    /// [`is_available`]; no other value of this type lives in this thread.
+    pub unsafe fn new(rows: usize, k: usize) -> Tiles {
+        assert!((1..=16).contains(&rows) && k.is_multiple_of(4) && (4..=64).contains(&k));
+        let mut shapes =
+            Shapes { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
+        for tile in 0..8 {
+            let (rows, row_bytes) = match tile {
+                0..4 => (rows, 64),
+                4 | 6 => (rows, k),
+                _ => (k / 4, 64),
+            };
+            (shapes.rows[tile], shapes.row_bytes[tile]) = (rows as u8, row_bytes as u16);
+        }
+        // SAFETY: the caller vouches for the instructions; `shapes` is the 64 bytes of palette 1, with sizes in range.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const shapes, options(nostack, readonly)) };
+        Tiles(())
+    }
+
+    /// `sums[PLACE][row][j] = sum over k of x[row][k] * w[k / 4][4 j + k % 4]`, `j < 16`: `x` has rows of i8 `x_stride`
+    /// bytes apart, `w` rows of 64 i8, as many as this value was made for. `PLACE` is one of four; 0 and 1 share the
+    /// registers that they read into, and so do 2 and 3.
+    /// # Safety
+    /// The two hold what is stated.
+    #[inline(always)]
+    pub unsafe fn multiply<const PLACE: usize>(&self, x: *const i8, x_stride: usize, w: *const i8) {
+        macro_rules! multiply {
+            ($sums:literal, $x:literal, $w:literal) => {
+                asm!(
+                    concat!("tilezero ", $sums),
+                    concat!("tileloadd ", $x, ", [{x} + {x_stride}]"),
+                    concat!("tileloadd ", $w, ", [{w} + {line}]"),
+                    concat!("tdpbssd ", $sums, ", ", $x, ", ", $w),
+                    x = in(reg) x, x_stride = in(reg) x_stride, w = in(reg) w, line = in(reg) 64usize,
+                    options(nostack, readonly),
+                )
+            };
+        }
+        // SAFETY: `self` exists only where these instructions do, with the shapes set; the caller vouches for the memory.
+        unsafe {
+            match PLACE {
+                0 => multiply!("tmm0", "tmm4", "tmm5"),
+                1 => multiply!("tmm1", "tmm4", "tmm5"),
+                2 => multiply!("tmm2", "tmm6", "tmm7"),
+                _ => multiply!("tmm3", "tmm6", "tmm7"),
+            }
+        }
+    }
+
+    /// Writes `sums[PLACE]`, rows of 16 i32, as many as this value was made for.
+    /// # Safety
+    /// So much to write at `to`.
+    #[inline(always)]
+    pub unsafe fn store<const PLACE: usize>(&self, to: *mut i32) {
+        macro_rules! store {
+            ($sums:literal) => {
+                asm!(concat!("tilestored [{to} + {line}], ", $sums), to = in(reg) to, line = in(reg) 64usize,
+                    options(nostack))
+            };
+        }
+        // SAFETY: as in `multiply`.
+        unsafe {
+            match PLACE {
+                0 => store!("tmm0"),
+                1 => store!("tmm1"),
+                2 => store!("tmm2"),
+                _ => store!("tmm3"),
+            }
+        }
+    }
+}
+
+impl Drop for Tiles {
+    fn drop(&mut self) {
+        // SAFETY: `self` exists only where this instruction does.
+        unsafe { asm!("tilerelease", options(nostack, nomem)) };
+    }
+}
