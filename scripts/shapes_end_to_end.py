@@ -28,6 +28,7 @@ import time
 import urllib.error
 import urllib.request
 
+from conditions import memory_mib
 from served import Failed, Served
 
 READY = 1800  # seconds
@@ -50,8 +51,7 @@ class Server(Served):
 
     def memory(self, name):
         """`VmRSS` or `VmHWM` in MiB."""
-        with open(f"/proc/{self.process.pid}/status", encoding="ascii") as status:
-            return next(int(line.split()[1]) >> 10 for line in status if line.startswith(name))
+        return int(memory_mib(self.process.pid, name))
 
     def ask(self, path, body=None, wanted=200):
         data = None if body is None else json.dumps(body).encode()

@@ -5,6 +5,7 @@
 """`llama-server` and `demeanor serve` on the same GGUF, in alternating runs, driven by the same client.
 
     python scripts/side_by_side.py --model M.gguf --demeanor target/release/demeanor --llama llama-server --out speed.json
+    python scripts/side_by_side.py --model A.gguf --model B.gguf ... --label "llama.cpp b11434, AMX" --out "speed-{model}.json"
 
 One pair = each server started with one slot and again with 16 (demeanor has no slots: the same flags both times), warmed
 up, measured and ended; the order turns with every pair. Measured over HTTP at
@@ -14,17 +15,20 @@ up, measured and ended; the order turns with every pair. Measured over HTTP at
     parallel  16 streams at once, 128 tokens each after different short prompts: all tokens over the time from the
               first piece of any to the last piece of all
     idle      CPU seconds (all threads) of the server over 10 s without requests, as a share of one core
+    start     seconds from the start of the program until `/health` answers 200, the model's file in the page cache
+    rss_loaded_mib, rss_mib   resident memory when the server is healthy, and after the figures of one slot
+    rss_parallel_mib          and after those of 16
 Speeds are the best of `--repeats` within a run, for a machine that is shared, and then the median over the pairs;
 `spread` is (largest - smallest) / median over the pairs. Ratios are medians of the ratio within a pair.
-The servers that were started are ended by their process handles, nothing else is touched.
+Several models are measured one after the other, each into a file of its own: `{model}` in --out is the model's name.
+The servers that were started are ended by their process handles, nothing else is touched. Exits 1 when a server fails.
 """
 
 import argparse
 import http.client
 import json
 import os
-import platform
-import random
+import shutil
 import signal
 import statistics
 import subprocess
@@ -33,11 +37,15 @@ import tempfile
 import threading
 import time
 
+import conditions
+from completions import prompts, streamed, whole
+from served import Failed
+
 PREFILL, DECODE, PARALLEL, IDLE_SECONDS = 512, 128, 16, 10
 START_SECONDS = 180
 THEIRS, OURS = "llama-server", "demeanor"
-FIGURES = ("prefill", "decode", "parallel", "idle", "rss_mib")
-UNITS = {"prefill": "tok/s", "decode": "tok/s", "parallel": "tok/s", "idle": "% of a core", "rss_mib": "MiB"}
+UNITS = {"prefill": "tok/s", "decode": "tok/s", "parallel": "tok/s", "idle": "% of a core", "start": "s",
+         "rss_loaded_mib": "MiB", "rss_mib": "MiB", "rss_parallel_mib": "MiB"}
 
 
 class Server:
@@ -45,6 +53,7 @@ class Server:
 
     def __init__(self, name, command, port, log):
         self.name, self.port, self.log = name, port, log
+        self.url, self.started = f"http://127.0.0.1:{port}", time.monotonic()
         self.process = subprocess.Popen(command, stdout=log, stderr=log)
 
     def __enter__(self):
@@ -56,19 +65,19 @@ class Server:
         return self
 
     def wait_until_healthy(self):
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
+        while time.monotonic() - self.started < START_SECONDS:
             if self.process.poll() is not None:
-                raise SystemExit(f"{self.name} ended with {self.process.returncode}; its output is in {self.log.name}")
+                raise Failed(f"{self.name} ended with {self.process.returncode}; its output is in {self.log.name}")
             try:
                 connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
                 connection.request("GET", "/health")
                 if connection.getresponse().status == 200:
+                    self.start_seconds = time.monotonic() - self.started
                     return
             except (OSError, http.client.HTTPException):
                 pass
-            time.sleep(0.1)
-        raise SystemExit(f"{self.name} was not healthy after {START_SECONDS} s; its output is in {self.log.name}")
+            time.sleep(0.01)
+        raise Failed(f"{self.name} was not healthy after {START_SECONDS} s; its output is in {self.log.name}")
 
     def __exit__(self, *_):
         if self.process.poll() is None:
@@ -80,64 +89,26 @@ class Server:
                 self.process.wait()
 
     def cpu_seconds(self):
-        with open(f"/proc/{self.process.pid}/stat", encoding="ascii") as handle:
-            fields = handle.read().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return conditions.cpu_seconds(self.process.pid)
 
     def rss_mib(self):
-        with open(f"/proc/{self.process.pid}/status", encoding="ascii") as handle:
-            return next(int(line.split()[1]) for line in handle if line.startswith("VmRSS")) / 1024
-
-    def complete(self, ids, tokens, stream):
-        """Time stamps of the pieces of one completion (of the whole answer when not streamed), and its token count."""
-        body = {"prompt": ids, "max_tokens": tokens, "temperature": 0, "ignore_eos": True, "cache_prompt": False, "stream": stream}
-        if stream:
-            body["stream_options"] = {"include_usage": True}
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)
-        connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        if answer.status != 200:
-            raise SystemExit(f"{self.name} answered {answer.status}: {answer.read(500)!r}")
-        if not stream:
-            usage = json.loads(answer.read())["usage"]
-            if usage["prompt_tokens"] != len(ids):
-                raise SystemExit(f"{self.name} read {usage['prompt_tokens']} of {len(ids)} prompt tokens")
-            return [time.monotonic()], usage["completion_tokens"]
-        times, count = [], 0
-        for line in answer:
-            if not line.startswith(b"data: {"):
-                continue
-            chunk = json.loads(line[6:])
-            count = (chunk.get("usage") or {}).get("completion_tokens", count)
-            if chunk.get("choices"):
-                times.append(time.monotonic())
-        if count != tokens:
-            raise SystemExit(f"{self.name} made {count} tokens of {tokens} asked for")
-        return times, count
-
-
-def prompts(count, length, vocabulary, seed):
-    """Different prompts of ordinary ids; the ids at the start of a vocabulary are control tokens."""
-    generator = random.Random(seed)
-    return [[generator.randrange(300, vocabulary) for _ in range(length)] for _ in range(count)]
+        return conditions.memory_mib(self.process.pid)
 
 
 def prefill(server, vocabulary, seed):
-    begin = time.monotonic()
-    times, _ = server.complete(prompts(1, PREFILL, vocabulary, seed)[0], 1, False)
-    return PREFILL / (times[-1] - begin)
+    return PREFILL / whole(server.url, prompts(1, PREFILL, vocabulary, seed)[0], 1)
 
 
 def decode(server, vocabulary, seed):
-    times, count = server.complete(prompts(1, 8, vocabulary, seed)[0], DECODE, True)
-    return (count - 1) / (times[-1] - times[0])
+    times = streamed(server.url, prompts(1, 8, vocabulary, seed)[0], DECODE)
+    return (DECODE - 1) / (times[-1] - times[0])
 
 
 def parallel(server, vocabulary, seed):
     results, threads = [None] * PARALLEL, []
 
     def one(index, ids):
-        results[index] = server.complete(ids, DECODE, True)
+        results[index] = streamed(server.url, ids, DECODE)
 
     for index, ids in enumerate(prompts(PARALLEL, 8, vocabulary, seed)):
         threads.append(threading.Thread(target=one, args=(index, ids)))
@@ -146,9 +117,9 @@ def parallel(server, vocabulary, seed):
     for thread in threads:
         thread.join()
     if None in results:
-        raise SystemExit(f"{server.name}: a stream of {PARALLEL} failed")
-    begin, end = min(times[0] for times, _ in results), max(times[-1] for times, _ in results)
-    return sum(count for _, count in results) / (end - begin)
+        raise Failed(f"{server.name}: a stream of {PARALLEL} failed")
+    begin, end = min(times[0] for times in results), max(times[-1] for times in results)
+    return PARALLEL * DECODE / (end - begin)
 
 
 def idle(server):
@@ -161,40 +132,46 @@ def best(test, server, arguments, seed):
     return max(test(server, arguments.vocabulary, seed + i) for i in range(arguments.repeats))
 
 
+def warm_up(server, arguments):
+    whole(server.url, prompts(1, 32, arguments.vocabulary, 0)[0], 4)
+
+
 def measure_one(server, arguments, seed):
     """The figures of a server with one slot."""
-    server.complete(prompts(1, 32, arguments.vocabulary, 0)[0], 4, False)
-    figures = {"idle": idle(server)}
+    figures = {"start": server.start_seconds, "rss_loaded_mib": server.rss_mib()}
+    warm_up(server, arguments)
+    figures |= {"idle": idle(server)}
     figures |= {test.__name__: best(test, server, arguments, seed) for test in (prefill, decode)}
     return figures | {"rss_mib": server.rss_mib()}
 
 
 def measure_parallel(server, arguments, seed):
     """The figures of a server with 16 slots."""
-    server.complete(prompts(1, 32, arguments.vocabulary, 0)[0], 4, False)
-    return {"parallel": best(parallel, server, arguments, seed)}
+    warm_up(server, arguments)
+    return {"parallel": best(parallel, server, arguments, seed), "rss_parallel_mib": server.rss_mib()}
 
 
 RUNS = ((1, measure_one), (PARALLEL, measure_parallel))
 
 
-def command_of(arguments, name, slots):
+def command_of(arguments, model, name, slots):
     threads, port = str(arguments.threads), str(arguments.port)
     if name == THEIRS:
         # Its context is shared out among the slots; the prompt and what follows must fit in one share.
         context = slots * (PREFILL + 2 * DECODE)
         flags = ["-t", threads, "-tb", threads, "-c", str(context), "--parallel", str(slots), "--no-webui", "--offline"]
-        return [arguments.llama, "-m", arguments.model, "--host", "127.0.0.1", "--port", port, *flags, *arguments.llama_flag]
+        return [arguments.llama, "-m", model, "--host", "127.0.0.1", "--port", port, *flags, *arguments.llama_flag]
     flags = ["-t", threads, "--max-batch", str(PARALLEL)]
-    return [arguments.demeanor, "serve", "-m", arguments.model, "--host", "127.0.0.1", "--port", port, *flags, *arguments.demeanor_flag]
+    return [arguments.demeanor, "serve", "-m", model, "--host", "127.0.0.1", "--port", port, *flags, *arguments.demeanor_flag]
 
 
-def run(arguments, name, seed):
+def run(arguments, model, name, seed):
     """All figures of one server program: started once with one slot and once with 16."""
     figures = {}
     for slots, measure in RUNS:
+        conditions.warm(model)
         with tempfile.NamedTemporaryFile("w", prefix=f"{name}-", suffix=".log", delete=False) as log:
-            with Server(name, command_of(arguments, name, slots), arguments.port, log) as server:
+            with Server(name, command_of(arguments, model, name, slots), arguments.port, log) as server:
                 figures |= measure(server, arguments, seed)
         os.unlink(log.name)
     return figures
@@ -203,8 +180,8 @@ def run(arguments, name, seed):
 def summary(runs, names):
     """Per figure: medians and spreads of the servers and the median ratio of ours to theirs."""
     out = {}
-    for figure in FIGURES:
-        entry = {"unit": UNITS[figure]}
+    for figure, unit in UNITS.items():
+        entry = {"unit": unit}
         for name in names:
             values = [pair[name][figure] for pair in runs]
             middle = statistics.median(values)
@@ -223,17 +200,48 @@ def table(result, names):
         print(f"| {figure}, {entry['unit']} | {' | '.join(cells)} | {entry['ratio'] if entry['ratio'] is not None else '-'} |")
 
 
-def processor():
-    with open("/proc/cpuinfo", encoding="utf-8") as handle:
-        return next((line.partition(":")[2].strip() for line in handle if line.startswith("model name")), platform.machine())
+def measured_on(arguments, model, names):
+    """The conditions that are kept beside the figures."""
+    shown = {name: [os.path.basename(part) for part in command_of(arguments, model, name, PARALLEL)] for name in names}
+    kept = conditions.processor() | {"threads": arguments.threads, "pairs": arguments.pairs, "commands": shown}
+    kept["model"] = {"file": os.path.basename(model), "bytes": os.path.getsize(model)}
+    kept["commit"] = conditions.commit()
+    if arguments.demeanor:
+        kept["demeanor"] = conditions.version(arguments.demeanor)
+    if arguments.llama:
+        said = conditions.version(arguments.llama)
+        kept["peer"] = {"label": arguments.label or f"llama.cpp, {said}", "version": said}
+    return kept
+
+
+def compare(arguments, model, names):
+    """Runs all pairs on one model and keeps them."""
+    runs = []
+    for pair in range(arguments.pairs):
+        runs.append({})
+        for name in names if pair % 2 == 0 else names[::-1]:
+            runs[-1][name] = run(arguments, model, name, 1000 * pair + 1)
+            shown = {figure: round(value, 2) for figure, value in runs[-1][name].items()}
+            print(f"pair {pair + 1}, {name}: {shown}", file=sys.stderr, flush=True)
+    result = summary(runs, names)
+    with open(out_of(arguments, model), "w", encoding="utf-8") as handle:
+        json.dump({"conditions": measured_on(arguments, model, names), "summary": result, "runs": runs}, handle, indent=1)
+        handle.write("\n")
+    print(f"\n{os.path.basename(model)}\n")
+    table(result, names)
+
+
+def out_of(arguments, model):
+    return arguments.out.replace("{model}", os.path.basename(model).removesuffix(".gguf"))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", required=True)
+    parser.add_argument("--model", required=True, action="append", help="a GGUF; repeatable")
     parser.add_argument("--demeanor", help="the program `demeanor`")
     parser.add_argument("--llama", help="the program `llama-server`")
-    parser.add_argument("--out", required=True)
+    parser.add_argument("--label", help="what the peer is called beside the figures, such as: llama.cpp b11434, AMX")
+    parser.add_argument("--out", required=True, help="`{model}` in it is the name of the model")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
@@ -247,20 +255,22 @@ def main():
     names = [name for name, program in ((THEIRS, arguments.llama), (OURS, arguments.demeanor)) if program]
     if not names:
         parser.error("one of --llama and --demeanor is needed, both for ratios")
-    runs = []
-    for pair in range(arguments.pairs):
-        runs.append({})
-        for name in names if pair % 2 == 0 else names[::-1]:
-            runs[-1][name] = run(arguments, name, 1000 * pair + 1)
-            print(f"pair {pair + 1}, {name}: { {k: round(v, 2) for k, v in runs[-1][name].items()} }", file=sys.stderr, flush=True)
-    result = summary(runs, names)
-    shown = {name: [os.path.basename(part) for part in command_of(arguments, name, PARALLEL)] for name in names}
-    conditions = {"processor": processor(), "threads": arguments.threads, "pairs": arguments.pairs, "commands": shown}
-    with open(arguments.out, "w", encoding="utf-8") as handle:
-        json.dump({"conditions": conditions, "summary": result, "runs": runs}, handle, indent=1)
-        handle.write("\n")
-    table(result, names)
+    missing = [model for model in arguments.model if not os.path.isfile(model)]
+    missing += [program for program in (arguments.demeanor, arguments.llama) if program and not shutil.which(program)]
+    if missing:
+        parser.error(f"there is no file or program {missing[0]}")
+    if len({out_of(arguments, model) for model in arguments.model}) < len(arguments.model):
+        parser.error("--out: several models need `{model}` in it, and names that differ")
+    if arguments.pairs < 1 or arguments.repeats < 1:
+        parser.error("--pairs and --repeats: at least 1")
+    try:
+        for model in arguments.model:
+            compare(arguments, model, names)
+    except (Failed, OSError) as error:
+        print(f"FAILED {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
