@@ -18,6 +18,10 @@ Beside the ratio of the two stands the standard error of the text's perplexity i
 the arithmetic agrees, not which is better. Sixteen windows take llama.cpp half a minute on two cores. Any long text will do, so none is kept here; for `--text` of another kind, a
 CSV and its column can be given, one row after the other: `--text conversations.csv --column "Best Generated Conversation"`.
 
+Both programs round activations in their own ways. Which of two that differ is nearer to the file's weights is seen
+with `--llama-model`: `llama-quantize --allow-requantize M.gguf M-F32.gguf F32` writes the same weights out, and
+llama.cpp then rounds nothing.
+
 Exits 0 when the ratio is within `--tolerance`, 1 when it is not, or a program fails, or the tokens differ; 2 for wrong
 arguments.
 """
@@ -123,7 +127,7 @@ def their_ids(arguments, path):
 def theirs(arguments, path):
     """Perplexity after each window."""
     size = str(arguments.context)
-    command = [arguments.llama_perplexity, "-m", arguments.model, "-f", path, "-c", size, "-b", size, "--chunks",
+    command = [arguments.llama_perplexity, "-m", arguments.llama_model or arguments.model, "-f", path, "-c", size, "-b", size, "--chunks",
                str(arguments.chunks), "-t", str(arguments.threads), *arguments.llama_flag]
     out = said(command)
     found = re.findall(r"\[(\d+)\](\d+\.\d+),", out)
@@ -160,6 +164,7 @@ def parsed():
     parser.add_argument("--demeanor", required=True, help="the program `demeanor`")
     parser.add_argument("--llama-perplexity", required=True, help="llama.cpp's program")
     parser.add_argument("--model", required=True)
+    parser.add_argument("--llama-model", help="what llama.cpp runs instead, such as the same weights written out in F32")
     parser.add_argument("--text", required=True, help="a file, plain text in UTF-8, or a CSV with --column")
     parser.add_argument("--column", help="the column of a CSV whose cells are the text")
     parser.add_argument("--context", type=int, default=512, help="tokens of a window")
@@ -174,8 +179,8 @@ def parsed():
     for program in (arguments.demeanor, arguments.llama_perplexity):
         if not shutil.which(program):
             parser.error(f"there is no program {program}")
-    for path in (arguments.model, arguments.text):
-        if not os.path.isfile(path):
+    for path in (arguments.model, arguments.text, arguments.llama_model):
+        if path and not os.path.isfile(path):
             parser.error(f"there is no file {path}")
     if arguments.context < 8 or arguments.chunks < 1:
         parser.error("--context: at least 8; --chunks: at least 1")
@@ -194,6 +199,8 @@ def main():
         kept["model"] = {"file": os.path.basename(arguments.model), "bytes": os.path.getsize(arguments.model)}
         kept["text"] = {"file": os.path.basename(arguments.text), "column": arguments.column}
         kept["peer"] = {"label": arguments.label, "flags": arguments.llama_flag}
+        if arguments.llama_model:
+            kept["peer"]["model"] = os.path.basename(arguments.llama_model)
         with open(arguments.out, "w", encoding="utf-8") as handle:
             json.dump({"conditions": kept, "perplexity": figures}, handle, indent=1)
             handle.write("\n")
