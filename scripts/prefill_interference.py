@@ -78,9 +78,9 @@ def nearest_rank(ordered, percent):
 
 
 def described(seconds):
-    """In milliseconds."""
-    if len(seconds) < 20:
-        raise Failed(f"only {len(seconds)} times between tokens were seen; more are needed for a 95th percentile")
+    """In milliseconds; of fewer than twenty the 95th percentile is the largest."""
+    if not seconds:
+        raise Failed("no time between tokens was seen; a longer --prompt or more --seconds are needed")
     ordered = sorted(1e3 * value for value in seconds)
     figures = {"median": statistics.median(ordered), "p95": nearest_rank(ordered, 95), "max": ordered[-1]}
     return {"count": len(ordered)} | {name: round(value, 2) for name, value in figures.items()}
