@@ -34,5 +34,7 @@ grep -q '^kernel$' "$listing" || { echo "inlined.sh: $1 has no symbols of demean
 calls=$(grep -v '^kernel$' "$listing" | sort | uniq -c | sort -rn)
 [ -n "$calls" ] || { echo "vector intrinsics are inlined: $1"; exit 0; }
 echo "$calls" | head -n 30
-echo "inlined.sh: $(echo "$calls" | awk '{n += $1} END {print n}') calls of vector intrinsics in $1; make their closures functions with #[inline(always)] or the target feature" >&2
+number=$(echo "$calls" | awk '{n += $1} END {print n}')
+echo "inlined.sh: $number calls of vector intrinsics in $1" >&2
+echo "hint: make their closures functions with #[inline(always)] or with the target feature" >&2
 exit 1

@@ -15,8 +15,9 @@ the same threads, one after the other. `llama-tokenize` is looked for beside `ll
 demeanor's. As the perplexity is printed after every window, the windows are compared one by one, too.
 
 Beside the ratio of the two stands the standard error of the text's perplexity itself: a difference far below it says that
-the arithmetic agrees, not which is better. Sixteen windows take llama.cpp half a minute on two cores. Any long text will do, so none is kept here; for `--text` of another kind, a
-CSV and its column can be given, one row after the other: `--text conversations.csv --column "Best Generated Conversation"`.
+the arithmetic agrees, not which is better. Sixteen windows take llama.cpp half a minute on two cores. Any long text will
+do, so none is kept here; the cells of one column of a CSV are a text, too, such as those of Synthetic-Persona-Chat's test
+conversations: `--text Synthetic-Persona-Chat_test.csv --column "Best Generated Conversation"`.
 
 Both programs round activations in their own ways. Which of two that differ is nearer to the file's weights is seen
 with `--llama-model`: `llama-quantize --allow-requantize M.gguf M-F32.gguf F32` writes the same weights out, and
@@ -144,8 +145,8 @@ def compared(arguments):
         ids, window_losses = ours(arguments, text, folder)
         expected = their_ids(arguments, path)
         if expected not in (None, ids):
-            first = next((i for i, (a, b) in enumerate(zip(ids, expected)) if a != b), min(len(ids), len(expected)))
-            raise Failed(f"the tokens differ from token {first} on: demeanor {ids[first:first + 6]}, llama.cpp {expected[first:first + 6]}")
+            at = next((i for i, (a, b) in enumerate(zip(ids, expected)) if a != b), min(len(ids), len(expected)))
+            raise Failed(f"the tokens differ from token {at} on: demeanor {ids[at:at + 6]}, llama.cpp {expected[at:at + 6]}")
         reference = theirs(arguments, path)
     values = running(window_losses)
     if len(values) != len(reference):
@@ -153,7 +154,8 @@ def compared(arguments):
     return {
         "windows": len(values), "scored_tokens": sum(len(values) for values in window_losses),
         "tokens_compared": expected is not None,
-        "demeanor": round(values[-1], 4), "llama.cpp": reference[-1], "ratio": round(values[-1] / reference[-1], 6),
+        "demeanor": round(values[-1], 4), "llama.cpp": reference[-1],
+        "ratio": round(values[-1] / reference[-1], 6),
         "relative_standard_error": round(relative_error(window_losses), 5),
         "running": {"demeanor": [round(value, 4) for value in values], "llama.cpp": reference},
     }
@@ -195,7 +197,8 @@ def main():
         print(f"FAILED {error}", file=sys.stderr)
         return 1
     if arguments.out:
-        kept = conditions.processor() | {"commit": conditions.commit(), "threads": arguments.threads, "context": arguments.context}
+        kept = conditions.processor() | {"commit": conditions.commit()}
+        kept |= {"threads": arguments.threads, "context": arguments.context}
         kept["model"] = {"file": os.path.basename(arguments.model), "bytes": os.path.getsize(arguments.model)}
         kept["text"] = {"file": os.path.basename(arguments.text), "column": arguments.column}
         kept["peer"] = {"label": arguments.label, "flags": arguments.llama_flag}
@@ -204,8 +207,9 @@ def main():
         with open(arguments.out, "w", encoding="utf-8") as handle:
             json.dump({"conditions": kept, "perplexity": figures}, handle, indent=1)
             handle.write("\n")
-    print(f"{os.path.basename(arguments.model)}: demeanor {figures['demeanor']}, llama.cpp {figures['llama.cpp']}, ratio {figures['ratio']} "
-          f"({figures['windows']} windows, {figures['scored_tokens']} tokens, standard error {100 * figures['relative_standard_error']:.2f} %)")
+    print(f"{os.path.basename(arguments.model)}: demeanor {figures['demeanor']}, llama.cpp {figures['llama.cpp']}, "
+          f"ratio {figures['ratio']} ({figures['windows']} windows, {figures['scored_tokens']} tokens, "
+          f"standard error {100 * figures['relative_standard_error']:.2f} %)")
     if abs(figures["ratio"] - 1) > arguments.tolerance:
         print(f"FAILED the ratio is farther from 1 than {arguments.tolerance}", file=sys.stderr)
         return 1

@@ -30,7 +30,11 @@ FIGURES = {
 }
 LABEL, COLUMN, GAP, ROW, TOP, BOTTOM, MARGIN = 218, 150, 26, 46, 104, 58, 18
 INK, FAINT, GRID, BETTER, WORSE = "#1f2933", "#66727f", "#dde3e9", "#2a7f8e", "#c2703d"
-STYLE = f"text{{font-family:system-ui,'Segoe UI','DejaVu Sans',sans-serif;fill:{INK}}}.s{{font-size:11px;fill:{FAINT}}}.b{{font-weight:600}}"
+STYLE = (f"text{{font-family:system-ui,'Segoe UI','DejaVu Sans',sans-serif;fill:{INK}}}"
+         f".s{{font-size:11px;fill:{FAINT}}}.b{{font-weight:600}}")
+TITLE = "demeanor beside llama-server on the same file: times better, 1 is equal"
+EXPLAINED = ("Speed: ours over theirs. Start-up and memory: theirs over ours. "
+             "Bar: median of pairs; line: smallest to largest.")
 
 
 def name_of(conditions):
@@ -110,13 +114,13 @@ def drawn(found):
     height = TOP + ROW * len(found) + BOTTOM
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">',
            f"<style>{STYLE}</style>", f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
-           text(MARGIN, 30, "demeanor beside llama-server on the same file: times better, 1 is equal", 16, kind="b"),
-           text(MARGIN, 49, "Speed: ours over theirs. Start-up and memory: theirs over ours. Bar: median of pairs; line: smallest to largest.", 11, kind="s")]
+           text(MARGIN, 30, TITLE, 16, kind="b"), text(MARGIN, 49, EXPLAINED, 11, kind="s")]
     for index, ((model, peer), _) in enumerate(found):
         y = TOP + ROW * index
         if index:
             out.append(line(MARGIN, y, width - MARGIN, y, GRID))
-        out += [text(MARGIN, y + 20, fitted(model, 30), 13, kind="b"), text(MARGIN, y + 35, fitted("beside " + peer, 38), 11, kind="s")]
+        out.append(text(MARGIN, y + 20, fitted(model, 30), 13, kind="b"))
+        out.append(text(MARGIN, y + 35, fitted("beside " + peer, 38), 11, kind="s"))
     for index, figure in enumerate(shown):
         out += column(entries, figure, MARGIN + LABEL + index * (COLUMN + GAP))
     places = sorted({f"{kept['processor']}, {kept['threads']} threads" for _, (_, kept) in found})

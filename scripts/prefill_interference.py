@@ -156,7 +156,8 @@ def table(figures):
         row = figures[name]
         print(f"| {name} | {row['count']} | {row['median']} | {row['p95']} | {row['max']} |")
     seconds = statistics.median(repeat["prefill_seconds"] for repeat in figures["repeats"])
-    print(f"prefill of the prompt: {seconds} s (median), {figures['prefill_alone_seconds']} s without streams; idle: {figures['idle_percent_of_a_core']} % of a core")
+    print(f"prefill of the prompt: {seconds} s (median), {figures['prefill_alone_seconds']} s without streams; "
+          f"idle: {figures['idle_percent_of_a_core']} % of a core")
 
 
 def parsed():
@@ -205,15 +206,17 @@ def main():
         print(f"FAILED {error}", file=sys.stderr)
         return 1
     kept = conditions.processor() | {"commit": conditions.commit(), "label": arguments.label}
-    kept |= {name: getattr(arguments, name) for name in ("threads", "streams", "prompt")}
+    kept |= {name: getattr(arguments, name) for name in ("streams", "prompt")}
     if arguments.model:
+        kept["threads"] = arguments.threads
         kept["model"] = {"file": os.path.basename(arguments.model), "bytes": os.path.getsize(arguments.model)}
     with open(arguments.out, "w", encoding="utf-8") as handle:
         json.dump({"conditions": kept, "interference": figures}, handle, indent=1)
         handle.write("\n")
     table(figures)
     if arguments.limit_ms and figures["prefill"]["p95"] > arguments.limit_ms:
-        print(f"FAILED p95 {figures['prefill']['p95']} ms while a prompt is prefilled; allowed {arguments.limit_ms}", file=sys.stderr)
+        print(f"FAILED p95 {figures['prefill']['p95']} ms while a prompt is prefilled; allowed {arguments.limit_ms}",
+              file=sys.stderr)
         return 1
     return 0
 
