@@ -128,8 +128,8 @@ def their_ids(arguments, path):
 def theirs(arguments, path):
     """Perplexity after each window."""
     size = str(arguments.context)
-    command = [arguments.llama_perplexity, "-m", arguments.llama_model or arguments.model, "-f", path, "-c", size, "-b", size, "--chunks",
-               str(arguments.chunks), "-t", str(arguments.threads), *arguments.llama_flag]
+    command = [arguments.llama_perplexity, "-m", arguments.llama_model or arguments.model, "-f", path, "-c", size, "-b", size,
+               "--chunks", str(arguments.chunks), "-t", str(arguments.threads), *arguments.llama_flag]
     out = said(command)
     found = re.findall(r"\[(\d+)\](\d+\.\d+),", out)
     if not found or [int(number) for number, _ in found] != list(range(1, len(found) + 1)):
@@ -145,8 +145,10 @@ def compared(arguments):
         ids, window_losses = ours(arguments, text, folder)
         expected = their_ids(arguments, path)
         if expected not in (None, ids):
-            at = next((i for i, (a, b) in enumerate(zip(ids, expected)) if a != b), min(len(ids), len(expected)))
-            raise Failed(f"the tokens differ from token {at} on: demeanor {ids[at:at + 6]}, llama.cpp {expected[at:at + 6]}")
+            pairs = enumerate(zip(ids, expected))
+            at = next((i for i, (a, b) in pairs if a != b), min(len(ids), len(expected)))
+            raise Failed(f"the tokens differ from token {at} on: demeanor {ids[at:at + 6]}, "
+                         f"llama.cpp {expected[at:at + 6]}")
         reference = theirs(arguments, path)
     values = running(window_losses)
     if len(values) != len(reference):
