@@ -111,6 +111,7 @@ pub struct Setup {
     pub threads: usize,
     pub isa: Option<&'static str>,
     pub step_budget_ms: f32,
+    pub draft_max: usize,
     pub max_batch: usize,
 }
 
@@ -123,6 +124,7 @@ impl Setup {
             threads: 2,
             isa: None,
             step_budget_ms: 20.0,
+            draft_max: usize::from(demeanor::limits::DRAFT_TOKENS),
             max_batch: 16,
         }
     }
@@ -150,6 +152,7 @@ impl Setup {
             max_batch: self.max_batch,
             context: Some(4096),
             step_budget_ms: self.step_budget_ms,
+            draft_max: self.draft_max,
             api_keys: Vec::new(),
             max_dose: 1.0,
             gate: GateMode::Warn,

@@ -34,7 +34,7 @@ impl EngineInfo {
 }
 
 fn engine(pages: usize) -> Engine {
-    engine_with(pages, EngineOptions { max_batch: 16, queue: 64, step_budget_ms: 20.0 })
+    engine_with(pages, EngineOptions { max_batch: 16, queue: 64, step_budget_ms: 20.0, draft_max: 8 })
 }
 
 fn engine_with(pages: usize, options: EngineOptions) -> Engine {
@@ -161,7 +161,7 @@ fn a_hit_gives_the_logits_of_transformers() {
         for container in &fixtures::containers(name) {
             let model = Model::load(container, &fixtures::options(Backend::Cpu, 512)).unwrap();
             let info = EngineInfo { vocab_size: width as u32, ..EngineInfo::of_tiny(&model, 2) };
-            let options = EngineOptions { max_batch: 2, queue: 8, step_budget_ms: 20.0 };
+            let options = EngineOptions { max_batch: 2, queue: 8, step_budget_ms: 20.0, draft_max: 0 };
             let engine = Engine::start(model, info, options).expect("a thread starts");
             let generate = Generate {
                 tokens_max: 1,
@@ -362,7 +362,8 @@ fn continuations_on_lanes_are_scored_as_alone() {
     let mut random = Random(3);
     for (prompt, options) in [(1, (64, 20.0)), (64, (64, 0.01)), (100, (64, 20.0)), (130, (4, 20.0))] {
         let (pages, step_budget_ms) = options;
-        let engine = engine_with(pages, EngineOptions { max_batch: 16, queue: 64, step_budget_ms });
+        let engine =
+            engine_with(pages, EngineOptions { max_batch: 16, queue: 64, step_budget_ms, draft_max: 8 });
         let continuations: Vec<Vec<TokenId>> =
             (0..60).map(|i| tokens(i, [0, 1, 2, 2, 3, 5, 70, 100][random.below(8)])).collect();
         let ask = |list: &[Vec<TokenId>]| Request {
@@ -396,7 +397,7 @@ fn continuations_on_lanes_are_scored_as_alone() {
 
 #[test]
 fn requests_in_order_wait_while_the_queue_is_full() {
-    let full = engine_with(32, EngineOptions { max_batch: 1, queue: 1, step_budget_ms: 20.0 });
+    let full = engine_with(32, EngineOptions { max_batch: 1, queue: 1, step_budget_ms: 20.0, draft_max: 0 });
     let requests: Vec<Request> =
         (0..4).map(|i| request(tokens(i, 20 + i as usize), generate(3, false))).collect();
     let wanted: Vec<Answer> = requests.iter().map(|request| alone(&full, request)).collect();
@@ -418,4 +419,88 @@ fn requests_in_order_wait_while_the_queue_is_full() {
         Ok(())
     });
     assert_eq!((refused, taken), (Err(SubmitError::Empty), 1));
+}
+
+/// A request whose answer keeps to six tokens, so that it often says again what it said: guesses are right and wrong.
+fn repetitive(index: usize) -> Request {
+    let sampling = Sampling {
+        temperature: [0.0, 0.3, 1.0][index % 3],
+        seed: index as u64,
+        logit_bias: (10..16).map(|id| (id, 50.0)).collect(),
+        repetition_penalty: [1.0, 1.0, 1.3][index / 2 % 3],
+        frequency_penalty: [0.0, 0.0, 0.05][index / 3 % 3],
+        ..Sampling::default()
+    };
+    let rule = [RowRule::All, RowRule::Response, RowRule::First(2), RowRule::First(90)][index % 4];
+    let prompt = tokens(index as u64 % 4, 20 + 13 * (index % 7));
+    let Want::Generate(generate) = generate([150, 1, 2, 3, 120, 97, 64][index % 7], index % 5 == 0) else {
+        unreachable!("it generates")
+    };
+    Request {
+        soft: if index % 3 == 0 { soft(1, 4) } else { SoftRows::none() },
+        soft_at: 7,
+        edits: if index % 2 == 0 { steered(index as u64 % 3, rule) } else { Arc::default() },
+        owner: [Digest::default(), owner("a")][index % 2],
+        ..request(
+            prompt,
+            Want::Generate(Generate {
+                sampling,
+                stop_tokens: if index % 4 == 3 { Arc::from([12, 14]) } else { Arc::from([]) },
+                ..generate
+            }),
+        )
+    }
+}
+
+/// Several at once, with preemption, the cache and pages that end within a guess: what a guess costs or saves is time.
+#[test]
+fn guesses_change_no_byte_of_an_answer() {
+    let options = EngineOptions { max_batch: 3, queue: 64, step_budget_ms: 20.0, draft_max: 0 };
+    let (plain, drafting) =
+        (engine_with(5, options.clone()), engine_with(5, EngineOptions { draft_max: 8, ..options }));
+    let requests: Vec<Request> = (0..42).map(repetitive).collect();
+    let wanted: Vec<(Answer, u32)> = requests
+        .iter()
+        .map(|ask| run(&plain, Request { use_cache: false, ..ask.clone() }))
+        .map(|(answer, usage)| (answer, usage.generated_tokens))
+        .collect();
+    for round in 0..2 {
+        let events: Vec<_> =
+            requests.iter().map(|request| drafting.submit(request.clone()).expect("accepted")).collect();
+        for (index, (events, wanted)) in events.into_iter().zip(&wanted).enumerate() {
+            let (answer, usage) = finish(events).expect("no failure");
+            assert!(answer == wanted.0, "round {round}, request {index}");
+            assert_eq!(usage.generated_tokens, wanted.1, "round {round}, request {index}");
+        }
+    }
+    settle(&drafting);
+    let stats = drafting.stats();
+    let (drafted, accepted) =
+        (stats.draft_tokens_total.load(Relaxed), stats.draft_accepted_tokens_total.load(Relaxed));
+    assert!(accepted > 500 && drafted > accepted + 100, "{stats:?}");
+    assert!(stats.preemptions_total.load(Relaxed) > 0, "{stats:?}");
+    assert_eq!(stats.kv_pages_in_use.load(Relaxed), 0);
+    assert_eq!(plain.stats().draft_tokens_total.load(Relaxed), 0);
+}
+
+/// Rows of guesses that were not drawn are not in the cache: what goes on from an answer finds as many rows as without.
+#[test]
+fn the_cache_keeps_rows_that_were_drawn_and_no_guess() {
+    let options = EngineOptions { max_batch: 4, queue: 8, step_budget_ms: 20.0, draft_max: 0 };
+    let engines =
+        [engine_with(64, options.clone()), engine_with(64, EngineOptions { draft_max: 8, ..options })];
+    for index in [0, 4, 5, 7, 11, 14] {
+        let ask = Request { soft: SoftRows::none(), soft_at: 0, ..repetitive(index) };
+        let found = engines.each_ref().map(|engine| {
+            let answer = run(engine, ask.clone()).0;
+            let drawn = answer.tokens.iter().map(|token| token.id);
+            let further = ask.prompt.iter().copied().chain(drawn).chain([1, 2, 3]).collect();
+            let further = Request { prompt: further, edits: Arc::default(), ..ask.clone() };
+            let (next, usage) = run(engine, further.clone());
+            assert!(next == alone(engine, &further), "{index}");
+            (next, usage.cached_tokens)
+        });
+        assert!(found[0] == found[1], "{index}: {} and {}", found[0].1, found[1].1);
+    }
+    assert!(engines[1].stats().draft_accepted_tokens_total.load(Relaxed) > 100);
 }
