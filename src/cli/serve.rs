@@ -98,8 +98,8 @@ pub struct ModelArgs {
     /// Milliseconds that a step with prefill in it should take
     #[arg(long, default_value_t = 20.0, env = "DEMEANOR_STEP_BUDGET_MS")]
     pub step_budget_ms: f32,
-    /// Tokens guessed from repetitions (n-gram drafts) that a step checks beside the next one of a sequence, at most; 0
-    /// turns them off. Answers are the same byte for byte
+    /// Tokens guessed from repetitions (n-gram drafts) that a step checks beside the next one while a single answer is
+    /// being written, at most; 0 turns them off. Answers are the same byte for byte
     #[arg(long, default_value_t = limits::DRAFT_TOKENS, alias = "draft", env = "DEMEANOR_DRAFT_MAX",
         value_parser = clap::value_parser!(u8).range(..=i64::from(limits::DRAFT_TOKENS_MAX)))]
     pub draft_max: u8,

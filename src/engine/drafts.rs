@@ -7,8 +7,6 @@ const SAME_MIN: usize = 2;
 const SAME_MAX: usize = 4;
 /// What a step costs beside its rows, in rows: of decode steps of one to sixteen rows (2.4, 2.9, 4.1 and 14 ms).
 const STEP_ROWS: f32 = 2.2;
-/// Sequences that decode at once and still have guesses: with more of them a row costs what it brings.
-const SEQUENCES_MAX: usize = 4;
 /// How often a guess is right, before anything is known of this answer.
 const RATE_AT_FIRST: f32 = 0.4;
 /// Weight of one more token in the estimate.
@@ -33,18 +31,17 @@ impl Default for Drafts {
 }
 
 impl Drafts {
-    /// Guesses what follows `tokens`. Returns how many of the guess, at most `most`, are worth a row each in a step in which
-    /// `decoding` sequences get their next token.
-    pub fn guess(&mut self, tokens: &[TokenId], most: usize, decoding: usize) -> usize {
+    /// Guesses what follows `tokens`. Returns how many of the guess, at most `most`, are worth a row each.
+    pub fn guess(&mut self, tokens: &[TokenId], most: usize) -> usize {
         self.clear();
-        if most == 0 || decoding > SEQUENCES_MAX {
+        if most == 0 {
             return 0;
         }
         let Some((same, next)) = find_again(tokens) else { return 0 };
         self.same = same;
         // What repeats itself goes on to do so.
         self.guess.extend(tokens[next..].iter().cycle().take(most));
-        worthwhile(self.rates[same], self.guess.len(), decoding)
+        worthwhile(self.rates[same], self.guess.len())
     }
 
     /// Token `index` of the guess.
@@ -88,14 +85,13 @@ fn find_again(tokens: &[TokenId]) -> Option<(usize, usize)> {
 }
 
 /// With how many guessed tokens, each right at `rate` if those before it are, the step gives most tokens in its time.
-fn worthwhile(rate: f32, most: usize, decoding: usize) -> usize {
-    let sequences = decoding as f32;
-    let (mut best, mut best_pace) = (0, sequences / (STEP_ROWS + sequences));
-    let (mut tokens, mut chance) = (sequences, 1.0);
+fn worthwhile(rate: f32, most: usize) -> usize {
+    let (mut best, mut best_pace) = (0, 1.0 / (STEP_ROWS + 1.0));
+    let (mut tokens, mut chance) = (1.0, 1.0);
     for n in 1..=most {
         chance *= rate;
         tokens += chance;
-        let pace = tokens / (STEP_ROWS + sequences + n as f32);
+        let pace = tokens / (STEP_ROWS + 1.0 + n as f32);
         if pace > best_pace {
             (best, best_pace) = (n, pace);
         }
@@ -128,37 +124,26 @@ mod tests {
 
     #[test]
     fn drafts_are_longer_where_they_are_right_and_none_where_they_cost_more() {
-        for (rate, decoding, wanted) in [
-            (0.0, 1, 0),
-            (0.3, 1, 0),
-            (0.4, 1, 1),
-            (0.7, 1, 2),
-            (1.0, 1, 8),
-            (0.4, 2, 0),
-            (0.6, 4, 0),
-            (1.0, 4, 8),
-        ] {
-            assert_eq!(worthwhile(rate, 8, decoding), wanted, "{rate} beside {decoding}");
+        for (rate, wanted) in [(0.0, 0), (0.3, 0), (0.4, 1), (0.7, 2), (1.0, 8)] {
+            assert_eq!(worthwhile(rate, 8), wanted, "{rate}");
         }
-        let mut drafts = Drafts::default();
-        assert_eq!(drafts.guess(&[1, 2, 3, 1, 2], 8, SEQUENCES_MAX + 1), 0);
-        assert_eq!(drafts.guess(&[1, 2, 3, 1, 2], 0, 1), 0);
+        assert_eq!(Drafts::default().guess(&[1, 2, 3, 1, 2], 0), 0);
     }
 
     /// A sequence whose guesses are wrong stops to draft, and begins again once they would have been right.
     #[test]
     fn an_answer_teaches_its_own_rate() {
         let (mut drafts, tokens) = (Drafts::default(), [1, 2, 3, 4, 1, 2]);
-        assert_eq!(drafts.guess(&tokens, 6, 1), 1);
+        assert_eq!(drafts.guess(&tokens, 6), 1);
         let guess: Vec<TokenId> = (0..6).map(|index| drafts.token(index)).collect();
         assert_eq!(guess, [3, 4, 1, 2, 3, 4]);
         let mut taught = |id: TokenId, times: usize| {
             for _ in 0..times {
-                drafts.guess(&tokens, 2, 1);
+                drafts.guess(&tokens, 2);
                 drafts.learn(id);
                 drafts.learn(id + 1);
             }
-            drafts.guess(&tokens, 2, 1)
+            drafts.guess(&tokens, 2)
         };
         assert_eq!(taught(9, 6), 0);
         assert_eq!(taught(3, 12), 2);

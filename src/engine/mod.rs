@@ -54,7 +54,7 @@ pub struct EngineOptions {
     pub queue: usize,
     /// Time that a step with prefill rows should take.
     pub step_budget_ms: f32,
-    /// Guessed tokens of one sequence that a step may check; 0: none. Only for models whose rows do not depend on their
+    /// Guessed tokens that a step may check for a sequence that decodes alone; 0: none. Only for models whose rows do not depend on their
     /// neighbours: there, guesses change the time of an answer and no byte of it.
     pub draft_max: usize,
 }

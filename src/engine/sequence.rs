@@ -1,6 +1,7 @@
 //! One sequence on its way: what is computed, what it holds, which rows come next.
 
 mod cache;
+mod guesses;
 mod lanes;
 
 pub(super) use cache::release;
@@ -133,27 +134,6 @@ impl Sequence {
         matches!(self.request.want, Want::Generate(_)) && self.prefilled && self.ready_rows() == 1
     }
 
-    /// Guesses tokens beyond the next one, to be checked in a step in which `decoding` sequences get theirs: rows after
-    /// those that are ready. Returns how many, at most `most`. A mask needs to know the token before, so constrained
-    /// answers have no guesses.
-    pub fn guess(&mut self, most: usize, decoding: usize) -> usize {
-        match &self.request.want {
-            Want::Generate(generate) if self.masks.is_none() => {
-                let left = generate.tokens_max.saturating_sub(self.generated + 1) as usize;
-                self.drafts.guess(&self.tokens, most.min(left), decoding)
-            }
-            _ => 0,
-        }
-    }
-
-    /// Whether a row feeds what stands at its position: a guess does if its token was drawn meanwhile.
-    fn holds(&self, row: &Row) -> bool {
-        match (row.input, self.token_index(row.position as usize)) {
-            (Input::Token(id), Some(index)) => self.tokens.get(index) == Some(&id),
-            _ => true,
-        }
-    }
-
     /// Whether what is left are rows of continuations.
     pub fn is_scoring(&self) -> bool {
         self.score.is_running()
@@ -254,10 +234,7 @@ impl Sequence {
             }
             _ => {
                 let input = |position: usize| match self.token_index(position) {
-                    Some(index) if index >= self.tokens.len() => {
-                        Input::Token(self.drafts.token(index - self.tokens.len()))
-                    }
-                    Some(index) => Input::Token(self.tokens[index]),
+                    Some(index) => Input::Token(self.token(index)),
                     None => Input::Soft(position as u32 - self.request.soft_at),
                 };
                 let positions = self.computed..self.computed + n;

@@ -452,7 +452,7 @@ fn repetitive(index: usize) -> Request {
     }
 }
 
-/// Several at once, with preemption, the cache and pages that end within a guess: what a guess costs or saves is time.
+/// With neighbours, preemption, the cache and pages that end within a guess: what a guess costs or saves is time.
 #[test]
 fn guesses_change_no_byte_of_an_answer() {
     let options = EngineOptions { max_batch: 3, queue: 64, step_budget_ms: 20.0, draft_max: 0 };
@@ -464,20 +464,23 @@ fn guesses_change_no_byte_of_an_answer() {
         .map(|ask| run(&plain, Request { use_cache: false, ..ask.clone() }))
         .map(|(answer, usage)| (answer, usage.generated_tokens))
         .collect();
-    for round in 0..2 {
-        let events: Vec<_> =
-            requests.iter().map(|request| drafting.submit(request.clone()).expect("accepted")).collect();
-        for (index, (events, wanted)) in events.into_iter().zip(&wanted).enumerate() {
-            let (answer, usage) = finish(events).expect("no failure");
-            assert!(answer == wanted.0, "round {round}, request {index}");
-            assert_eq!(usage.generated_tokens, wanted.1, "round {round}, request {index}");
+    // One after the other, then all at once: then who decodes alone changes from step to step.
+    for round in [requests.chunks(1), requests.chunks(requests.len())] {
+        let answers = round.flat_map(|together| {
+            let submit = |request: &Request| drafting.submit(request.clone()).expect("accepted");
+            let events: Vec<_> = together.iter().map(submit).collect();
+            events.into_iter().map(|events| finish(events).expect("no failure"))
+        });
+        for (index, ((answer, usage), wanted)) in answers.zip(&wanted).enumerate() {
+            assert!(answer == wanted.0, "request {index}");
+            assert_eq!(usage.generated_tokens, wanted.1, "request {index}");
         }
     }
     settle(&drafting);
     let stats = drafting.stats();
     let (drafted, accepted) =
         (stats.draft_tokens_total.load(Relaxed), stats.draft_accepted_tokens_total.load(Relaxed));
-    assert!(accepted > 500 && drafted > accepted + 100, "{stats:?}");
+    assert!(accepted > 500 && drafted > accepted + 50, "{stats:?}");
     assert!(stats.preemptions_total.load(Relaxed) > 0, "{stats:?}");
     assert_eq!(stats.kv_pages_in_use.load(Relaxed), 0);
     assert_eq!(plain.stats().draft_tokens_total.load(Relaxed), 0);

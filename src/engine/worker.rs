@@ -240,13 +240,15 @@ impl Worker {
         }
     }
 
-    /// How many rows each running sequence gets: one each for those that decode, and their guesses, then prefill in order of arrival,
+    /// How many rows each running sequence gets: one each for those that decode, guesses if one does, then prefill in order of arrival,
     /// serving before jobs.
     fn shares(&mut self) -> Vec<Share> {
         let mut shares: Vec<Share> = Vec::new();
         let decoding = self.running.iter().filter(|sequence| sequence.decoding()).count();
+        // Nobody's next token waits for the guesses of a neighbour.
+        let guesses = if decoding == 1 { self.options.draft_max } else { 0 };
         for (sequence, state) in self.running.iter_mut().enumerate().filter(|(_, state)| state.decoding()) {
-            let rows = 1 + state.guess(self.options.draft_max, decoding);
+            let rows = 1 + state.guess(guesses);
             shares.push(Share { sequence, rows });
         }
         let decode_rows: usize = shares.iter().map(|share| share.rows).sum();
