@@ -2,12 +2,12 @@
 //! The listener, the shutdown signal and the port are arguments, so tests start it on port 0.
 
 use crate::alignment::{AlignmentParts, Alignments, BaseWeights};
-use crate::config::{Activations, Backend, Device, Quantize, Settings};
+use crate::config::{Activations, Backend, Device, KvCacheFormat, Quantize, Settings};
 use crate::digest::{Digest, Digester};
 use crate::encoder::{EncoderHandle, Source};
 use crate::engine::{Engine, EngineInfo, EngineOptions};
 use crate::jobs::Jobs;
-use crate::kernels::{Isa, Precision};
+use crate::kernels::{Isa, KvFormat, Precision};
 use crate::limits::{CONTEXT_DEFAULT_MAX, PAGE_POSITIONS};
 use crate::model::{Model, ModelConfig, ModelOptions, Reading};
 use crate::persona::Personas;
@@ -117,6 +117,11 @@ pub fn load_with(settings: &Settings, path: &Path, data: &DataFolder) -> Result<
         (Backend::Cpu, Activations::Int8) => Precision::Int8,
         (Backend::Cpu, Activations::F32) | (Backend::Candle, _) => Precision::F32,
     };
+    let kv_format = match (settings.kv_format, precision) {
+        (KvCacheFormat::Q8, _) => KvFormat::Q8,
+        (KvCacheFormat::Auto, Precision::Int8) => KvFormat::F16,
+        (KvCacheFormat::Auto, Precision::F32) => KvFormat::F32,
+    };
     let config = Model::read_config(&container).map_err(|error| file_error(&error))?;
     verify::check_fit(&text, config.vocab_size).map_err(|problem| file_error(&problem))?;
     let context = context(settings, &config);
@@ -128,7 +133,8 @@ pub fn load_with(settings: &Settings, path: &Path, data: &DataFolder) -> Result<
         isa,
         threads: settings.threads,
         reading,
-        pages: pages(settings, &config, precision, context),
+        kv_format,
+        pages: pages(settings, &config, kv_format, context),
     };
     let model = Model::load(&container, &options).map_err(|error| file_error(&error))?;
     let controls = (0..text.tokenizer.vocab_size() as u32).filter(|id| text.tokenizer.is_special(*id));
@@ -283,9 +289,9 @@ fn context(settings: &Settings, config: &ModelConfig) -> u32 {
 }
 
 /// As many pages as fit the memory for KV, but no more than all slots can fill and no fewer than one sequence needs.
-fn pages(settings: &Settings, config: &ModelConfig, precision: Precision, context: u32) -> usize {
+fn pages(settings: &Settings, config: &ModelConfig, format: KvFormat, context: u32) -> usize {
     let one = (context as usize).div_ceil(PAGE_POSITIONS);
-    let fit = settings.kv_bytes / Model::page_bytes(config, precision);
+    let fit = settings.kv_bytes / Model::page_bytes(config, format);
     fit.clamp(one, one * settings.max_batch)
 }
 
@@ -304,7 +310,7 @@ fn info(settings: &Settings, container: &Container, model: &Model, context: u32,
         parameters: model.parameters(),
         file_bytes: container.file_bytes(),
         weights_digest: weights_digest(container.digest(), settings.quantize),
-        arithmetic: arithmetic(settings, isa).into(),
+        arithmetic: arithmetic(settings, isa),
         quantisation: model.quantisation().into(),
         isa: isa.name().into(),
         threads: settings.threads,
@@ -322,13 +328,17 @@ fn weights_digest(stored: Digest, quantize: Option<Quantize>) -> Digest {
 
 /// Equal names and weights give equal bytes: AVX2 and AVX-512 agree, the portable form rounds differently. Names of the
 /// candle backend promise equal values up to rounding only.
-fn arithmetic(settings: &Settings, isa: Isa) -> &'static str {
-    match (settings.backend, settings.activations, isa) {
+fn arithmetic(settings: &Settings, isa: Isa) -> String {
+    let products = match (settings.backend, settings.activations, isa) {
         (Backend::Candle, ..) => "candle-f32",
         (_, Activations::Int8, Isa::Portable) => "cpu-int8-portable",
         (_, Activations::F32, Isa::Portable) => "cpu-f32-portable",
         (_, Activations::Int8, _) => "cpu-int8",
         (_, Activations::F32, _) => "cpu-f32",
+    };
+    match settings.kv_format {
+        KvCacheFormat::Auto => products.into(),
+        KvCacheFormat::Q8 => format!("{products}-kv-q8"),
     }
 }
 

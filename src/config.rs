@@ -127,6 +127,15 @@ impl MetricsDialect {
 }
 
 /// Everything `serve` needs, with defaults filled in.
+/// How keys and values are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KvCacheFormat {
+    /// As half floats with int8 activations, else as floats.
+    Auto,
+    /// In eight bits.
+    Q8,
+}
+
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Catalogue name, path of a GGUF file or of a folder of safetensors, or `hf:REPO/FILE`.
@@ -143,6 +152,7 @@ pub struct Settings {
     pub activations: Activations,
     /// Rounds weights in F32, F16 and BF16 at load; `None`: they stay.
     pub quantize: Option<Quantize>,
+    pub kv_format: KvCacheFormat,
     pub backend: Backend,
     /// Where the candle backend computes.
     pub device: Device,

@@ -16,17 +16,25 @@ struct Bounds {
 #[test]
 fn smollm2_distributions_stay_near() {
     let bounds = Bounds { kl_mean: 0.005, kl_p99: 0.03, top1: 0.95, top1_sure: 0.995 };
-    check(TestModel::SmolLm2, "distributions_smollm2.json", bounds);
+    check(Setup::new(TestModel::SmolLm2), "distributions_smollm2.json", bounds);
+}
+
+/// What eight bits for keys and values cost beside that.
+#[test]
+fn smollm2_distributions_with_eight_bit_keys_and_values_stay_near() {
+    let bounds = Bounds { kl_mean: 0.006, kl_p99: 0.04, top1: 0.94, top1_sure: 0.99 };
+    let setup = Setup { kv_q8: true, ..Setup::new(TestModel::SmolLm2) };
+    check(setup, "distributions_smollm2.json", bounds);
 }
 
 #[test]
 fn gemma_distributions_stay_near() {
     let bounds = Bounds { kl_mean: 0.01, kl_p99: 0.06, top1: 0.94, top1_sure: 0.995 };
-    check(TestModel::Gemma, "distributions_gemma.json", bounds);
+    check(Setup::new(TestModel::Gemma), "distributions_gemma.json", bounds);
 }
 
-fn check(model: TestModel, name: &str, bounds: Bounds) {
-    let engine = &harness::server(&Setup::new(model)).engine;
+fn check(setup: Setup, name: &str, bounds: Bounds) {
+    let engine = &harness::server(&setup).engine;
     let reference = fixture(name);
     let mut rows = reference["top"].as_array().expect("a list").iter();
     let (mut divergences, mut agree, mut sure, mut agree_sure) = (Vec::new(), 0, 0, 0);

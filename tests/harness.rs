@@ -1,7 +1,7 @@
 //! Real servers on loopback, one per configuration, a small HTTP client, the binary's runs and their folders.
 
 use demeanor::app;
-use demeanor::config::{Activations, Backend, Device, GateMode, MetricsDialect, Settings};
+use demeanor::config::{Activations, Backend, Device, GateMode, KvCacheFormat, MetricsDialect, Settings};
 use demeanor::encoder::DEFAULT_ENCODER;
 use demeanor::engine::Engine;
 use demeanor::weights::{Cache, Fetcher};
@@ -110,6 +110,8 @@ pub struct Setup {
     pub candle: bool,
     pub threads: usize,
     pub isa: Option<&'static str>,
+    /// Keys and values in eight bits.
+    pub kv_q8: bool,
     pub step_budget_ms: f32,
     pub draft_max: usize,
     pub max_batch: usize,
@@ -123,6 +125,7 @@ impl Setup {
             candle: false,
             threads: 2,
             isa: None,
+            kv_q8: false,
             step_budget_ms: 20.0,
             draft_max: usize::from(demeanor::limits::DRAFT_TOKENS),
             max_batch: 16,
@@ -147,6 +150,7 @@ impl Setup {
             isa: self.isa.map(str::to_owned),
             activations: if self.exact { Activations::F32 } else { Activations::Int8 },
             quantize: None,
+            kv_format: if self.kv_q8 { KvCacheFormat::Q8 } else { KvCacheFormat::Auto },
             backend: if self.candle { Backend::Candle } else { Backend::Cpu },
             device: Device::Cpu,
             max_batch: self.max_batch,

@@ -4,6 +4,7 @@
 use crate::harness::{self, Server, Setup, TestModel, read_response, with};
 use crate::users;
 use demeanor::config::Settings;
+use demeanor::kernels::Isa;
 use demeanor::users::projector::Form;
 use serde_json::{Value, json};
 use std::io::BufReader;
@@ -212,11 +213,24 @@ fn a_shared_prefix_changes_no_byte_hit_or_miss_chunked_or_whole_on_any_machine()
         Setup { step_budget_ms: 50.0, ..base.clone() },
         Setup { threads: 1, ..base.clone() },
         Setup { draft_max: 0, ..base.clone() },
-        Setup { isa: Some("avx2"), ..base.clone() },
     ];
-    for setup in variants {
+    let others = Isa::available().into_iter().filter(|isa| *isa != Isa::Portable && *isa != Isa::detect());
+    let others = others.map(|isa| Setup { isa: Some(isa.name()), ..base.clone() });
+    for setup in variants.into_iter().chain(others) {
         let server = harness::start(&setup.settings());
         assert_eq!(together(&server, &bodies).0, miss, "{setup:?}");
+    }
+}
+
+#[test]
+fn eight_bit_keys_and_values_depend_on_no_company() {
+    let plans = plans();
+    let prefix = "The harbour master wrote about the tides, winds and ships of the year. ".repeat(14);
+    let bodies: Vec<Value> = (0..6).map(|i| body(i, &prefix, &plans[i])).collect();
+    let server = harness::server(&Setup { kv_q8: true, ..Setup::new(TestModel::SmolLm2) });
+    let alone: Vec<_> = bodies.iter().map(|body| uncached(server, body)).collect();
+    for round in ["cold", "warm"] {
+        assert_eq!(together(server, &bodies).0, alone, "{round}");
     }
 }
 

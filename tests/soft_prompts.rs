@@ -3,7 +3,7 @@
 use crate::harness::{self, demeanor, done};
 use crate::run;
 use demeanor::config::{Backend, Device};
-use demeanor::kernels::{Isa, Precision};
+use demeanor::kernels::{Isa, KvFormat, Precision};
 use demeanor::model::{
     Edits, Input, Model, ModelOptions, Phase, Reading, Row, Rows, Slot, SoftRows, StepOutput, Wants,
 };
@@ -32,6 +32,7 @@ fn tiny_model() -> Model {
         isa: Isa::detect(),
         threads: 1,
         reading: Reading::default(),
+        kv_format: KvFormat::F32,
         pages: 1,
     };
     Model::load(&file, &options).expect("it loads")

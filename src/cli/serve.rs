@@ -2,7 +2,9 @@
 
 use super::{CliError, Outcome};
 use crate::app::{self, Front, Loaded};
-use crate::config::{Activations, Backend, Device, GateMode, MetricsDialect, Quantize, Settings};
+use crate::config::{
+    Activations, Backend, Device, GateMode, KvCacheFormat, MetricsDialect, Quantize, Settings,
+};
 use crate::limits;
 use crate::weights;
 use std::net::SocketAddr;
@@ -80,6 +82,10 @@ pub struct ModelArgs {
     /// Rounds weights in F32, F16 and BF16 at load: q8 to eight bits, q4 to four (embeddings and head to eight)
     #[arg(long, value_parser = ["q8", "q4"], env = "DEMEANOR_QUANTIZE")]
     pub quantize: Option<String>,
+    /// How keys and values are kept. auto: half floats, with --activations f32 floats; q8: eight bits, so that a context
+    /// takes half the memory, at a small loss
+    #[arg(long, default_value = "auto", value_parser = ["auto", "q8"], env = "DEMEANOR_KV_FORMAT")]
+    pub kv_format: String,
     /// cpu: our own kernels; candle: dense f32 weights on --device
     #[arg(long, default_value = "cpu", value_parser = ["cpu", "candle"], env = "DEMEANOR_BACKEND")]
     pub backend: String,
@@ -133,6 +139,7 @@ impl ModelArgs {
             && self.isa.is_none()
             && self.activations == "int8"
             && self.quantize.is_none()
+            && self.kv_format == "auto"
             && self.backend == "cpu"
             && self.device == "cpu"
     }
@@ -149,6 +156,9 @@ impl ModelArgs {
         }
         if !(self.step_budget_ms > 0.0 && self.step_budget_ms <= 10_000.0) {
             return Err(CliError::config("--step-budget-ms must be above 0 and at most 10000"));
+        }
+        if self.kv_format == "q8" && self.backend == "candle" {
+            return Err(CliError::config("--kv-format q8 is for the cpu backend"));
         }
         if self.context.is_some_and(|context| context < 16) {
             return Err(CliError::config("--context must be at least 16"));
@@ -168,6 +178,7 @@ impl ModelArgs {
             isa: self.isa.clone(),
             activations: if self.activations == "f32" { Activations::F32 } else { Activations::Int8 },
             quantize: self.quantize.as_deref().and_then(Quantize::parse),
+            kv_format: if self.kv_format == "q8" { KvCacheFormat::Q8 } else { KvCacheFormat::Auto },
             backend: if self.backend == "candle" { Backend::Candle } else { Backend::Cpu },
             device,
             max_batch: self.max_batch,

@@ -2,8 +2,8 @@
 
 use super::Cpu;
 use super::isa::Kernel;
-use super::kv::{KvFormat, KvLayer};
-use super::math::{exp, tanh};
+use super::kv::{KvFormat, KvLayer, SCALED};
+use super::math::{exp, f16_to_f32, tanh};
 use super::pool::Disjoint;
 use super::simd::Simd;
 use crate::limits::PAGE_POSITIONS;
@@ -183,7 +183,12 @@ impl Group<'_> {
         }
         let first = queries.iter().map(|query| self.first_key(query.position)).min().unwrap_or(0);
         let last = queries.iter().map(|query| query.position).max().unwrap_or(0);
-        let widen = self.kv.format() == KvFormat::F16 && queries.len() > ROWS;
+        // Several blocks of queries read a tile of floats faster than one that each of them has to widen.
+        let widen = match self.kv.format() {
+            KvFormat::F32 => false,
+            KvFormat::F16 => queries.len() > ROWS,
+            KvFormat::Q8 => true,
+        };
         total.clear(queries.len(), d_head);
         for piece_start in (first / TILE / PIECE_TILES * PIECE_TILES..=last / TILE).step_by(PIECE_TILES) {
             piece.clear(queries.len(), d_head);
@@ -191,7 +196,10 @@ impl Group<'_> {
                 let page = self.rows[self.group.start].pages[index];
                 let (k, v) = (self.kv.key_tile(page, self.kv_head), self.kv.value_tile(page, self.kv_head));
                 let tile = if widen {
-                    let (keys, values) = (widened(s, k, keys), widened(s, v, values));
+                    let (keys, values) = match self.kv.format() {
+                        KvFormat::Q8 => (wide_keys(s, d_head, k, keys), wide_values(s, d_head, v, values)),
+                        _ => (widened(s, k, keys), widened(s, v, values)),
+                    };
                     Tile { index, format: KvFormat::F32, keys, values }
                 } else {
                     Tile { index, format: self.kv.format(), keys: k, values: v }
@@ -258,7 +266,7 @@ impl Group<'_> {
         let mut weights = [[0.0f32; TILE]; R];
         match tile.format {
             KvFormat::F16 => self.all_scores::<S, F16, R>(s, queries, tile.keys, end, &mut weights),
-            KvFormat::F32 => self.all_scores::<S, F32, R>(s, queries, tile.keys, end, &mut weights),
+            _ => self.all_scores::<S, F32, R>(s, queries, tile.keys, end, &mut weights),
         }
         let mut keep = [1.0f32; R];
         for (r, seen) in seen.into_iter().enumerate() {
@@ -273,7 +281,7 @@ impl Group<'_> {
         let sums = &mut running.values[from * d_head..][..R * d_head];
         match tile.format {
             KvFormat::F16 => self.add_values::<S, F16, R>(s, tile.values, &weights, &keep, first..end, sums),
-            KvFormat::F32 => self.add_values::<S, F32, R>(s, tile.values, &weights, &keep, first..end, sums),
+            _ => self.add_values::<S, F32, R>(s, tile.values, &weights, &keep, first..end, sums),
         }
     }
 
@@ -479,13 +487,57 @@ fn widened<'a, S: Simd>(s: S, halves: &[u8], room: &'a mut Vec<f32>) -> &'a [u8]
     let len = halves.len() / 2;
     assert!(len.is_multiple_of(16), "tiles of 64 positions");
     room.resize(room.len().max(len), 0.0);
-    // SAFETY: `halves` and `room` hold `len` values; any bytes are bytes, and floats hold four each.
-    unsafe {
-        for i in (0..len).step_by(16) {
-            s.store(room.as_mut_ptr().add(i), s.load_f16(halves.as_ptr().cast::<u16>().add(i)));
-        }
-        std::slice::from_raw_parts(room.as_ptr().cast(), 4 * len)
+    for i in (0..len).step_by(16) {
+        // SAFETY: both hold `len` values.
+        unsafe { s.store(room.as_mut_ptr().add(i), s.load_f16(halves.as_ptr().cast::<u16>().add(i))) }
     }
+    bytes_of(&room[..len])
+}
+
+/// Keys of [`KvFormat::Q8`] as f32, `[d_head][64]`.
+#[inline(always)]
+fn wide_keys<'a, S: Simd>(s: S, d_head: usize, keys: &[u8], room: &'a mut Vec<f32>) -> &'a [u8] {
+    let len = d_head * TILE;
+    assert!(keys.len() == len + d_head.div_ceil(SCALED) * TILE * 2);
+    room.resize(room.len().max(len), 0.0);
+    let (quants, scales) = (keys.as_ptr().cast::<i8>(), keys[len..].as_ptr().cast::<u16>());
+    for d in 0..d_head {
+        for column in (0..TILE).step_by(16) {
+            // SAFETY: d below d_head, columns below 64; the sizes were asserted.
+            unsafe {
+                let scale = s.load_f16(scales.add(d / SCALED * TILE + column));
+                let quant = s.to_f(s.load_i8(quants.add(d * TILE + column)));
+                s.store(room.as_mut_ptr().add(d * TILE + column), s.mul(quant, scale));
+            }
+        }
+    }
+    bytes_of(&room[..len])
+}
+
+/// Values of [`KvFormat::Q8`] as f32, `[64][d_head]`.
+#[inline(always)]
+fn wide_values<'a, S: Simd>(s: S, d_head: usize, values: &[u8], room: &'a mut Vec<f32>) -> &'a [u8] {
+    let (len, blocks) = (d_head * TILE, d_head.div_ceil(SCALED));
+    assert!(values.len() == len + blocks * TILE * 2);
+    room.resize(room.len().max(len), 0.0);
+    let (quants, scales) = values.split_at(len);
+    for key in 0..TILE {
+        for d in (0..d_head).step_by(16) {
+            let at = 2 * (key * blocks + d / SCALED);
+            let scale = s.splat(f16_to_f32(u16::from_ne_bytes([scales[at], scales[at + 1]])));
+            // SAFETY: d + 16 is at most d_head, keys below 64; the sizes were asserted.
+            unsafe {
+                let quant = s.to_f(s.load_i8(quants.as_ptr().cast::<i8>().add(key * d_head + d)));
+                s.store(room.as_mut_ptr().add(key * d_head + d), s.mul(quant, scale));
+            }
+        }
+    }
+    bytes_of(&room[..len])
+}
+
+fn bytes_of(values: &[f32]) -> &[u8] {
+    // SAFETY: any bytes are bytes, and floats hold four each.
+    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), 4 * values.len()) }
 }
 
 /// The exp of the vectors, for one number; 0 for -infinity.

@@ -12,14 +12,30 @@ use half::slice::HalfFloatSliceExt;
 pub enum KvFormat {
     F16,
     F32,
+    /// Eight bits, and half a float as scale for up to 32 coordinates of one position and head.
+    Q8,
 }
 
+/// Coordinates that share a scale in [`KvFormat::Q8`].
+pub(super) const SCALED: usize = 32;
+
 impl KvFormat {
+    /// Of one coordinate, scales apart.
     pub const fn bytes(self) -> usize {
         match self {
             KvFormat::F16 => 2,
             KvFormat::F32 => 4,
+            KvFormat::Q8 => 1,
         }
+    }
+
+    /// Bytes of one page of one KV head, of keys or of values: the coordinates, then the scales.
+    const fn head_bytes(self, d_head: usize) -> usize {
+        let scales = match self {
+            KvFormat::F16 | KvFormat::F32 => 0,
+            KvFormat::Q8 => d_head.div_ceil(SCALED) * size_of::<half::f16>(),
+        };
+        PAGE_POSITIONS * (d_head * self.bytes() + scales)
     }
 }
 
@@ -50,7 +66,8 @@ impl Places {
 }
 
 /// K and V of one block for all pages. A page of K is `[kv_head][d_head][64]` (a vector holds one coordinate of sixteen
-/// positions), of V `[kv_head][64][d_head]`.
+/// positions), of V `[kv_head][64][d_head]`. In [`KvFormat::Q8`] scales follow the coordinates of each head, of K
+/// `[d_head / 32][64]`, of V `[64][d_head / 32]`.
 pub struct KvLayer {
     n_kv_heads: usize,
     d_head: usize,
@@ -67,14 +84,14 @@ impl KvLayer {
             d_head.is_multiple_of(16) && d_head <= D_HEAD_MAX,
             "d_head {d_head}: a multiple of 16 up to 512"
         );
-        let len = pages * n_kv_heads * d_head * PAGE_POSITIONS * format.bytes();
+        let len = pages * n_kv_heads * format.head_bytes(d_head);
         let (keys, values) = (AlignedBytes::zeroed(len), AlignedBytes::zeroed(len));
         KvLayer { n_kv_heads, d_head, format, pages, keys, values }
     }
 
     /// Bytes of a page of such a layer, keys and values together.
     pub const fn bytes_per_page(n_kv_heads: usize, d_head: usize, format: KvFormat) -> usize {
-        2 * n_kv_heads * d_head * PAGE_POSITIONS * format.bytes()
+        2 * n_kv_heads * format.head_bytes(d_head)
     }
 
     pub fn pages(&self) -> usize {
@@ -95,7 +112,7 @@ impl KvLayer {
 
     /// Bytes of one page of one KV head, of keys or of values.
     fn head_bytes(&self) -> usize {
-        self.d_head * PAGE_POSITIONS * self.format.bytes()
+        self.format.head_bytes(self.d_head)
     }
 
     fn page_bytes(&self) -> usize {
@@ -130,13 +147,21 @@ impl KvLayer {
         for buffer in [&mut self.keys, &mut self.values] {
             buffer.bytes_mut().copy_within(from..from + page_bytes, to);
         }
-        // Keys are stored by coordinate, values by position.
-        for coordinate in self.keys.bytes_mut()[to..][..page_bytes].chunks_exact_mut(PAGE_POSITIONS * element)
-        {
-            coordinate[positions * element..].fill(0);
+        // Keys are stored by coordinate, values by position; so are their scales.
+        let (coordinates, scales) =
+            (self.d_head * PAGE_POSITIONS * element, self.d_head.div_ceil(SCALED) * 2);
+        for head in self.keys.bytes_mut()[to..][..page_bytes].chunks_exact_mut(head_bytes) {
+            let (keys, key_scales) = head.split_at_mut(coordinates);
+            let later = |row: &mut [u8], element: usize| row[positions * element..].fill(0);
+            keys.chunks_exact_mut(PAGE_POSITIONS * element).for_each(|row| later(row, element));
+            key_scales.chunks_exact_mut(PAGE_POSITIONS * 2).for_each(|row| later(row, 2));
         }
         for head in self.values.bytes_mut()[to..][..page_bytes].chunks_exact_mut(head_bytes) {
-            head[positions * row_bytes..].fill(0);
+            let (values, value_scales) = head.split_at_mut(coordinates);
+            values[positions * row_bytes..].fill(0);
+            if !value_scales.is_empty() {
+                value_scales[positions * scales..].fill(0);
+            }
         }
     }
 
@@ -227,8 +252,48 @@ unsafe fn write_head(format: KvFormat, keys: *mut u8, values: *mut u8, offset: u
                 halves[..d_head].convert_from_f32_slice(v);
                 values.add(offset * d_head).copy_from_nonoverlapping(halves.as_ptr(), d_head);
             }
+            KvFormat::Q8 => {
+                let scales_at = d_head * PAGE_POSITIONS;
+                let key_scales = keys.add(scales_at).cast::<half::f16>();
+                let value_scales = values.add(scales_at).cast::<half::f16>();
+                let (keys, values) = (keys.cast::<i8>(), values.cast::<i8>());
+                for (block, (k, v)) in k.chunks(SCALED).zip(v.chunks(SCALED)).enumerate() {
+                    let (scale, quants) = quantized(k);
+                    key_scales.add(block * PAGE_POSITIONS + offset).write(scale);
+                    for (i, q) in quants[..k.len()].iter().enumerate() {
+                        keys.add((block * SCALED + i) * PAGE_POSITIONS + offset).write(*q);
+                    }
+                    let (scale, quants) = quantized(v);
+                    value_scales.add(offset * d_head.div_ceil(SCALED) + block).write(scale);
+                    let to = values.add(offset * d_head + block * SCALED);
+                    to.copy_from_nonoverlapping(quants.as_ptr(), v.len());
+                }
+            }
         }
     }
+}
+
+/// Up to 32 values as eight bits and a scale: value = scale * quant, to within half a step. The scale is not-a-number
+/// where a value is, or where one is beyond the range of a half float, so that the damage shows.
+fn quantized(values: &[f32]) -> (half::f16, [i8; SCALED]) {
+    let mut largest = 0.0f32;
+    for value in values {
+        largest = if value.is_nan() { f32::NAN } else { largest.max(value.abs()) };
+        if largest.is_nan() {
+            break;
+        }
+    }
+    let scale = half::f16::from_f32(largest / 127.0);
+    let mut quants = [0; SCALED];
+    if !scale.is_finite() {
+        return (half::f16::NAN, quants);
+    }
+    let wide = scale.to_f32();
+    let inverse = if wide > 0.0 { 1.0 / wide } else { 0.0 };
+    for (quant, value) in quants.iter_mut().zip(values) {
+        *quant = (value * inverse).round_ties_even().clamp(-127.0, 127.0) as i8;
+    }
+    (scale, quants)
 }
 
 #[cfg(test)]
@@ -237,7 +302,7 @@ mod tests {
 
     #[test]
     fn a_copied_page_has_the_wanted_positions_and_zeros() {
-        for format in [KvFormat::F16, KvFormat::F32] {
+        for format in [KvFormat::F16, KvFormat::F32, KvFormat::Q8] {
             let mut layer = KvLayer::new(3, 2, 16, format);
             let row = |offset: usize| (0..32).map(|i| (1 + offset + i) as f32).collect::<Vec<f32>>();
             for offset in 0..64 {
@@ -255,7 +320,7 @@ mod tests {
 
     #[test]
     fn positions_land_where_attention_looks() {
-        for format in [KvFormat::F16, KvFormat::F32] {
+        for format in [KvFormat::F16, KvFormat::F32, KvFormat::Q8] {
             let (heads, d_head) = (2, 16);
             let mut layer = KvLayer::new(3, heads, d_head, format);
             let k: Vec<f32> = (0..heads * d_head).map(|i| i as f32).collect();
@@ -264,12 +329,19 @@ mod tests {
             let element = |tile: &[u8], at: usize| match format {
                 KvFormat::F16 => half::f16::from_ne_bytes([tile[2 * at], tile[2 * at + 1]]).to_f32(),
                 KvFormat::F32 => f32::from_ne_bytes(tile[4 * at..][..4].try_into().unwrap()),
+                KvFormat::Q8 => f32::from(tile[at] as i8),
             };
+            // 15 or 31 is the largest of a head.
+            let step =
+                |head: usize| if format == KvFormat::Q8 { (15 + 16 * head) as f32 / 127.0 } else { 1.0 };
             for head in 0..heads {
                 for d in 0..d_head {
-                    let expected = (head * d_head + d) as f32;
-                    assert_eq!(element(layer.key_tile(1, head), d * 64 + 63), expected);
-                    assert_eq!(element(layer.value_tile(1, head), 63 * d_head + d), -expected);
+                    let expected = (head * d_head + d) as f32 / step(head);
+                    // Half a step, and what the rounding of the scale does to 127 steps.
+                    let bound = if format == KvFormat::Q8 { 0.6 } else { 0.0 };
+                    let (key, value) = (layer.key_tile(1, head), layer.value_tile(1, head));
+                    assert!((element(key, d * 64 + 63) - expected).abs() <= bound);
+                    assert!((element(value, 63 * d_head + d) + expected).abs() <= bound);
                 }
             }
             let sum =

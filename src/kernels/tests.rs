@@ -235,6 +235,16 @@ fn sequence(shape: &AttentionShape, positions: usize, first_page: u32, format: K
     let round = |values: Vec<f32>| match format {
         KvFormat::F32 => values,
         KvFormat::F16 => values.into_iter().map(|x| half::f16::from_f32(x).to_f32()).collect(),
+        KvFormat::Q8 => {
+            let blocks = values.chunks(shape.d_head).flat_map(|head| head.chunks(32));
+            let back = |block: &[f32]| {
+                let largest = block.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+                let scale = half::f16::from_f32(largest / 127.0).to_f32();
+                let quant = move |x: &f32| (x * (1.0 / scale)).round_ties_even().clamp(-127.0, 127.0);
+                block.iter().map(|x| scale * quant(x)).collect::<Vec<f32>>()
+            };
+            blocks.flat_map(back).collect()
+        }
     };
     let count = positions.div_ceil(PAGE_POSITIONS) as u32;
     Sequence {
@@ -310,6 +320,8 @@ fn shapes() -> Vec<(AttentionShape, KvFormat)> {
         (shape(8, 1, 128, Some(64), Some(5.0)), KvFormat::F16),
         (shape(2, 2, 80, Some(1), None), KvFormat::F32),
         (shape(7, 1, 16, Some(513), Some(2.0)), KvFormat::F32),
+        (shape(9, 3, 64, None, None), KvFormat::Q8),
+        (shape(2, 1, 80, Some(100), None), KvFormat::Q8),
     ];
     if THOROUGH { all } else { vec![all[3], all[5]] }
 }

@@ -7,7 +7,7 @@ use super::heads::HeadOutputs;
 use super::rows::{PageId, Rows, StepOutput, TokenId};
 use super::{ModelError, ModelOptions, load, self_test};
 use crate::config::Backend;
-use crate::kernels::{Cpu, Precision};
+use crate::kernels::{Cpu, KvFormat};
 use crate::weights::Container;
 
 /// A loaded model with its KV pages. Owned by one thread; what applies to a row travels with the row.
@@ -61,8 +61,8 @@ impl Model {
     }
 
     /// Bytes of KV for one page of positions, all blocks together. The candle backend keeps them in f32.
-    pub fn page_bytes(config: &ModelConfig, precision: Precision) -> usize {
-        CpuModel::page_bytes(config, precision)
+    pub fn page_bytes(config: &ModelConfig, format: KvFormat) -> usize {
+        CpuModel::page_bytes(config, format)
     }
 
     /// Clears a page for a new owner.

@@ -55,7 +55,7 @@ impl CpuModel {
     }
 
     pub(super) fn new(config: ModelConfig, weights: ModelWeights, options: &ModelOptions) -> CpuModel {
-        let kv_format = kv_format(options.precision);
+        let kv_format = options.kv_format;
         let pages = options.pages.max(2);
         let new_layer = |_| KvLayer::new(pages, config.n_kv_heads, config.d_head, kv_format);
         let new_rope = |rotary| Rope::new(rotary, config.d_rotary, options.reading.context);
@@ -85,8 +85,8 @@ impl CpuModel {
     }
 
     /// Bytes of KV for one page of positions, all blocks together.
-    pub fn page_bytes(config: &ModelConfig, precision: Precision) -> usize {
-        config.n_blocks * KvLayer::bytes_per_page(config.n_kv_heads, config.d_head, kv_format(precision))
+    pub fn page_bytes(config: &ModelConfig, format: KvFormat) -> usize {
+        config.n_blocks * KvLayer::bytes_per_page(config.n_kv_heads, config.d_head, format)
     }
 
     /// For directions of single heads.
@@ -286,14 +286,6 @@ impl CpuModel {
         if let Some(cap) = config.logit_softcap {
             kernels::softcap(cpu, logits, cap);
         }
-    }
-}
-
-/// Keys and values are as exact as the mode.
-fn kv_format(precision: Precision) -> KvFormat {
-    match precision {
-        Precision::Int8 => KvFormat::F16,
-        Precision::F32 => KvFormat::F32,
     }
 }
 

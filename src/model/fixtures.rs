@@ -2,7 +2,7 @@
 
 use super::{ModelOptions, Reading, TokenId};
 use crate::config::{Backend, Device};
-use crate::kernels::{Isa, Precision};
+use crate::kernels::{Isa, KvFormat, Precision};
 use crate::weights::Container;
 use crate::weights::safetensors::{Bounds, Safetensors};
 use std::path::{Path, PathBuf};
@@ -68,6 +68,7 @@ pub fn options(backend: Backend, context: u32) -> ModelOptions {
         isa: Isa::detect(),
         threads: 2,
         reading: Reading { quantize: None, context },
+        kv_format: KvFormat::F32,
         pages: 4,
     }
 }

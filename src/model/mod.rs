@@ -31,7 +31,7 @@ pub use heads::HeadOutputs;
 pub use rows::{CaptureSpec, Input, PageId, Row, Rows, Slot, SoftRows, StepOutput, TokenId, Wants};
 
 use crate::config::{Backend, Device, Quantize};
-use crate::kernels::{Isa, KernelError, Precision};
+use crate::kernels::{Isa, KernelError, KvFormat, Precision};
 use crate::limits::CONTEXT_DEFAULT_MAX;
 use crate::weights::WeightsError;
 
@@ -60,6 +60,8 @@ pub struct ModelOptions {
     pub isa: Isa,
     pub threads: usize,
     pub reading: Reading,
+    /// How the CPU backend keeps keys and values; candle keeps floats.
+    pub kv_format: KvFormat,
     /// Pages of the KV cache.
     pub pages: usize,
 }

@@ -2,7 +2,7 @@
 
 use super::{Model, ModelOptions, Reading};
 use crate::config::{Backend, Device};
-use crate::kernels::{Isa, Precision};
+use crate::kernels::{Isa, KvFormat, Precision};
 use crate::weights::{Container, GgufWriter, ModelFile};
 use std::path::Path;
 
@@ -93,8 +93,9 @@ pub fn load_changed(
 /// A model file on either backend.
 pub fn load_on(backend: Backend, file: &Container, precision: Precision, pages: usize) -> Model {
     let (isa, device) = (Isa::detect(), Device::Cpu);
-    let options =
-        ModelOptions { backend, device, precision, isa, threads: 1, reading: Reading::default(), pages };
+    let (threads, reading) = (1, Reading::default());
+    let kv_format = if precision == Precision::F32 { KvFormat::F32 } else { KvFormat::F16 };
+    let options = ModelOptions { backend, device, precision, isa, threads, reading, kv_format, pages };
     Model::load(file, &options).expect("the tiny model loads")
 }
 
