@@ -22,11 +22,13 @@ pub(super) struct Drafts {
     guess: Vec<TokenId>,
     /// Draws since the guess was made.
     drawn: usize,
+    /// Whether there are none any more.
+    stopped: bool,
 }
 
 impl Default for Drafts {
     fn default() -> Drafts {
-        Drafts { rates: [RATE_AT_FIRST; SAME_MAX + 1], same: 0, guess: Vec::new(), drawn: 0 }
+        Drafts { rates: [RATE_AT_FIRST; SAME_MAX + 1], same: 0, guess: Vec::new(), drawn: 0, stopped: false }
     }
 }
 
@@ -34,7 +36,7 @@ impl Drafts {
     /// Guesses what follows `tokens`. Returns how many of the guess, at most `most`, are worth a row each.
     pub fn guess(&mut self, tokens: &[TokenId], most: usize) -> usize {
         self.clear();
-        if most == 0 {
+        if most == 0 || self.stopped {
             return 0;
         }
         let Some((same, next)) = find_again(tokens) else { return 0 };
@@ -59,6 +61,12 @@ impl Drafts {
         if !right {
             self.guess.clear();
         }
+    }
+
+    /// Ends guessing in this answer.
+    pub fn stop(&mut self) {
+        self.stopped = true;
+        self.clear();
     }
 
     pub fn clear(&mut self) {

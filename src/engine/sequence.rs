@@ -306,6 +306,7 @@ impl Sequence {
             }
             return;
         }
+        let has_guesses = rows.len() > self.ready_rows();
         let mut problem = None;
         for row in rows {
             let position = row.position as usize;
@@ -322,6 +323,10 @@ impl Sequence {
             if let Some(logits) = logits {
                 if crate::kernels::all_finite(logits) {
                     self.take_logits(cpu, position, logits);
+                } else if has_guesses {
+                    // Of a guess behind it a row sees one thing: values that are not finite. It is computed again alone.
+                    self.drafts.stop();
+                    self.computed -= 1;
                 } else {
                     problem = Some(SequenceError::NonFiniteLogits);
                 }

@@ -507,3 +507,37 @@ fn the_cache_keeps_rows_that_were_drawn_and_no_guess() {
     }
     assert!(engines[1].stats().draft_accepted_tokens_total.load(Relaxed) > 100);
 }
+
+/// A dose far too large ends an answer at its own row, not at that of a guess before which nothing is wrong.
+#[test]
+fn a_guess_that_is_not_finite_ends_no_answer_early() {
+    let options = EngineOptions { max_batch: 1, queue: 8, step_budget_ms: 20.0, draft_max: 8 };
+    let engine = engine_with(8, options);
+    let Want::Generate(generate) = generate(150, false) else { unreachable!("it generates") };
+    let bias = [(10, 1e6), (11, 1e6)].to_vec();
+    let sampling = Sampling { temperature: 0.0, logit_bias: bias, ..Sampling::default() };
+    for from in 40..49 {
+        let mut blocks = vec![BlockEdits::default(); N_BLOCKS];
+        let delta = Change::Add { delta: vec![f32::NAN; D_MODEL].into() };
+        blocks[0].resid.push(Edit::new(delta, RowRule::After(from)));
+        let ask = Request {
+            edits: Arc::new(Edits::new(blocks)),
+            ..request(
+                tokens(1, 20),
+                Want::Generate(Generate { sampling: sampling.clone(), ..generate.clone() }),
+            )
+        };
+        let mut events = engine.submit(ask).expect("accepted");
+        let mut drawn = 0;
+        let error = loop {
+            match events.next_blocking() {
+                Some(Event::Token { .. }) => drawn += 1,
+                Some(Event::Failed(error)) => break error,
+                Some(Event::Prefilled { .. } | Event::Progress { .. }) => {}
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!((error, drawn), (SequenceError::NonFiniteLogits, from));
+    }
+    assert!(engine.stats().draft_accepted_tokens_total.load(Relaxed) > 100, "{:?}", engine.stats());
+}
