@@ -37,6 +37,7 @@ pub(super) fn widths<const N: usize>(rows: usize, buffers: &[&mut [f32]; N]) -> 
 /// Row `row` of each buffer.
 /// # Safety
 /// Nobody else has this row.
+#[allow(clippy::mut_from_ref)]
 pub(super) unsafe fn parts<'a, const N: usize>(
     buffers: &'a [Disjoint<'_, f32>; N],
     widths: &[usize; N],
