@@ -12,6 +12,7 @@ up, measured and ended; the order turns with every pair. Measured over HTTP at
 `/v1/completions` with token ids as prompt and no cache:
     prefill   tokens of a prompt over the time until its one token is back (512 tokens, max_tokens 1)
     decode    (128 - 1) tokens over the time from the first streamed piece to the last, after a short prompt
+              (`--demeanor-flag=--draft-max=0`: without n-gram drafts, which llama-server does not make by default)
     parallel  16 streams at once, 128 tokens each after different short prompts: all tokens over the time from the
               first piece of any to the last piece of all
     idle      CPU seconds (all threads) of the server over 10 s without requests, as a share of one core

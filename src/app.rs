@@ -146,6 +146,8 @@ pub fn load_with(settings: &Settings, path: &Path, data: &DataFolder) -> Result<
         max_batch: settings.max_batch,
         queue: settings.queue,
         step_budget_ms: settings.step_budget_ms,
+        // candle's products round by their number of rows, so there a guess would change bytes.
+        draft_max: if settings.backend == Backend::Cpu { settings.draft_max } else { 0 },
     };
     let engine = Engine::start(model, info, options).map_err(|error| AppError::Failed(error.to_string()))?;
     let text = Arc::new(text);

@@ -162,6 +162,8 @@ pub struct Settings {
     pub context: Option<u32>,
     /// Time a step with prefill rows should take.
     pub step_budget_ms: f32,
+    /// Guessed tokens that a step may check for a sequence that decodes alone; 0: none.
+    pub draft_max: usize,
     /// Keys that clients must present (sha256 of each is kept by `server`); empty: no authentication.
     pub api_keys: Vec<String>,
     pub max_dose: f32,

@@ -458,6 +458,10 @@ pub const TOOL_CALLS_MAX: u32 = 8;
 // ---- engine ----
 /// Positions of a sequence when nothing else is said: what the model was trained for, but no more than this.
 pub const CONTEXT_DEFAULT_MAX: u32 = 8192;
+/// Guessed tokens that a step checks: further ones are seldom right and cost a row each.
+pub const DRAFT_TOKENS: u8 = 8;
+/// The same, by an operator's choice: a machine on which rows cost next to nothing gains from no more.
+pub const DRAFT_TOKENS_MAX: u8 = 16;
 /// Requests waiting for a slot; more are answered 429.
 pub const QUEUE_MAX: usize = 64;
 /// Sequences that jobs may have in the engine; an extraction submits some two hundred.

@@ -113,6 +113,7 @@ pub struct Setup {
     /// Keys and values in eight bits.
     pub kv_q8: bool,
     pub step_budget_ms: f32,
+    pub draft_max: usize,
     pub max_batch: usize,
 }
 
@@ -126,6 +127,7 @@ impl Setup {
             isa: None,
             kv_q8: false,
             step_budget_ms: 20.0,
+            draft_max: usize::from(demeanor::limits::DRAFT_TOKENS),
             max_batch: 16,
         }
     }
@@ -154,6 +156,7 @@ impl Setup {
             max_batch: self.max_batch,
             context: Some(4096),
             step_budget_ms: self.step_budget_ms,
+            draft_max: self.draft_max,
             api_keys: Vec::new(),
             max_dose: 1.0,
             gate: GateMode::Warn,

@@ -207,10 +207,12 @@ fn a_shared_prefix_changes_no_byte_hit_or_miss_chunked_or_whole_on_any_machine()
     assert_eq!(second, miss);
     let stats = reference.engine.stats();
     assert!(stats.prefix_cache_hits_tokens_total.load(Relaxed) >= 6 * 512, "the second round hits the cache");
+    assert!(stats.draft_accepted_tokens_total.load(Relaxed) > 0, "answers alone have guesses");
     let variants = [
         Setup { step_budget_ms: 1.0, ..base.clone() },
         Setup { step_budget_ms: 50.0, ..base.clone() },
         Setup { threads: 1, ..base.clone() },
+        Setup { draft_max: 0, ..base.clone() },
     ];
     let others = Isa::available().into_iter().filter(|isa| *isa != Isa::Portable && *isa != Isa::detect());
     let others = others.map(|isa| Setup { isa: Some(isa.name()), ..base.clone() });

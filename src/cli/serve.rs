@@ -104,6 +104,11 @@ pub struct ModelArgs {
     /// Milliseconds that a step with prefill in it should take
     #[arg(long, default_value_t = 20.0, env = "DEMEANOR_STEP_BUDGET_MS")]
     pub step_budget_ms: f32,
+    /// Tokens guessed from repetitions (n-gram drafts) that a step checks beside the next one while a single answer is
+    /// being written, at most; 0 turns them off. Answers are the same byte for byte
+    #[arg(long, default_value_t = limits::DRAFT_TOKENS, alias = "draft", env = "DEMEANOR_DRAFT_MAX",
+        value_parser = clap::value_parser!(u8).range(..=i64::from(limits::DRAFT_TOKENS_MAX)))]
+    pub draft_max: u8,
     /// Folder for vectors, personas and users; default: demeanor in the XDG data folder
     #[arg(long, env = "DEMEANOR_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
@@ -179,6 +184,7 @@ impl ModelArgs {
             max_batch: self.max_batch,
             context: self.context,
             step_budget_ms: self.step_budget_ms,
+            draft_max: usize::from(self.draft_max),
             api_keys: Vec::new(),
             max_dose: limits::DOSE_MAX,
             gate: GateMode::Warn,

@@ -1,6 +1,7 @@
 //! Runs many sequences on one model: queue, scheduler, KV pages, prefix cache, sampler, worker thread. Knows token ids
 //! and [`Edits`](crate::model::Edits); knows no text, names, users or HTTP.
 
+mod drafts;
 mod in_order;
 mod keys;
 mod pages;
@@ -53,6 +54,9 @@ pub struct EngineOptions {
     pub queue: usize,
     /// Time that a step with prefill rows should take.
     pub step_budget_ms: f32,
+    /// Guessed tokens that a step may check for a sequence that decodes alone; 0: none. Only for models whose rows do not depend on their
+    /// neighbours: there, guesses change the time of an answer and no byte of it.
+    pub draft_max: usize,
 }
 
 /// What upper rooms may know of the loaded model.
@@ -104,6 +108,9 @@ pub struct EngineStats {
     pub requests_waiting: AtomicU64,
     pub prompt_tokens_total: AtomicU64,
     pub generation_tokens_total: AtomicU64,
+    /// Guessed tokens that had a row in a step, and those of them that were drawn.
+    pub draft_tokens_total: AtomicU64,
+    pub draft_accepted_tokens_total: AtomicU64,
     /// Draws that had to wait for the mask of their constraint.
     pub mask_waits_total: AtomicU64,
     pub prefix_cache_queries_tokens_total: AtomicU64,

@@ -1,12 +1,14 @@
 //! One sequence on its way: what is computed, what it holds, which rows come next.
 
 mod cache;
+mod guesses;
 mod lanes;
 
 pub(super) use cache::release;
 
 use self::cache::InForce;
 use super::InsideGuard;
+use super::drafts::Drafts;
 use super::request::{
     Capture, Event, FinishReason, Generate, Priority, Reduce, Request, SequenceError, TokenLogprob, Usage,
     Want,
@@ -34,6 +36,7 @@ pub(super) struct Sequence {
     keys: Vec<Digest>,
     in_force: InForce,
     history: History,
+    drafts: Drafts,
     /// The masks of a constrained answer.
     masks: Option<Masks>,
     /// Logits `[vocab_size]` whose mask is still being computed.
@@ -81,6 +84,7 @@ impl Sequence {
             keys: Vec::new(),
             in_force: InForce::default(),
             history: History::default(),
+            drafts: Drafts::default(),
             masks,
             undrawn: None,
             generated: 0,
@@ -149,6 +153,7 @@ impl Sequence {
         self.keys.clear();
         // The last row gives them again; the mask stays where it is.
         self.undrawn = None;
+        self.drafts.clear();
         // A score starts anew: the rows of its continuations are nowhere else.
         let lanes = self.score.give_back(self.shared_pages());
         if let Want::Score(_) = self.request.want {
@@ -229,7 +234,7 @@ impl Sequence {
             }
             _ => {
                 let input = |position: usize| match self.token_index(position) {
-                    Some(index) => Input::Token(self.tokens[index]),
+                    Some(index) => Input::Token(self.token(index)),
                     None => Input::Soft(position as u32 - self.request.soft_at),
                 };
                 let positions = self.computed..self.computed + n;
@@ -252,12 +257,13 @@ impl Sequence {
     }
 
     fn wants(&self, position: usize) -> Wants {
-        let last_known = position + 1 == self.known_rows();
+        // The last known row, and guesses after it.
+        let gives_next = position + 1 >= self.known_rows();
         match &self.request.want {
             Want::Generate(generate) => {
                 let of_prompt = generate.prompt_logprobs.is_some() && !self.prefilled;
                 // With no token to draw, the last row's logits are of no use.
-                let draws = last_known && generate.tokens_max > self.generated;
+                let draws = gives_next && generate.tokens_max > self.generated;
                 let predicts = of_prompt && self.predicted(position).is_some();
                 Wants { logits: draws || predicts, capture: false }
             }
@@ -282,7 +288,8 @@ impl Sequence {
         !self.request.edits.is_empty()
     }
 
-    /// Takes the results of `rows` computed rows: logits in row order for those that wanted them, captures likewise.
+    /// Takes the results of `rows` computed rows: logits in row order for those that wanted them, captures likewise. Rows
+    /// of guesses that were not drawn count as not computed; others overwrite them.
     pub fn advance<'a>(
         &mut self,
         cpu: &Cpu,
@@ -299,25 +306,32 @@ impl Sequence {
             }
             return;
         }
+        let has_guesses = rows.len() > self.ready_rows();
         let mut problem = None;
         for row in rows {
             let position = row.position as usize;
+            let logits = if row.wants.logits { logits.next() } else { None };
+            if self.finished || problem.is_some() || !self.holds(row) {
+                continue;
+            }
+            self.computed += 1;
             if row.wants.capture
                 && let (Some(values), Want::Capture(want)) = (captures.next(), &self.request.want)
             {
                 self.capture.take(values, want);
             }
-            if row.wants.logits
-                && let Some(logits) = logits.next()
-            {
+            if let Some(logits) = logits {
                 if crate::kernels::all_finite(logits) {
                     self.take_logits(cpu, position, logits);
+                } else if has_guesses {
+                    // Of a guess behind it a row sees one thing: values that are not finite. It is computed again alone.
+                    self.drafts.stop();
+                    self.computed -= 1;
                 } else {
                     problem = Some(SequenceError::NonFiniteLogits);
                 }
             }
         }
-        self.computed += rows.len();
         if let Some(problem) = problem {
             self.fail(problem);
         } else if !self.finished {
@@ -395,6 +409,7 @@ impl Sequence {
         self.generated += 1;
         self.history.push(id);
         self.tokens.push(id);
+        self.drafts.learn(id);
         let reason = self.reason_to_end(generate, id);
         let _ = self.events.send(Event::Token { id, logprob });
         if let Some(reason) = reason {

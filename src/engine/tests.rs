@@ -34,7 +34,7 @@ impl EngineInfo {
 }
 
 fn engine(pages: usize) -> Engine {
-    engine_with(pages, EngineOptions { max_batch: 16, queue: 64, step_budget_ms: 20.0 })
+    engine_with(pages, EngineOptions { max_batch: 16, queue: 64, step_budget_ms: 20.0, draft_max: 8 })
 }
 
 fn engine_with(pages: usize, options: EngineOptions) -> Engine {
@@ -161,7 +161,7 @@ fn a_hit_gives_the_logits_of_transformers() {
         for container in &fixtures::containers(name) {
             let model = Model::load(container, &fixtures::options(Backend::Cpu, 512)).unwrap();
             let info = EngineInfo { vocab_size: width as u32, ..EngineInfo::of_tiny(&model, 2) };
-            let options = EngineOptions { max_batch: 2, queue: 8, step_budget_ms: 20.0 };
+            let options = EngineOptions { max_batch: 2, queue: 8, step_budget_ms: 20.0, draft_max: 0 };
             let engine = Engine::start(model, info, options).expect("a thread starts");
             let generate = Generate {
                 tokens_max: 1,
@@ -362,7 +362,8 @@ fn continuations_on_lanes_are_scored_as_alone() {
     let mut random = Random(3);
     for (prompt, options) in [(1, (64, 20.0)), (64, (64, 0.01)), (100, (64, 20.0)), (130, (4, 20.0))] {
         let (pages, step_budget_ms) = options;
-        let engine = engine_with(pages, EngineOptions { max_batch: 16, queue: 64, step_budget_ms });
+        let engine =
+            engine_with(pages, EngineOptions { max_batch: 16, queue: 64, step_budget_ms, draft_max: 8 });
         let continuations: Vec<Vec<TokenId>> =
             (0..60).map(|i| tokens(i, [0, 1, 2, 2, 3, 5, 70, 100][random.below(8)])).collect();
         let ask = |list: &[Vec<TokenId>]| Request {
@@ -396,7 +397,7 @@ fn continuations_on_lanes_are_scored_as_alone() {
 
 #[test]
 fn requests_in_order_wait_while_the_queue_is_full() {
-    let full = engine_with(32, EngineOptions { max_batch: 1, queue: 1, step_budget_ms: 20.0 });
+    let full = engine_with(32, EngineOptions { max_batch: 1, queue: 1, step_budget_ms: 20.0, draft_max: 0 });
     let requests: Vec<Request> =
         (0..4).map(|i| request(tokens(i, 20 + i as usize), generate(3, false))).collect();
     let wanted: Vec<Answer> = requests.iter().map(|request| alone(&full, request)).collect();
@@ -418,4 +419,125 @@ fn requests_in_order_wait_while_the_queue_is_full() {
         Ok(())
     });
     assert_eq!((refused, taken), (Err(SubmitError::Empty), 1));
+}
+
+/// A request whose answer keeps to six tokens, so that it often says again what it said: guesses are right and wrong.
+fn repetitive(index: usize) -> Request {
+    let sampling = Sampling {
+        temperature: [0.0, 0.3, 1.0][index % 3],
+        seed: index as u64,
+        logit_bias: (10..16).map(|id| (id, 50.0)).collect(),
+        repetition_penalty: [1.0, 1.0, 1.3][index / 2 % 3],
+        frequency_penalty: [0.0, 0.0, 0.05][index / 3 % 3],
+        ..Sampling::default()
+    };
+    let rule = [RowRule::All, RowRule::Response, RowRule::First(2), RowRule::First(90)][index % 4];
+    let prompt = tokens(index as u64 % 4, 20 + 13 * (index % 7));
+    let Want::Generate(generate) = generate([150, 1, 2, 3, 120, 97, 64][index % 7], index % 5 == 0) else {
+        unreachable!("it generates")
+    };
+    Request {
+        soft: if index % 3 == 0 { soft(1, 4) } else { SoftRows::none() },
+        soft_at: 7,
+        edits: if index % 2 == 0 { steered(index as u64 % 3, rule) } else { Arc::default() },
+        owner: [Digest::default(), owner("a")][index % 2],
+        ..request(
+            prompt,
+            Want::Generate(Generate {
+                sampling,
+                stop_tokens: if index % 4 == 3 { Arc::from([12, 14]) } else { Arc::from([]) },
+                ..generate
+            }),
+        )
+    }
+}
+
+/// With neighbours, preemption, the cache and pages that end within a guess: what a guess costs or saves is time.
+#[test]
+fn guesses_change_no_byte_of_an_answer() {
+    let options = EngineOptions { max_batch: 3, queue: 64, step_budget_ms: 20.0, draft_max: 0 };
+    let (plain, drafting) =
+        (engine_with(5, options.clone()), engine_with(5, EngineOptions { draft_max: 8, ..options }));
+    let requests: Vec<Request> = (0..42).map(repetitive).collect();
+    let wanted: Vec<(Answer, u32)> = requests
+        .iter()
+        .map(|ask| run(&plain, Request { use_cache: false, ..ask.clone() }))
+        .map(|(answer, usage)| (answer, usage.generated_tokens))
+        .collect();
+    // One after the other, then all at once: then who decodes alone changes from step to step.
+    for round in [requests.chunks(1), requests.chunks(requests.len())] {
+        let answers = round.flat_map(|together| {
+            let submit = |request: &Request| drafting.submit(request.clone()).expect("accepted");
+            let events: Vec<_> = together.iter().map(submit).collect();
+            events.into_iter().map(|events| finish(events).expect("no failure"))
+        });
+        for (index, ((answer, usage), wanted)) in answers.zip(&wanted).enumerate() {
+            assert!(answer == wanted.0, "request {index}");
+            assert_eq!(usage.generated_tokens, wanted.1, "request {index}");
+        }
+    }
+    settle(&drafting);
+    let stats = drafting.stats();
+    let (drafted, accepted) =
+        (stats.draft_tokens_total.load(Relaxed), stats.draft_accepted_tokens_total.load(Relaxed));
+    assert!(accepted > 500 && drafted > accepted + 50, "{stats:?}");
+    assert!(stats.preemptions_total.load(Relaxed) > 0, "{stats:?}");
+    assert_eq!(stats.kv_pages_in_use.load(Relaxed), 0);
+    assert_eq!(plain.stats().draft_tokens_total.load(Relaxed), 0);
+}
+
+/// Rows of guesses that were not drawn are not in the cache: what goes on from an answer finds as many rows as without.
+#[test]
+fn the_cache_keeps_rows_that_were_drawn_and_no_guess() {
+    let options = EngineOptions { max_batch: 4, queue: 8, step_budget_ms: 20.0, draft_max: 0 };
+    let engines =
+        [engine_with(64, options.clone()), engine_with(64, EngineOptions { draft_max: 8, ..options })];
+    for index in [0, 4, 5, 7, 11, 14] {
+        let ask = Request { soft: SoftRows::none(), soft_at: 0, ..repetitive(index) };
+        let found = engines.each_ref().map(|engine| {
+            let answer = run(engine, ask.clone()).0;
+            let drawn = answer.tokens.iter().map(|token| token.id);
+            let further = ask.prompt.iter().copied().chain(drawn).chain([1, 2, 3]).collect();
+            let further = Request { prompt: further, edits: Arc::default(), ..ask.clone() };
+            let (next, usage) = run(engine, further.clone());
+            assert!(next == alone(engine, &further), "{index}");
+            (next, usage.cached_tokens)
+        });
+        assert!(found[0] == found[1], "{index}: {} and {}", found[0].1, found[1].1);
+    }
+    assert!(engines[1].stats().draft_accepted_tokens_total.load(Relaxed) > 100);
+}
+
+/// A dose far too large ends an answer at its own row, not at that of a guess before which nothing is wrong.
+#[test]
+fn a_guess_that_is_not_finite_ends_no_answer_early() {
+    let options = EngineOptions { max_batch: 1, queue: 8, step_budget_ms: 20.0, draft_max: 8 };
+    let engine = engine_with(8, options);
+    let Want::Generate(generate) = generate(150, false) else { unreachable!("it generates") };
+    let bias = [(10, 1e6), (11, 1e6)].to_vec();
+    let sampling = Sampling { temperature: 0.0, logit_bias: bias, ..Sampling::default() };
+    for from in 40..49 {
+        let mut blocks = vec![BlockEdits::default(); N_BLOCKS];
+        let delta = Change::Add { delta: vec![f32::NAN; D_MODEL].into() };
+        blocks[0].resid.push(Edit::new(delta, RowRule::After(from)));
+        let ask = Request {
+            edits: Arc::new(Edits::new(blocks)),
+            ..request(
+                tokens(1, 20),
+                Want::Generate(Generate { sampling: sampling.clone(), ..generate.clone() }),
+            )
+        };
+        let mut events = engine.submit(ask).expect("accepted");
+        let mut drawn = 0;
+        let error = loop {
+            match events.next_blocking() {
+                Some(Event::Token { .. }) => drawn += 1,
+                Some(Event::Failed(error)) => break error,
+                Some(Event::Prefilled { .. } | Event::Progress { .. }) => {}
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!((error, drawn), (SequenceError::NonFiniteLogits, from));
+    }
+    assert!(engine.stats().draft_accepted_tokens_total.load(Relaxed) > 100, "{:?}", engine.stats());
 }

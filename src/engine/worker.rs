@@ -240,22 +240,25 @@ impl Worker {
         }
     }
 
-    /// How many rows each running sequence gets: one each for those that decode, then prefill in order of arrival,
+    /// How many rows each running sequence gets: one each for those that decode, guesses if one does, then prefill in order of arrival,
     /// serving before jobs.
-    fn shares(&self) -> Vec<Share> {
+    fn shares(&mut self) -> Vec<Share> {
         let mut shares: Vec<Share> = Vec::new();
-        for (sequence, state) in self.running.iter().enumerate() {
-            if state.decoding() {
-                shares.push(Share { sequence, rows: 1 });
-            }
+        let decoding = self.running.iter().filter(|sequence| sequence.decoding()).count();
+        // Nobody's next token waits for the guesses of a neighbour.
+        let guesses = if decoding == 1 { self.options.draft_max } else { 0 };
+        for (sequence, state) in self.running.iter_mut().enumerate().filter(|(_, state)| state.decoding()) {
+            let rows = 1 + state.guess(guesses);
+            shares.push(Share { sequence, rows });
         }
+        let decode_rows: usize = shares.iter().map(|share| share.rows).sum();
         // With nobody waiting for a next token, a step may take longer: larger chunks waste less.
         let patience = if shares.is_empty() { IDLE_BUDGET_FACTOR } else { 1.0 };
         let budget = patience * f64::from(self.options.step_budget_ms) / 1e3;
         let affordable = (budget / self.seconds_per_row) as usize;
-        let mut left = affordable.saturating_sub(shares.len()).clamp(PREFILL_ROWS_MIN, PREFILL_ROWS_MAX);
+        let mut left = affordable.saturating_sub(decode_rows).clamp(PREFILL_ROWS_MIN, PREFILL_ROWS_MAX);
         let logits_rows = (STEP_LOGITS_MAX / self.model.config().vocab_size).max(8);
-        let mut logits_left = logits_rows.saturating_sub(shares.len()).max(1);
+        let mut logits_left = logits_rows.saturating_sub(decode_rows).max(1);
         for priority in [Priority::Serving, Priority::Job] {
             if priority == Priority::Job {
                 // What serving leaves, but never nothing.
@@ -328,6 +331,7 @@ impl Worker {
     /// Gives sequence `index` the pages for `rows` more rows; returns for how many it has them, 0 when it was preempted.
     fn cover(&mut self, index: usize, rows: usize, preempted: &mut Vec<usize>) -> usize {
         if !self.running[index].is_scoring() {
+            let rows = self.without_guesses(index, rows);
             let until = self.running[index].computed + rows;
             return if self.cover_until(index, until, preempted) { rows } else { 0 };
         }
@@ -361,6 +365,14 @@ impl Worker {
             covered += self.running[index].grant_lane(&need);
         }
         covered
+    }
+
+    /// `rows` without guesses where those would need a page that others may have to give.
+    fn without_guesses(&self, index: usize, rows: usize) -> usize {
+        let sequence = &self.running[index];
+        let held = sequence.pages.len() * PAGE_POSITIONS;
+        let has_room = sequence.computed + rows <= held || self.pages.available() > self.running.len();
+        if has_room { rows } else { rows.min(sequence.ready_rows()) }
     }
 
     /// Whether sequence `index` has pages for its first `until` rows; takes them from the pool, or from a victim.
@@ -413,7 +425,14 @@ impl Worker {
             let (own, others) = rest.split_at(share.rows);
             rest = others;
             let sequence = &mut self.running[share.sequence];
+            let guesses = own.len().saturating_sub(sequence.ready_rows());
+            let until = sequence.computed + own.len();
             sequence.advance(self.model.cpu(), own, &mut logits, &mut captures);
+            if guesses > 0 {
+                let wrong = until - sequence.computed;
+                self.stats.draft_tokens_total.fetch_add(guesses as u64, Relaxed);
+                self.stats.draft_accepted_tokens_total.fetch_add((guesses - wrong) as u64, Relaxed);
+            }
             sequence.keep_full_pages(&mut self.pages);
             let late = u64::from(sequence.waits_for_mask());
             self.stats.mask_waits_total.fetch_add(late, Relaxed);

@@ -41,7 +41,7 @@ fn cache_usage(stats: &EngineStats) -> f64 {
 
 fn ours(page: &mut Page, facts: &Facts) {
     let Facts { stats, info, metrics, model } = facts;
-    let counters: [(&str, &str, &AtomicU64); 13] = [
+    let counters: [(&str, &str, &AtomicU64); 15] = [
         ("steps", "Forward passes.", &stats.steps_total),
         (
             "step_rows",
@@ -63,6 +63,8 @@ fn ours(page: &mut Page, facts: &Facts) {
             &stats.prefix_cache_hits_tokens_total,
         ),
         ("preemptions", "Sequences put back for want of memory.", &stats.preemptions_total),
+        ("draft_tokens", "Guessed tokens that a pass checked.", &stats.draft_tokens_total),
+        ("draft_accepted_tokens", "Those of them that were drawn.", &stats.draft_accepted_tokens_total),
         ("mask_waits", "Draws that waited for the mask of their constraint.", &stats.mask_waits_total),
         ("cancelled", "Sequences whose client went away or wanted no more.", &stats.cancelled_total),
         ("soft_prompt_queries", "Soft prompts of users looked up.", &metrics.soft_prompt_queries),
@@ -136,6 +138,12 @@ fn vllms(page: &mut Page, facts: &Facts) {
         ("prefix_cache_hits", "Prompt tokens found in the prefix cache.", hits),
         ("gpu_prefix_cache_queries", "Prompt tokens looked up in the prefix cache.", queries),
         ("gpu_prefix_cache_hits", "Prompt tokens found in the prefix cache.", hits),
+        ("spec_decode_num_draft_tokens", "Guessed tokens that a pass checked.", &stats.draft_tokens_total),
+        (
+            "spec_decode_num_accepted_tokens",
+            "Guessed tokens that were drawn.",
+            &stats.draft_accepted_tokens_total,
+        ),
     ] {
         page.one(&format!("vllm:{name}_total"), "counter", help, get(value));
     }

@@ -206,7 +206,7 @@ fn what_is_trained_is_what_is_served() {
 fn served_log_odds(architecture: &str, question: &PreparedQuestion, rows: &[f32]) -> f64 {
     let model = tiny::load(architecture, Precision::F32, 8);
     let info = EngineInfo::of_tiny(&model, 1);
-    let options = EngineOptions { max_batch: 1, queue: 4, step_budget_ms: 20.0 };
+    let options = EngineOptions { max_batch: 1, queue: 4, step_budget_ms: 20.0, draft_max: 0 };
     let engine = Engine::start(model, info, options).unwrap();
     let mut events = engine
         .submit(Request {
