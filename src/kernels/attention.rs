@@ -19,6 +19,9 @@ const ROWS: usize = 6;
 /// Neighbouring positions of one sequence in one task at most.
 const GROUP_POSITIONS: usize = 16;
 
+/// Up to so many rows one of them may have a context so long that a thread should not have it alone.
+const FEW_ROWS: usize = 64;
+
 /// One row of the step: its place in its sequence, and the pages that hold the sequence (page i has positions from
 /// 64 i on; at least up to `position`, whose key is already written).
 #[derive(Clone, Copy, Debug)]
@@ -60,12 +63,38 @@ pub fn attention(
     for row in rows {
         assert!(row.position as usize / TILE < row.pages.len(), "no page for position {}", row.position);
     }
-    let groups = groups(rows);
-    let out = Disjoint::new(out);
-    cpu.pool.run(groups.len() * shape.n_kv_heads, &|task| {
-        let (group, kv_head) = (&groups[task / shape.n_kv_heads], task % shape.n_kv_heads);
-        cpu.isa.run(Group { shape, kv, rows, q, out: &out, group: group.clone(), kv_head });
+    let (groups, out) = (groups(rows), Disjoint::new(out));
+    let of = |task: usize| Group {
+        shape,
+        kv,
+        rows,
+        q,
+        out: &out,
+        group: groups[task / shape.n_kv_heads].clone(),
+        kv_head: task % shape.n_kv_heads,
+    };
+    let tasks = groups.len() * shape.n_kv_heads;
+    let is_long = rows.iter().any(|row| row.position as usize / TILE >= PIECE_TILES);
+    if rows.len() > FEW_ROWS || !is_long || cpu.pool.threads() == 1 {
+        return cpu.pool.run(tasks, &|task| cpu.isa.run(of(task)));
+    }
+    // Threads share the pieces of long contexts; they are merged in the same order as ever.
+    let pieces: Vec<(usize, usize)> =
+        (0..tasks).flat_map(|task| of(task).pieces().map(move |piece| (task, piece))).collect();
+    let mut running: Vec<Running> = PIECES.take();
+    running.resize_with(running.len().max(pieces.len()), Running::default);
+    let slots = Disjoint::new(&mut running[..pieces.len()]);
+    cpu.pool.run(pieces.len(), &|i| {
+        // SAFETY: each slot belongs to one task.
+        let [running] = (unsafe { slots.part(i, 1) }) else { return };
+        cpu.isa.run(Piece { group: of(pieces[i].0), tile: pieces[i].1, running });
     });
+    cpu.pool.run(tasks, &|task| {
+        let from = pieces.partition_point(|piece| piece.0 < task);
+        let to = pieces.partition_point(|piece| piece.0 <= task);
+        cpu.isa.run(Merge { group: of(task), pieces: &running[from..to] });
+    });
+    PIECES.set(running);
 }
 
 /// Runs of rows that read the same pages, so that one walk over the keys serves them.
@@ -138,13 +167,20 @@ struct Scratch {
     /// Over the pieces so far, and over the piece at hand.
     total: Running,
     piece: Running,
-    /// Keys and values of a tile in f32, where several blocks of queries read them.
+    tile: WideTile,
+}
+
+/// Keys and values of a tile in f32, where several blocks of queries read them.
+#[derive(Default)]
+struct WideTile {
     keys: Vec<f32>,
     values: Vec<f32>,
 }
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
+    /// What the caller keeps from call to call.
+    static PIECES: RefCell<Vec<Running>> = RefCell::default();
 }
 
 /// The keys and values of one KV head in one page.
@@ -158,22 +194,68 @@ struct Tile<'a> {
 impl Kernel for Group<'_> {
     type Output = ();
 
+    /// All of the context.
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         // Taken and put back: see the rule about closures at [`Kernel`].
         let mut scratch = SCRATCH.take();
-        self.run_with(s, &mut scratch);
+        let Scratch { queries, total, piece, tile } = &mut scratch;
+        self.set_queries(queries);
+        total.clear(queries.len(), self.shape.d_head);
+        for start in self.pieces() {
+            self.piece(s, queries, start, tile, piece);
+            merge(s, self.shape.d_head, total, piece);
+        }
+        self.write(s, queries, total);
+        SCRATCH.set(scratch);
+    }
+}
+
+/// One piece of the context of a group, from `tile` on.
+struct Piece<'a> {
+    group: Group<'a>,
+    tile: usize,
+    running: &'a mut Running,
+}
+
+impl Kernel for Piece<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let mut scratch = SCRATCH.take();
+        self.group.set_queries(&mut scratch.queries);
+        self.group.piece(s, &scratch.queries, self.tile, &mut scratch.tile, self.running);
+        SCRATCH.set(scratch);
+    }
+}
+
+/// Puts the pieces of a group, in ascending order, together.
+struct Merge<'a> {
+    group: Group<'a>,
+    pieces: &'a [Running],
+}
+
+impl Kernel for Merge<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let mut scratch = SCRATCH.take();
+        let Scratch { queries, total, .. } = &mut scratch;
+        self.group.set_queries(queries);
+        total.clear(queries.len(), self.group.shape.d_head);
+        for piece in self.pieces {
+            merge(s, self.group.shape.d_head, total, piece);
+        }
+        self.group.write(s, queries, total);
         SCRATCH.set(scratch);
     }
 }
 
 impl Group<'_> {
-    /// All queries over the whole context, piece after piece, tile after tile. Tiles that a query does not see change
-    /// none of its bits.
-    #[inline(always)]
-    fn run_with<S: Simd>(&self, s: S, scratch: &mut Scratch) {
+    fn set_queries(&self, queries: &mut Vec<Query>) {
         let (d_head, heads) = (self.shape.d_head, self.shape.n_heads / self.shape.n_kv_heads);
-        let Scratch { queries, total, piece, keys, values } = scratch;
         queries.clear();
         for row in self.group.clone() {
             for head in self.kv_head * heads..(self.kv_head + 1) * heads {
@@ -181,42 +263,72 @@ impl Group<'_> {
                 queries.push(Query { position: self.rows[row].position as usize, at });
             }
         }
-        let first = queries.iter().map(|query| self.first_key(query.position)).min().unwrap_or(0);
-        let last = queries.iter().map(|query| query.position).max().unwrap_or(0);
+    }
+
+    /// The tiles that some row of the group sees.
+    fn tiles(&self) -> Range<usize> {
+        let positions = || self.rows[self.group.clone()].iter().map(|row| row.position as usize);
+        let first = positions().map(|position| self.first_key(position)).min().unwrap_or(0);
+        let last = positions().max().unwrap_or(0);
+        first / TILE..last / TILE + 1
+    }
+
+    /// The first tiles of the pieces that some row of the group sees. Pieces start at multiples of their length.
+    fn pieces(&self) -> impl Iterator<Item = usize> + use<> {
+        let tiles = self.tiles();
+        (tiles.start / PIECE_TILES * PIECE_TILES..tiles.end).step_by(PIECE_TILES)
+    }
+
+    /// All queries over the piece from tile `start` on, tile after tile. Tiles that a query does not see change none of
+    /// its bits.
+    #[inline(always)]
+    fn piece<S: Simd>(
+        &self,
+        s: S,
+        queries: &[Query],
+        start: usize,
+        room: &mut WideTile,
+        running: &mut Running,
+    ) {
+        let d_head = self.shape.d_head;
         // Several blocks of queries read a tile of floats faster than one that each of them has to widen.
         let widen = match self.kv.format() {
             KvFormat::F32 => false,
             KvFormat::F16 => queries.len() > ROWS,
             KvFormat::Q8 => true,
         };
-        total.clear(queries.len(), d_head);
-        for piece_start in (first / TILE / PIECE_TILES * PIECE_TILES..=last / TILE).step_by(PIECE_TILES) {
-            piece.clear(queries.len(), d_head);
-            for index in piece_start.max(first / TILE)..(piece_start + PIECE_TILES).min(last / TILE + 1) {
-                let page = self.rows[self.group.start].pages[index];
-                let (k, v) = (self.kv.key_tile(page, self.kv_head), self.kv.value_tile(page, self.kv_head));
-                let tile = if widen {
-                    let (keys, values) = match self.kv.format() {
-                        KvFormat::Q8 => (wide_keys(s, d_head, k, keys), wide_values(s, d_head, v, values)),
-                        _ => (widened(s, k, keys), widened(s, v, values)),
-                    };
-                    Tile { index, format: KvFormat::F32, keys, values }
-                } else {
-                    Tile { index, format: self.kv.format(), keys: k, values: v }
+        let tiles = self.tiles();
+        running.clear(queries.len(), d_head);
+        for index in start.max(tiles.start)..(start + PIECE_TILES).min(tiles.end) {
+            let page = self.rows[self.group.start].pages[index];
+            let (k, v) = (self.kv.key_tile(page, self.kv_head), self.kv.value_tile(page, self.kv_head));
+            let tile = if widen {
+                let WideTile { keys, values } = room;
+                let (keys, values) = match self.kv.format() {
+                    KvFormat::Q8 => (wide_keys(s, d_head, k, keys), wide_values(s, d_head, v, values)),
+                    _ => (widened(s, k, keys), widened(s, v, values)),
                 };
-                for from in (0..queries.len()).step_by(ROWS) {
-                    match queries.len() - from {
-                        6.. => self.tile::<S, 6>(s, queries, from, &tile, piece),
-                        5 => self.tile::<S, 5>(s, queries, from, &tile, piece),
-                        4 => self.tile::<S, 4>(s, queries, from, &tile, piece),
-                        3 => self.tile::<S, 3>(s, queries, from, &tile, piece),
-                        2 => self.tile::<S, 2>(s, queries, from, &tile, piece),
-                        _ => self.tile::<S, 1>(s, queries, from, &tile, piece),
-                    }
+                Tile { index, format: KvFormat::F32, keys, values }
+            } else {
+                Tile { index, format: self.kv.format(), keys: k, values: v }
+            };
+            for from in (0..queries.len()).step_by(ROWS) {
+                match queries.len() - from {
+                    6.. => self.tile::<S, 6>(s, queries, from, &tile, running),
+                    5 => self.tile::<S, 5>(s, queries, from, &tile, running),
+                    4 => self.tile::<S, 4>(s, queries, from, &tile, running),
+                    3 => self.tile::<S, 3>(s, queries, from, &tile, running),
+                    2 => self.tile::<S, 2>(s, queries, from, &tile, running),
+                    _ => self.tile::<S, 1>(s, queries, from, &tile, running),
                 }
             }
-            merge(s, d_head, total, piece);
         }
+    }
+
+    /// Means of the values, where the queries want them.
+    #[inline(always)]
+    fn write<S: Simd>(&self, s: S, queries: &[Query], total: &Running) {
+        let d_head = self.shape.d_head;
         for (query, (sum, values)) in
             queries.iter().zip(total.sum.iter().zip(total.values.chunks_exact(d_head)))
         {
