@@ -433,13 +433,14 @@ fn repetitive(index: usize) -> Request {
     };
     let rule = [RowRule::All, RowRule::Response, RowRule::First(2), RowRule::First(90)][index % 4];
     let prompt = tokens(index as u64 % 4, 20 + 13 * (index % 7));
-    let Want::Generate(generate) = generate([150, 1, 2, 3, 120, 97, 64][index % 7], index % 5 == 0) else {
+    let Want::Generate(generate) = generate([150, 1, 2, 3, 120, 97, 64][index % 7], index.is_multiple_of(5))
+    else {
         unreachable!("it generates")
     };
     Request {
-        soft: if index % 3 == 0 { soft(1, 4) } else { SoftRows::none() },
+        soft: if index.is_multiple_of(3) { soft(1, 4) } else { SoftRows::none() },
         soft_at: 7,
-        edits: if index % 2 == 0 { steered(index as u64 % 3, rule) } else { Arc::default() },
+        edits: if index.is_multiple_of(2) { steered(index as u64 % 3, rule) } else { Arc::default() },
         owner: [Digest::default(), owner("a")][index % 2],
         ..request(
             prompt,
