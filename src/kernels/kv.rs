@@ -1,11 +1,11 @@
 //! Keys and values of one block of the model, in pages of 64 positions.
 
-use super::Cpu;
 use super::aligned::AlignedBytes;
+use super::isa::Kernel;
 use super::pool::Disjoint;
-use super::rows;
+use super::simd::Simd;
+use super::{Cpu, Isa, rows};
 use crate::limits::PAGE_POSITIONS;
-use half::slice::HalfFloatSliceExt;
 
 /// How keys and values are kept; they are rounded to it before anything reads them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,11 +190,9 @@ impl KvLayer {
             let (page, offset) = (places.0[row].0 as usize, places.0[row].1 as usize);
             for (head, (k, v)) in k.chunks_exact(d_head).zip(v.chunks_exact(d_head)).enumerate() {
                 let from = page * page_bytes + head * head_bytes;
-                // SAFETY: `write_head` touches what belongs to this place and head, and no two rows have one place.
-                unsafe {
-                    let [keys, values] = [0, 1].map(|i| all[i].start_of(from, head_bytes));
-                    write_head(format, keys, values, offset, k, v);
-                }
+                // No two rows have one place.
+                let [keys, values] = [0, 1].map(|i| all[i].start_of(from, head_bytes));
+                cpu.isa.run(WriteHead { format, keys, values, offset, k, v });
             }
         });
     }
@@ -209,8 +207,7 @@ impl KvLayer {
             let from = page as usize * self.page_bytes() + head * head_bytes;
             let [keys, values] = [&mut self.keys, &mut self.values]
                 .map(|buffer| buffer.bytes_mut()[from..][..head_bytes].as_mut_ptr());
-            // SAFETY: a head of a page, borrowed alone.
-            unsafe { write_head(self.format, keys, values, offset, k, v) }
+            Isa::detect().run(WriteHead { format: self.format, keys, values, offset, k, v });
         }
     }
 
@@ -227,46 +224,71 @@ impl KvLayer {
     }
 }
 
-/// Stores one position of one KV head: in keys a column of `[d_head][64]`, in values a row of `[64][d_head]`.
-/// # Safety
-/// Both point to a head of a page; nobody else touches this position of it.
-unsafe fn write_head(format: KvFormat, keys: *mut u8, values: *mut u8, offset: usize, k: &[f32], v: &[f32]) {
-    let d_head = k.len();
-    // SAFETY: d below d_head and an offset below 64, so all of it lies in the head; tiles start at cache lines.
-    unsafe {
-        match format {
-            KvFormat::F32 => {
-                let (keys, values) = (keys.cast::<f32>(), values.cast::<f32>().add(offset * d_head));
-                for (d, k) in k.iter().enumerate() {
-                    keys.add(d * PAGE_POSITIONS + offset).write(*k);
-                }
-                values.copy_from_nonoverlapping(v.as_ptr(), d_head);
-            }
-            KvFormat::F16 => {
-                let (keys, values) = (keys.cast::<half::f16>(), values.cast::<half::f16>());
-                let mut halves = [half::f16::ZERO; D_HEAD_MAX];
-                halves[..d_head].convert_from_f32_slice(k);
-                for (d, k) in halves[..d_head].iter().enumerate() {
-                    keys.add(d * PAGE_POSITIONS + offset).write(*k);
-                }
-                halves[..d_head].convert_from_f32_slice(v);
-                values.add(offset * d_head).copy_from_nonoverlapping(halves.as_ptr(), d_head);
-            }
-            KvFormat::Q8 => {
-                let scales_at = d_head * PAGE_POSITIONS;
-                let key_scales = keys.add(scales_at).cast::<half::f16>();
-                let value_scales = values.add(scales_at).cast::<half::f16>();
-                let (keys, values) = (keys.cast::<i8>(), values.cast::<i8>());
-                for (block, (k, v)) in k.chunks(SCALED).zip(v.chunks(SCALED)).enumerate() {
-                    let (scale, quants) = quantized(k);
-                    key_scales.add(block * PAGE_POSITIONS + offset).write(scale);
-                    for (i, q) in quants[..k.len()].iter().enumerate() {
-                        keys.add((block * SCALED + i) * PAGE_POSITIONS + offset).write(*q);
+/// Stores one position of one KV head: in keys a column of `[d_head][64]`, in values a row of `[64][d_head]`. Both point
+/// to that head of a page, and nobody else touches this position of it.
+struct WriteHead<'a> {
+    format: KvFormat,
+    keys: *mut u8,
+    values: *mut u8,
+    offset: usize,
+    k: &'a [f32],
+    v: &'a [f32],
+}
+
+impl Kernel for WriteHead<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        // SAFETY: what the type states.
+        unsafe { self.write(s) }
+    }
+}
+
+impl WriteHead<'_> {
+    /// # Safety
+    /// What the type states; d_head is a multiple of 16.
+    #[inline(always)]
+    unsafe fn write<S: Simd>(self, s: S) {
+        let WriteHead { format, keys, values, offset, k, v } = self;
+        let d_head = k.len();
+        // SAFETY: d below d_head and an offset below 64, so all of it lies in the head; tiles start at cache lines.
+        unsafe {
+            match format {
+                KvFormat::F32 => {
+                    let (keys, values) = (keys.cast::<f32>(), values.cast::<f32>().add(offset * d_head));
+                    for (d, k) in k.iter().enumerate() {
+                        keys.add(d * PAGE_POSITIONS + offset).write(*k);
                     }
-                    let (scale, quants) = quantized(v);
-                    value_scales.add(offset * d_head.div_ceil(SCALED) + block).write(scale);
-                    let to = values.add(offset * d_head + block * SCALED);
-                    to.copy_from_nonoverlapping(quants.as_ptr(), v.len());
+                    values.copy_from_nonoverlapping(v.as_ptr(), d_head);
+                }
+                KvFormat::F16 => {
+                    let (keys, values) = (keys.cast::<u16>(), values.cast::<u16>());
+                    for d in (0..d_head).step_by(16) {
+                        let mut halves = [0; 16];
+                        s.store_f16(halves.as_mut_ptr(), s.load(k.as_ptr().add(d)));
+                        for (i, half) in halves.iter().enumerate() {
+                            keys.add((d + i) * PAGE_POSITIONS + offset).write(*half);
+                        }
+                        s.store_f16(values.add(offset * d_head + d), s.load(v.as_ptr().add(d)));
+                    }
+                }
+                KvFormat::Q8 => {
+                    let scales_at = d_head * PAGE_POSITIONS;
+                    let key_scales = keys.add(scales_at).cast::<half::f16>();
+                    let value_scales = values.add(scales_at).cast::<half::f16>();
+                    let (keys, values) = (keys.cast::<i8>(), values.cast::<i8>());
+                    for (block, (k, v)) in k.chunks(SCALED).zip(v.chunks(SCALED)).enumerate() {
+                        let (scale, quants) = quantized(k);
+                        key_scales.add(block * PAGE_POSITIONS + offset).write(scale);
+                        for (i, q) in quants[..k.len()].iter().enumerate() {
+                            keys.add((block * SCALED + i) * PAGE_POSITIONS + offset).write(*q);
+                        }
+                        let (scale, quants) = quantized(v);
+                        value_scales.add(offset * d_head.div_ceil(SCALED) + block).write(scale);
+                        let to = values.add(offset * d_head + block * SCALED);
+                        to.copy_from_nonoverlapping(quants.as_ptr(), v.len());
+                    }
                 }
             }
         }

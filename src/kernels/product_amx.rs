@@ -3,7 +3,7 @@
 
 use super::activations::BlockScale;
 use super::packed::{STRIP, TILE_K};
-use super::product_int8::{Task, TileKind, Weights, add_tile, scales};
+use super::product_int8::{PREFETCH_AHEAD, Task, TileKind, Weights, add_tile, scales};
 use super::simd::{Simd, amx};
 use std::cell::RefCell;
 use std::marker::PhantomData;
@@ -54,7 +54,9 @@ impl<T: TileKind> Task<'_, T> {
     #[inline(always)]
     pub(super) unsafe fn run_with_amx<S: Simd>(&self, s: S) {
         let strip_bytes = self.layout.tiles * UNPACKED;
-        let strips_at_once = (UNPACKED_MAX / strip_bytes).max(1);
+        // One block of rows uses a strip once, while the next strip comes from memory.
+        let once = self.rows.len() <= ROWS_MIN + ROWS_MIN / 2;
+        let strips_at_once = if once { 1 } else { (UNPACKED_MAX / strip_bytes).max(1) };
         // Taken and put back: see the rule about closures at [`super::isa::Kernel`].
         let mut scratch = SCRATCH.take();
         let lines = strips_at_once.min(self.strips.len()) * strip_bytes / 64;
@@ -121,6 +123,7 @@ impl<T: TileKind> Task<'_, T> {
             quants: self.x.quants()[row * k..][..R * k].as_ptr(),
             blocks: &self.x.blocks()[row * n_tiles..][..R * n_tiles],
             sums: unpacked.sums,
+            prefetches: unpacked.strips.len() == 1,
             kind: PhantomData,
         };
         for (i, strip) in unpacked.strips.clone().enumerate() {
@@ -158,6 +161,8 @@ struct Rows<'a, T> {
     /// `[rows, tiles]`.
     blocks: &'a [BlockScale],
     sums: *mut Sums,
+    /// Whether to ask for the next strip meanwhile.
+    prefetches: bool,
     kind: PhantomData<T>,
 }
 
@@ -200,6 +205,9 @@ impl<T: TileKind> Rows<'_, T> {
                 parts = Some(weights.two_scales(s, tile));
             }
             let (d, m) = scales::<S, T>(s, weights, tile);
+            if self.prefetches {
+                weights.prefetch::<S, T>(s, tile, weights.strip.len());
+            }
             for r in 0..R {
                 let mut sum = s.load_i(low.add(r * STRIP));
                 if let Some((first, second)) = parts {
@@ -218,7 +226,7 @@ impl<T: TileKind> Rows<'_, T> {
 #[inline(always)]
 unsafe fn unpack<S: Simd, T: TileKind>(s: S, weights: &Weights<'_>, tile: usize, to: *mut i8) {
     let to = to.cast::<u8>();
-    weights.prefetch::<S, T>(s, tile);
+    weights.prefetch::<S, T>(s, tile, PREFETCH_AHEAD);
     // SAFETY: the caller's word.
     unsafe {
         if T::NIBBLES {

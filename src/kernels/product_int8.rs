@@ -15,7 +15,7 @@ use std::ops::Range;
 /// Up to so many rows weights come from memory, and are asked for early.
 const FEW_ROWS: usize = 8;
 /// Bytes from a tile to the one that is asked for while it is used. The processor's own prefetching looks less far.
-const PREFETCH_AHEAD: usize = 8 << 10;
+pub(super) const PREFETCH_AHEAD: usize = 8 << 10;
 
 /// What the kernel must know of a format when it is compiled.
 pub(super) trait TileKind {
@@ -150,7 +150,7 @@ impl<T: TileKind> Task<'_, T> {
             // SAFETY: tiles of the strip, and R rows of k quants from `quants` on.
             unsafe {
                 if few {
-                    weights.prefetch::<S, T>(s, tile);
+                    weights.prefetch::<S, T>(s, tile, PREFETCH_AHEAD);
                 }
                 let sums = self.integer_sums::<S, R>(s, &weights, tile, quants, blocks);
                 let (d, m) = scales::<S, T>(s, &weights, tile);
@@ -271,11 +271,11 @@ pub(super) struct Weights<'a> {
 }
 
 impl Weights<'_> {
-    /// Asks for the quants of the tile [`PREFETCH_AHEAD`] after this one; strips follow each other.
+    /// Asks for the quants `distance` bytes after those of a tile; strips follow each other.
     #[inline(always)]
-    pub(super) fn prefetch<S: Simd, T: TileKind>(&self, s: S, tile: usize) {
+    pub(super) fn prefetch<S: Simd, T: TileKind>(&self, s: S, tile: usize, distance: usize) {
         let bytes = if T::NIBBLES { 256 } else { 512 };
-        let ahead = self.strip.as_ptr().wrapping_add(tile * bytes + PREFETCH_AHEAD);
+        let ahead = self.strip.as_ptr().wrapping_add(tile * bytes + distance);
         for line in 0..bytes / 64 {
             s.prefetch(ahead.wrapping_add(64 * line));
         }

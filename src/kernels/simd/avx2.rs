@@ -217,6 +217,10 @@ impl Simd for Avx2 {
         };
         load_f16(from: *const u16) -> F = Pair(
             _mm256_cvtph_ps(_mm_loadu_si128(from.cast())), _mm256_cvtph_ps(_mm_loadu_si128(from.add(8).cast())));
+        store_f16(to: *mut u16, value: F) -> () = {
+            _mm_storeu_si128(to.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(value.0));
+            _mm_storeu_si128(to.add(8).cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(value.1));
+        };
         load_bf16(from: *const u16) -> F = Pair(eight_bf16(from), eight_bf16(from.add(8)));
         load_i(from: *const i32) -> I = Pair(
             _mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.add(8).cast()));

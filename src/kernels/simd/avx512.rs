@@ -102,6 +102,8 @@ impl Simd for Avx512 {
         load(from: *const f32) -> __m512 = _mm512_loadu_ps(from);
         store(to: *mut f32, value: __m512) -> () = _mm512_storeu_ps(to, value);
         load_f16(from: *const u16) -> __m512 = _mm512_cvtph_ps(_mm256_loadu_si256(from.cast()));
+        store_f16(to: *mut u16, value: __m512) -> () =
+            _mm256_storeu_si256(to.cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(value));
         load_bf16(from: *const u16) -> __m512 = _mm512_castsi512_ps(
             _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()))));
         load_i(from: *const i32) -> __m512i = _mm512_loadu_si512(from.cast());

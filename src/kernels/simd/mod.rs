@@ -48,6 +48,10 @@ pub trait Simd: Copy {
     /// # Safety
     /// 16 u16 to read.
     unsafe fn load_f16(self, from: *const u16) -> Self::F;
+    /// Sixteen values rounded to half floats, ties to even.
+    /// # Safety
+    /// 16 u16 to write.
+    unsafe fn store_f16(self, to: *mut u16, value: Self::F);
     /// Sixteen bfloat16, exactly.
     /// # Safety
     /// 16 u16 to read.

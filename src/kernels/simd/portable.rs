@@ -54,6 +54,12 @@ impl Simd for Portable {
         halves.map(f16_to_f32)
     }
     #[inline(always)]
+    unsafe fn store_f16(self, to: *mut u16, value: F) {
+        let halves = value.map(|value| half::f16::from_f32(value).to_bits());
+        // SAFETY: the caller has room for 16 u16 there.
+        unsafe { to.cast::<[u16; LANES]>().write_unaligned(halves) }
+    }
+    #[inline(always)]
     unsafe fn load_bf16(self, from: *const u16) -> F {
         // SAFETY: the caller has 16 u16 there.
         let halves = unsafe { from.cast::<[u16; LANES]>().read_unaligned() };
