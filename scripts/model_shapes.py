@@ -10,45 +10,24 @@ TOKENIZERS = Path(__file__).resolve().parent.parent / "tests/fixtures/tokenizers
 # Blocks and scales that are repeated; two primes, so that rows differ.
 BODIES, SCALES = 8191, 997
 
+QWEN3 = dict(
+    model_type="qwen3",
+    num_hidden_layers=28,
+    num_attention_heads=16,
+    num_key_value_heads=8,
+    head_dim=128,
+    hidden_act="silu",
+    max_position_embeddings=40960,
+    rms_norm_eps=1e-6,
+    rope_theta=1000000.0,
+    rope_scaling=None,
+    tie_word_embeddings=True,
+    vocab_size=151936,
+)
+
 SHAPES = {
-    "qwen3-0.6b": dict(
-        tokenizer="qwen",
-        config=dict(
-            model_type="qwen3",
-            hidden_size=1024,
-            intermediate_size=3072,
-            num_hidden_layers=28,
-            num_attention_heads=16,
-            num_key_value_heads=8,
-            head_dim=128,
-            hidden_act="silu",
-            max_position_embeddings=40960,
-            rms_norm_eps=1e-6,
-            rope_theta=1000000.0,
-            rope_scaling=None,
-            tie_word_embeddings=True,
-            vocab_size=151936,
-        ),
-    ),
-    "qwen3-1.7b": dict(
-        tokenizer="qwen",
-        config=dict(
-            model_type="qwen3",
-            hidden_size=2048,
-            intermediate_size=6144,
-            num_hidden_layers=28,
-            num_attention_heads=16,
-            num_key_value_heads=8,
-            head_dim=128,
-            hidden_act="silu",
-            max_position_embeddings=40960,
-            rms_norm_eps=1e-6,
-            rope_theta=1000000.0,
-            rope_scaling=None,
-            tie_word_embeddings=True,
-            vocab_size=151936,
-        ),
-    ),
+    "qwen3-0.6b": dict(tokenizer="qwen", config=dict(QWEN3, hidden_size=1024, intermediate_size=3072)),
+    "qwen3-1.7b": dict(tokenizer="qwen", config=dict(QWEN3, hidden_size=2048, intermediate_size=6144)),
     "llama-3.2-1b": dict(
         tokenizer="llama3",
         config=dict(

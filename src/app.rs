@@ -326,7 +326,7 @@ fn weights_digest(stored: Digest, quantize: Option<Quantize>) -> Digest {
     digester.finish()
 }
 
-/// Equal names and weights give equal bytes: AVX2 and AVX-512 agree, the portable form rounds differently. Names of the
+/// Equal names and weights give equal bytes: AVX2, AVX-512 and AMX agree, the portable form rounds differently. Names of the
 /// candle backend promise equal values up to rounding only.
 fn arithmetic(settings: &Settings, isa: Isa) -> String {
     let products = match (settings.backend, settings.activations, isa) {

@@ -126,7 +126,6 @@ impl MetricsDialect {
     }
 }
 
-/// Everything `serve` needs, with defaults filled in.
 /// How keys and values are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KvCacheFormat {
@@ -136,6 +135,7 @@ pub enum KvCacheFormat {
     Q8,
 }
 
+/// Everything `serve` needs, with defaults filled in.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Catalogue name, path of a GGUF file or of a folder of safetensors, or `hf:REPO/FILE`.

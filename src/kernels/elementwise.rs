@@ -4,6 +4,7 @@ use super::Cpu;
 use super::isa::Kernel;
 use super::math::{gelu_tanh, silu, tanh};
 use super::pool::Disjoint;
+use super::rows::{each_row, norm_row, norm_rows_in_place};
 use super::simd::{LANES, Simd};
 
 /// Values that one task takes; with less work than two of these the caller does it alone.
@@ -13,23 +14,13 @@ const TASK_VALUES: usize = 1 << 14;
 /// multiplied (gemma's w + 1).
 pub fn rms_norm(cpu: &Cpu, x: &[f32], rows: usize, d: usize, weight: &[f32], eps: f32, out: &mut [f32]) {
     assert!(x.len() == rows * d && out.len() == x.len() && weight.len() == d, "norm of [{rows}, {d}]");
-    let out = Disjoint::new(out);
-    for_row_ranges(cpu, rows, d, |from, len| {
-        // SAFETY: tasks have rows of their own.
-        let out = unsafe { out.part(from * d, len * d) };
-        cpu.isa.run(Norm { x: Some(&x[from * d..][..len * d]), weight, eps, out });
-    });
+    each_row(cpu, rows, [out], |row, [out]| norm_row(cpu.isa, &x[row * d..][..d], weight, eps, out));
 }
 
 /// [`rms_norm`] where the result takes the place of `x`.
 pub fn rms_norm_in_place(cpu: &Cpu, x: &mut [f32], rows: usize, d: usize, weight: &[f32], eps: f32) {
     assert!(x.len() == rows * d && weight.len() == d, "norm of [{rows}, {d}]");
-    let out = Disjoint::new(x);
-    for_row_ranges(cpu, rows, d, |from, len| {
-        // SAFETY: tasks have rows of their own.
-        let out = unsafe { out.part(from * d, len * d) };
-        cpu.isa.run(Norm { x: None, weight, eps, out });
-    });
+    each_row(cpu, rows, [x], |_, [x]| norm_rows_in_place(cpu.isa, x, weight, eps));
 }
 
 /// Calls `work(first row, rows)` for ranges that cover all rows.
