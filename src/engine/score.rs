@@ -127,7 +127,7 @@ impl Score {
         for lane in self.lanes.iter_mut().filter(|lane| lane.now > 0) {
             let Some(index) = lane.continuation else { continue };
             for (i, logits) in (lane.fed + 1..=lane.fed + lane.now).zip(&mut *logits) {
-                finite &= kernels::all_finite(logits);
+                finite &= kernels::all_finite(cpu.isa, logits);
                 let logprob = logits[continuations[index][i] as usize] - sampler::log_sum_exp(cpu, logits);
                 self.done[index].push(logprob);
             }

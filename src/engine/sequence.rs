@@ -321,7 +321,7 @@ impl Sequence {
                 self.capture.take(values, want);
             }
             if let Some(logits) = logits {
-                if crate::kernels::all_finite(logits) {
+                if crate::kernels::all_finite(cpu.isa, logits) {
                     self.take_logits(cpu, position, logits);
                 } else if has_guesses {
                     // Of a guess behind it a row sees one thing: values that are not finite. It is computed again alone.

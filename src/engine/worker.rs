@@ -5,19 +5,21 @@ use super::request::{Forgotten, Priority, SequenceError};
 use super::sequence::{self, Sequence};
 use super::{EngineOptions, EngineStats, Incoming};
 use crate::digest::Digest;
+use crate::kernels::Cpu;
 use crate::limits::{FORGOTTEN_OWNERS_MAX, PAGE_POSITIONS, SCORE_LANES_MAX};
 use crate::model::{Model, ModelError, Row, Rows, Slot, StepOutput};
+use crate::sync::lock;
 use std::collections::{BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, RecvError, TryRecvError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Rows of prefill in one step at most, whatever the time budget says: bounds the buffers of a step.
 const PREFILL_ROWS_MAX: usize = 512;
 /// Rows of prefill in one step at least, so that prefill always gets on.
-const PREFILL_ROWS_MIN: usize = 8;
+const PREFILL_ROWS_MIN: usize = 4;
 /// Times the budget that a step may take while no sequence decodes.
 const IDLE_BUDGET_FACTOR: f64 = 4.0;
 /// Floats of logits that one step may hold.
@@ -48,6 +50,27 @@ struct Share {
     /// Index into `running`.
     sequence: usize,
     rows: usize,
+}
+
+/// What a step gives one sequence.
+struct Results<'a> {
+    sequence: &'a mut Sequence,
+    rows: &'a [Row],
+    logits: Vec<&'a mut [f32]>,
+    captures: Vec<Vec<f32>>,
+    /// Guesses among the rows, and how many of them were right.
+    guesses: (usize, usize),
+}
+
+impl Results<'_> {
+    fn take(&mut self, cpu: &Cpu) {
+        let guesses = self.rows.len().saturating_sub(self.sequence.ready_rows());
+        let until = self.sequence.computed + self.rows.len();
+        self.sequence.advance(cpu, self.rows, &mut self.logits.drain(..), &mut self.captures.drain(..));
+        if guesses > 0 {
+            self.guesses = (guesses, guesses - (until - self.sequence.computed));
+        }
+    }
 }
 
 impl Worker {
@@ -416,25 +439,33 @@ impl Worker {
         preempted.push(index);
     }
 
+    /// Gives every sequence its results; drawing takes long enough to be shared among threads.
     fn hand_out(&mut self, rows: &[Row], shares: &[Share]) {
         let vocabulary = self.model.config().vocab_size;
         let mut logits = self.output.logits.chunks_exact_mut(vocabulary);
         let mut captures = self.output.captures.drain(..);
+        let mut sequences: Vec<Option<&mut Sequence>> = self.running.iter_mut().map(Some).collect();
         let mut rest = rows;
+        let mut results = Vec::with_capacity(shares.len());
         for share in shares {
             let (own, others) = rest.split_at(share.rows);
             rest = others;
-            let sequence = &mut self.running[share.sequence];
-            let guesses = own.len().saturating_sub(sequence.ready_rows());
-            let until = sequence.computed + own.len();
-            sequence.advance(self.model.cpu(), own, &mut logits, &mut captures);
-            if guesses > 0 {
-                let wrong = until - sequence.computed;
-                self.stats.draft_tokens_total.fetch_add(guesses as u64, Relaxed);
-                self.stats.draft_accepted_tokens_total.fetch_add((guesses - wrong) as u64, Relaxed);
+            let wanted = |wants: fn(&Row) -> bool| own.iter().filter(|row| wants(row)).count();
+            let logits = logits.by_ref().take(wanted(|row| row.wants.logits)).collect();
+            let captures = captures.by_ref().take(wanted(|row| row.wants.capture)).collect();
+            if let Some(sequence) = sequences[share.sequence].take() {
+                results.push(Mutex::new(Results { sequence, rows: own, logits, captures, guesses: (0, 0) }));
             }
-            sequence.keep_full_pages(&mut self.pages);
-            let late = u64::from(sequence.waits_for_mask());
+        }
+        let cpu = self.model.cpu();
+        cpu.pool.run(results.len(), &|i| lock(&results[i]).take(cpu));
+        for results in &results {
+            let mut results = lock(results);
+            let (guesses, accepted) = results.guesses;
+            self.stats.draft_tokens_total.fetch_add(guesses as u64, Relaxed);
+            self.stats.draft_accepted_tokens_total.fetch_add(accepted as u64, Relaxed);
+            results.sequence.keep_full_pages(&mut self.pages);
+            let late = u64::from(results.sequence.waits_for_mask());
             self.stats.mask_waits_total.fetch_add(late, Relaxed);
         }
     }

@@ -5,7 +5,7 @@ use super::isa::Kernel;
 use super::kv::{KvFormat, KvLayer, SCALED};
 use super::math::{exp, f16_to_f32, tanh};
 use super::pool::Disjoint;
-use super::simd::Simd;
+use super::simd::{LANES, Simd};
 use crate::limits::PAGE_POSITIONS;
 use std::cell::RefCell;
 use std::ops::Range;
@@ -19,6 +19,8 @@ const ROWS: usize = 6;
 /// Neighbouring positions of one sequence in one task at most.
 const GROUP_POSITIONS: usize = 16;
 
+/// Bytes that come from memory together.
+const LINE: usize = 64;
 /// Up to so many rows one of them may have a context so long that a thread should not have it alone.
 const FEW_ROWS: usize = 64;
 
@@ -191,6 +193,33 @@ struct Tile<'a> {
     values: &'a [u8],
 }
 
+/// Keys and values that come next, asked for in as many shares as there are queries to spread the wait over.
+#[derive(Default)]
+struct Ahead<'a> {
+    keys: &'a [u8],
+    values: &'a [u8],
+    /// Bytes of each that were asked for, and that one share is.
+    asked: usize,
+    share: usize,
+}
+
+impl<'a> Ahead<'a> {
+    fn new((keys, values): (&'a [u8], &'a [u8]), shares: usize) -> Ahead<'a> {
+        let share = keys.len().div_ceil(shares).next_multiple_of(LINE);
+        Ahead { keys, values, asked: 0, share }
+    }
+
+    #[inline(always)]
+    fn ask<S: Simd>(&mut self, s: S) {
+        let end = (self.asked + self.share).min(self.keys.len());
+        while self.asked < end {
+            s.prefetch(self.keys.as_ptr().wrapping_add(self.asked));
+            s.prefetch(self.values.as_ptr().wrapping_add(self.asked));
+            self.asked += LINE;
+        }
+    }
+}
+
 impl Kernel for Group<'_> {
     type Output = ();
 
@@ -299,7 +328,8 @@ impl Group<'_> {
         };
         let tiles = self.tiles();
         running.clear(queries.len(), d_head);
-        for index in start.max(tiles.start)..(start + PIECE_TILES).min(tiles.end) {
+        let end = (start + PIECE_TILES).min(tiles.end);
+        for index in start.max(tiles.start)..end {
             let page = self.rows[self.group.start].pages[index];
             let (k, v) = (self.kv.key_tile(page, self.kv_head), self.kv.value_tile(page, self.kv_head));
             let tile = if widen {
@@ -312,14 +342,21 @@ impl Group<'_> {
             } else {
                 Tile { index, format: self.kv.format(), keys: k, values: v }
             };
+            // The tile after this one comes nearer while this one is used.
+            let mut ahead = Ahead::default();
+            if index + 1 < end {
+                let page = self.rows[self.group.start].pages[index + 1];
+                let next = (self.kv.key_tile(page, self.kv_head), self.kv.value_tile(page, self.kv_head));
+                ahead = Ahead::new(next, queries.len());
+            }
             for from in (0..queries.len()).step_by(ROWS) {
                 match queries.len() - from {
-                    6.. => self.tile::<S, 6>(s, queries, from, &tile, running),
-                    5 => self.tile::<S, 5>(s, queries, from, &tile, running),
-                    4 => self.tile::<S, 4>(s, queries, from, &tile, running),
-                    3 => self.tile::<S, 3>(s, queries, from, &tile, running),
-                    2 => self.tile::<S, 2>(s, queries, from, &tile, running),
-                    _ => self.tile::<S, 1>(s, queries, from, &tile, running),
+                    6.. => self.tile::<S, 6>(s, queries, from, &tile, &mut ahead, running),
+                    5 => self.tile::<S, 5>(s, queries, from, &tile, &mut ahead, running),
+                    4 => self.tile::<S, 4>(s, queries, from, &tile, &mut ahead, running),
+                    3 => self.tile::<S, 3>(s, queries, from, &tile, &mut ahead, running),
+                    2 => self.tile::<S, 2>(s, queries, from, &tile, &mut ahead, running),
+                    _ => self.tile::<S, 1>(s, queries, from, &tile, &mut ahead, running),
                 }
             }
         }
@@ -359,6 +396,7 @@ impl Group<'_> {
         queries: &[Query],
         from: usize,
         tile: &Tile<'_>,
+        ahead: &mut Ahead<'_>,
         running: &mut Running,
     ) {
         let queries = &queries[from..][..R];
@@ -380,15 +418,8 @@ impl Group<'_> {
             KvFormat::F16 => self.all_scores::<S, F16, R>(s, queries, tile.keys, end, &mut weights),
             _ => self.all_scores::<S, F32, R>(s, queries, tile.keys, end, &mut weights),
         }
-        let mut keep = [1.0f32; R];
-        for (r, seen) in seen.into_iter().enumerate() {
-            if seen.is_empty() {
-                weights[r] = [0.0; TILE];
-                continue;
-            }
-            let (largest, sum) = (&mut running.largest[from + r], &mut running.sum[from + r]);
-            keep[r] = self.softmax(s, &mut weights[r], seen, largest, sum);
-        }
+        let (largest, sum) = (&mut running.largest[from..][..R], &mut running.sum[from..][..R]);
+        let keep = self.softmax(s, &mut weights, &seen, largest, sum, ahead);
         let d_head = self.shape.d_head;
         let sums = &mut running.values[from * d_head..][..R * d_head];
         match tile.format {
@@ -459,45 +490,68 @@ impl Group<'_> {
         }
     }
 
-    /// Turns the scores of one query into weights exp(score - largest), 0 for keys outside `seen` (not empty), and brings
-    /// `largest` and `sum` up to date. Returns the factor by which what was summed before shrinks.
+    /// Turns the scores of each query into weights exp(score - largest), 0 for keys that it does not see, and brings
+    /// `largest` and `sum` up to date. Returns the factors by which what was summed before shrinks.
     #[inline(always)]
-    fn softmax<S: Simd>(
+    fn softmax<S: Simd, const R: usize>(
         &self,
         s: S,
-        scores: &mut [f32; TILE],
-        seen: Range<usize>,
-        largest: &mut f32,
-        sum: &mut f32,
-    ) -> f32 {
+        scores: &mut [[f32; TILE]; R],
+        seen: &[Range<usize>; R],
+        largest: &mut [f32],
+        sum: &mut [f32],
+        ahead: &mut Ahead<'_>,
+    ) -> [f32; R] {
         let scale = s.splat(self.shape.scale);
         let nothing = s.splat(f32::NEG_INFINITY);
-        let (from, to) = (seen.start as isize, seen.end as isize);
-        let mut x = [nothing; TILE / 16];
-        let mut top = nothing;
-        for c in 0..TILE / 16 {
-            // SAFETY: 64 scores.
-            let score = s.mul(unsafe { s.load(scores.as_ptr().add(16 * c)) }, scale);
-            let score = match self.shape.softcap {
-                Some(cap) => s.mul(tanh(s, s.div(score, s.splat(cap))), s.splat(cap)),
-                None => score,
-            };
-            let first = 16 * c as isize;
-            x[c] = s.select(s.lanes(from - first, to - first), score, nothing);
-            top = s.max(x[c], top);
+        // One exponential for the factors of all queries; a query that sees no key of this tile keeps what it has.
+        let mut shrink = [0.0; LANES];
+        for r in 0..R {
+            let (from, to) = (seen[r].start as isize, seen[r].end as isize);
+            let mut top = nothing;
+            for c in 0..TILE / LANES {
+                // SAFETY: 64 scores.
+                unsafe {
+                    let at = scores[r].as_mut_ptr().add(LANES * c);
+                    let mut score = s.mul(s.load(at), scale);
+                    if let Some(cap) = self.shape.softcap {
+                        score = s.mul(tanh(s, s.div(score, s.splat(cap))), s.splat(cap));
+                    }
+                    if to - from < TILE as isize {
+                        let first = (LANES * c) as isize;
+                        score = s.select(s.lanes(from - first, to - first), score, nothing);
+                    }
+                    s.store(at, score);
+                    top = s.max(score, top);
+                }
+            }
+            if from < to {
+                let new_largest = s.largest(top).max(largest[r]);
+                shrink[r] = largest[r] - new_largest;
+                largest[r] = new_largest;
+            }
+            ahead.ask(s);
         }
-        let new_largest = s.largest(top).max(*largest);
-        let mut parts = s.zero();
-        for c in 0..TILE / 16 {
-            let weight = exp(s, s.sub(x[c], s.splat(new_largest)));
-            // SAFETY: 64 scores.
-            unsafe { s.store(scores.as_mut_ptr().add(16 * c), weight) }
-            parts = s.add(parts, weight);
+        // SAFETY: sixteen values.
+        unsafe { s.store(shrink.as_mut_ptr(), exp(s, s.load(shrink.as_ptr()))) }
+        for r in 0..R {
+            if seen[r].is_empty() {
+                scores[r] = [0.0; TILE];
+                continue;
+            }
+            let mut parts = s.zero();
+            for c in 0..TILE / LANES {
+                // SAFETY: 64 scores.
+                unsafe {
+                    let at = scores[r].as_mut_ptr().add(LANES * c);
+                    let weight = exp(s, s.sub(s.load(at), s.splat(largest[r])));
+                    s.store(at, weight);
+                    parts = s.add(parts, weight);
+                }
+            }
+            sum[r] = sum[r] * shrink[r] + s.sum(parts);
         }
-        let keep = one_exp(s, *largest - new_largest);
-        *sum = *sum * keep + s.sum(parts);
-        *largest = new_largest;
-        keep
+        std::array::from_fn(|r| shrink[r])
     }
 
     /// values = values * keep + sum over keys of weight * V, keys ascending; keys outside `seen` weigh 0 for every query.

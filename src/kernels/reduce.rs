@@ -2,7 +2,7 @@
 
 use super::Cpu;
 use super::elementwise::{dot_lanes, lanes, put};
-use super::isa::Kernel;
+use super::isa::{Isa, Kernel};
 use super::math::exp;
 use super::simd::{LANES, Simd};
 
@@ -43,7 +43,7 @@ pub fn max_and_log_sum_exp(cpu: &Cpu, logits: &[f32]) -> (f32, f32) {
             total
         }
     }
-    let largest = largest(logits);
+    let largest = largest(cpu.isa, logits);
     if largest.is_infinite() {
         // All are -infinity, or one is +infinity: the sum is that.
         return (largest, largest);
@@ -85,7 +85,7 @@ pub fn softmax_weights(cpu: &Cpu, logits: &mut [f32], temperature: f32) -> f64 {
             total
         }
     }
-    let largest = largest(logits);
+    let largest = largest(cpu.isa, logits);
     if largest == f32::NEG_INFINITY {
         logits.fill(0.0);
         return 0.0;
@@ -94,31 +94,54 @@ pub fn softmax_weights(cpu: &Cpu, logits: &mut [f32], temperature: f32) -> f64 {
 }
 
 /// -infinity for none; not-a-number is passed over.
-fn largest(values: &[f32]) -> f32 {
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    let chunks = values.chunks_exact(LANES);
-    let rest = chunks.remainder();
-    for chunk in chunks {
-        for (lane, value) in lanes.iter_mut().zip(chunk) {
-            *lane = if *value > *lane { *value } else { *lane };
+fn largest(isa: Isa, values: &[f32]) -> f32 {
+    struct Largest<'a>(&'a [f32]);
+    impl Kernel for Largest<'_> {
+        type Output = f32;
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) -> f32 {
+            let (chunks, rest) = self.0.as_chunks::<{ 4 * LANES }>();
+            let mut tops = [s.splat(f32::NEG_INFINITY); 4];
+            for chunk in chunks {
+                for i in 0..4 {
+                    // SAFETY: 16 of 64 values.
+                    tops[i] = s.max(unsafe { s.load(chunk.as_ptr().add(LANES * i)) }, tops[i]);
+                }
+            }
+            let top = s.max(s.max(tops[0], tops[1]), s.max(tops[2], tops[3]));
+            rest.iter().copied().fold(s.largest(top), f32::max)
         }
     }
-    lanes.into_iter().chain(rest.iter().copied()).fold(f32::NEG_INFINITY, f32::max)
+    isa.run(Largest(values))
 }
 
 /// Index of the largest value, the lowest of equals; not-a-number is passed over. 0 when there is none.
-pub fn argmax(values: &[f32]) -> usize {
-    let largest = largest(values);
+pub fn argmax(isa: Isa, values: &[f32]) -> usize {
+    let largest = largest(isa, values);
     values.iter().position(|value| *value == largest).unwrap_or(0)
 }
 
 /// Whether no value is infinite or not-a-number.
-pub fn all_finite(values: &[f32]) -> bool {
-    const EXPONENT: u32 = 0x7f80_0000;
-    // No early exit inside a chunk, so that it is done in vectors.
-    values
-        .chunks(PART)
-        .all(|part| !part.iter().fold(false, |bad, value| bad | (value.to_bits() & EXPONENT == EXPONENT)))
+pub fn all_finite(isa: Isa, values: &[f32]) -> bool {
+    struct Zeros<'a>(&'a [f32]);
+    impl Kernel for Zeros<'_> {
+        type Output = bool;
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) -> bool {
+            let (chunks, rest) = self.0.as_chunks::<{ 4 * LANES }>();
+            // Zero times a value that is not finite is not a number, and stays it.
+            let mut sums = [s.zero(); 4];
+            for chunk in chunks {
+                for i in 0..4 {
+                    // SAFETY: 16 of 64 values.
+                    sums[i] = s.fma(unsafe { s.load(chunk.as_ptr().add(LANES * i)) }, s.zero(), sums[i]);
+                }
+            }
+            let sum = s.add(s.add(sums[0], sums[1]), s.add(sums[2], sums[3]));
+            s.sum(sum) == 0.0 && rest.iter().all(|value| value.is_finite())
+        }
+    }
+    isa.run(Zeros(values))
 }
 
 #[cfg(test)]
@@ -204,13 +227,15 @@ mod tests {
             (vec![5.0; 100], 0),
             ((0..100).map(|i| (i % 50) as f32).collect(), 49),
         ] {
-            assert_eq!(argmax(&values), expected);
+            assert_eq!(argmax(cpu.isa, &values), expected);
         }
-        let mut values = vec![1.0; 3000];
-        assert!(all_finite(&values) && all_finite(&[]));
-        values[2999] = f32::NAN;
-        assert!(!all_finite(&values));
-        values[2999] = lowest;
-        assert!(!all_finite(&values));
+        assert!(all_finite(cpu.isa, &[]) && all_finite(cpu.isa, &[1.0; 3000]));
+        for (i, bad) in
+            [(0, f32::NAN), (1000, lowest), (1023, f32::INFINITY), (2999, f32::NAN), (2998, lowest)]
+        {
+            let mut values = vec![f32::MAX; 3000];
+            values[i] = bad;
+            assert!(!all_finite(cpu.isa, &values), "{bad} at {i}");
+        }
     }
 }

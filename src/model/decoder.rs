@@ -311,16 +311,19 @@ pub(super) fn apply_edits(
     }
     let in_force = || list(edits).iter().filter(|edit| edit.rows.applies(row.phase));
     // (keep - 1) * (h . u) + target for each projection, read before anything changes.
-    let strengths: Vec<f32> = in_force()
-        .map(|edit| match &edit.change {
-            Change::Add { .. } => 1.0,
-            Change::Project { unit, keep, target } => (keep - 1.0) * kernels::dot(cpu, h, unit) + target,
+    let mut strengths = in_force()
+        .filter_map(|edit| match &edit.change {
+            Change::Add { .. } => None,
+            Change::Project { unit, keep, target } => {
+                Some((keep - 1.0) * kernels::dot(cpu, h, unit) + target)
+            }
         })
-        .collect();
-    for (edit, strength) in in_force().zip(strengths) {
+        .collect::<Vec<f32>>()
+        .into_iter();
+    for edit in in_force() {
         match &edit.change {
             Change::Add { delta } => kernels::add_row(cpu.isa, h, delta),
-            Change::Project { unit, .. } => kernels::axpy(h, strength, unit),
+            Change::Project { unit, .. } => kernels::axpy(h, strengths.next().unwrap_or(0.0), unit),
         }
     }
 }
