@@ -11,11 +11,11 @@ One pair = each server started with one slot and again with 16 (demeanor has no 
 up, measured and ended; the order turns with every pair. Measured over HTTP at
 `/v1/completions` with token ids as prompt and no cache:
     prefill   tokens of a prompt over the time until its one token is back (512 tokens, max_tokens 1)
-    decode    (128 - 1) tokens over the time from the first streamed piece to the last, after a short prompt
+    decode    (128 - 1) tokens (`--tokens`) over the time from the first streamed piece to the last, after a short prompt
               (`--demeanor-flag=--draft-max=0`: without n-gram drafts, which llama-server does not make by default)
     parallel  16 streams at once, 128 tokens each after different short prompts: all tokens over the time from the
               first piece of any to the last piece of all
-    idle      CPU seconds (all threads) of the server over 10 s without requests, as a share of one core
+    idle      CPU seconds (all threads) of the server over 10 s (`--idle-seconds`) without requests, as a share of one core
     start     seconds from the start of the program until `/health` answers 200, the model's file in the page cache
     rss_loaded_mib, rss_mib   resident memory when the server is healthy, and after the figures of one slot
     rss_parallel_mib          and after those of 16
@@ -42,7 +42,7 @@ import conditions
 from completions import prompts, streamed, whole
 from served import Failed
 
-PREFILL, DECODE, PARALLEL, IDLE_SECONDS = 512, 128, 16, 10
+PREFILL, PARALLEL = 512, 16
 START_SECONDS = 180
 THEIRS, OURS = "llama-server", "demeanor"
 UNITS = {"prefill": "tok/s", "decode": "tok/s", "parallel": "tok/s", "idle": "% of a core", "start": "s",
@@ -96,22 +96,22 @@ class Server:
         return conditions.memory_mib(self.process.pid)
 
 
-def prefill(server, vocabulary, seed):
-    return PREFILL / whole(server.url, prompts(1, PREFILL, vocabulary, seed)[0], 1)
+def prefill(server, arguments, seed):
+    return PREFILL / whole(server.url, prompts(1, PREFILL, arguments.vocabulary, seed)[0], 1)
 
 
-def decode(server, vocabulary, seed):
-    times = streamed(server.url, prompts(1, 8, vocabulary, seed)[0], DECODE)
-    return (DECODE - 1) / (times[-1] - times[0])
+def decode(server, arguments, seed):
+    times = streamed(server.url, prompts(1, 8, arguments.vocabulary, seed)[0], arguments.tokens)
+    return (arguments.tokens - 1) / (times[-1] - times[0])
 
 
-def parallel(server, vocabulary, seed):
+def parallel(server, arguments, seed):
     results, threads = [None] * PARALLEL, []
 
     def one(index, ids):
-        results[index] = streamed(server.url, ids, DECODE)
+        results[index] = streamed(server.url, ids, arguments.tokens)
 
-    for index, ids in enumerate(prompts(PARALLEL, 8, vocabulary, seed)):
+    for index, ids in enumerate(prompts(PARALLEL, 8, arguments.vocabulary, seed)):
         threads.append(threading.Thread(target=one, args=(index, ids)))
     for thread in threads:
         thread.start()
@@ -120,17 +120,17 @@ def parallel(server, vocabulary, seed):
     if None in results:
         raise Failed(f"{server.name}: a stream of {PARALLEL} failed")
     begin, end = min(times[0] for times in results), max(times[-1] for times in results)
-    return PARALLEL * DECODE / (end - begin)
+    return PARALLEL * arguments.tokens / (end - begin)
 
 
-def idle(server):
+def idle(server, seconds):
     before, begin = server.cpu_seconds(), time.monotonic()
-    time.sleep(IDLE_SECONDS)
+    time.sleep(seconds)
     return 100 * (server.cpu_seconds() - before) / (time.monotonic() - begin)
 
 
 def best(test, server, arguments, seed):
-    return max(test(server, arguments.vocabulary, seed + i) for i in range(arguments.repeats))
+    return max(test(server, arguments, seed + i) for i in range(arguments.repeats))
 
 
 def warm_up(server, arguments):
@@ -141,7 +141,7 @@ def measure_one(server, arguments, seed):
     """The figures of a server with one slot."""
     figures = {"start": server.start_seconds, "rss_loaded_mib": server.rss_mib()}
     warm_up(server, arguments)
-    figures |= {"idle": idle(server)}
+    figures |= {"idle": idle(server, arguments.idle_seconds)}
     figures |= {test.__name__: best(test, server, arguments, seed) for test in (prefill, decode)}
     return figures | {"rss_mib": server.rss_mib()}
 
@@ -159,7 +159,7 @@ def command_of(arguments, model, name, slots):
     threads, port = str(arguments.threads), str(arguments.port)
     if name == THEIRS:
         # Its context is shared out among the slots; the prompt and what follows must fit in one share.
-        context = slots * (PREFILL + 2 * DECODE)
+        context = slots * (PREFILL + 2 * arguments.tokens)
         flags = ["-t", threads, "-tb", threads, "-c", str(context), "--parallel", str(slots), "--no-webui", "--offline"]
         return [arguments.llama, "-m", model, "--host", "127.0.0.1", "--port", port, *flags, *arguments.llama_flag]
     flags = ["-t", threads, "--max-batch", str(PARALLEL)]
@@ -204,7 +204,8 @@ def table(result, names):
 def measured_on(arguments, model, names):
     """The conditions that are kept beside the figures."""
     shown = {name: [os.path.basename(part) for part in command_of(arguments, model, name, PARALLEL)] for name in names}
-    kept = conditions.processor() | {"threads": arguments.threads, "pairs": arguments.pairs, "commands": shown}
+    kept = conditions.processor() | {"threads": arguments.threads, "pairs": arguments.pairs, "repeats": arguments.repeats,
+                                      "tokens": arguments.tokens, "commands": shown}
     kept["model"] = {"file": os.path.basename(model), "bytes": os.path.getsize(model)}
     kept["commit"] = conditions.commit()
     if arguments.demeanor:
@@ -245,6 +246,8 @@ def main():
     parser.add_argument("--out", required=True, help="`{model}` in it is the name of the model")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--tokens", type=int, default=128, help="tokens of a stream")
+    parser.add_argument("--idle-seconds", type=float, default=10.0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--port", type=int, default=18080)
     parser.add_argument("--vocabulary", type=int, default=40000, help="prompt ids are drawn below this")
@@ -262,8 +265,8 @@ def main():
         parser.error(f"there is no file or program {missing[0]}")
     if len({out_of(arguments, model) for model in arguments.model}) < len(arguments.model):
         parser.error("--out: several models need `{model}` in it, and names that differ")
-    if arguments.pairs < 1 or arguments.repeats < 1:
-        parser.error("--pairs and --repeats: at least 1")
+    if arguments.pairs < 1 or arguments.repeats < 1 or arguments.tokens < 2 or arguments.idle_seconds <= 0:
+        parser.error("--pairs and --repeats: at least 1; --tokens: at least 2; --idle-seconds: above 0")
     try:
         for model in arguments.model:
             compare(arguments, model, names)

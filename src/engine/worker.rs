@@ -20,8 +20,14 @@ use std::time::{Duration, Instant};
 const PREFILL_ROWS_MAX: usize = 512;
 /// Rows of prefill in one step at least, so that prefill always gets on.
 const PREFILL_ROWS_MIN: usize = 4;
+/// The same while no sequence decodes: large models would waste most of a step on reading their weights for few rows.
+const PREFILL_ROWS_MIN_ALONE: usize = 128;
 /// Times the budget that a step may take while no sequence decodes.
 const IDLE_BUDGET_FACTOR: f64 = 4.0;
+/// Times what decoding alone takes that a step with prefill may take, where that alone is more than the budget.
+const DECODE_BUDGET_FACTOR: f64 = 2.0;
+/// Rows that products take together where weights come from memory: a few more cost nothing.
+const PRODUCT_ROWS: usize = 16;
 /// Floats of logits that one step may hold.
 const STEP_LOGITS_MAX: usize = 16 << 20;
 /// Jobs that run at once, beside the serving slots.
@@ -41,8 +47,12 @@ pub(super) struct Worker {
     forgotten: VecDeque<Digest>,
     /// Whether nothing can be computed until a mask comes.
     stalled: bool,
-    /// Estimated seconds per row of prefill, from the steps so far.
-    seconds_per_row: f64,
+    /// Estimated seconds per row of a step that only prefills, from the steps so far.
+    prefill_row_seconds: f64,
+    /// The same for one that decodes too.
+    mixed_row_seconds: f64,
+    /// Estimated seconds of a step that only decodes; other programs' work is not counted as far as that can be seen.
+    decode_seconds: f64,
 }
 
 /// One sequence's part of a step.
@@ -93,7 +103,9 @@ impl Worker {
             output: StepOutput::default(),
             forgotten: VecDeque::new(),
             stalled: false,
-            seconds_per_row: 0.5e-3,
+            prefill_row_seconds: 0.5e-3,
+            mixed_row_seconds: 1e-3,
+            decode_seconds: 0.0,
         }
     }
 
@@ -247,7 +259,7 @@ impl Worker {
         let started = Instant::now();
         self.model.step(&Rows { rows: &rows, slots: &slots }, &mut self.output)?;
         drop(slots);
-        self.learn(rows.len(), started.elapsed());
+        self.learn(&shares, started.elapsed());
         self.count(&rows, &shares);
         self.hand_out(&rows, &shares);
         Ok(())
@@ -275,11 +287,18 @@ impl Worker {
             shares.push(Share { sequence, rows });
         }
         let decode_rows: usize = shares.iter().map(|share| share.rows).sum();
-        // With nobody waiting for a next token, a step may take longer: larger chunks waste less.
-        let patience = if shares.is_empty() { IDLE_BUDGET_FACTOR } else { 1.0 };
-        let budget = patience * f64::from(self.options.step_budget_ms) / 1e3;
-        let affordable = (budget / self.seconds_per_row) as usize;
-        let mut left = affordable.saturating_sub(decode_rows).clamp(PREFILL_ROWS_MIN, PREFILL_ROWS_MAX);
+        let budget = f64::from(self.options.step_budget_ms) / 1e3;
+        let affordable = |seconds: f64| (seconds / self.mixed_row_seconds) as usize;
+        let (least, rows) = match decode_rows {
+            // With nobody waiting for a next token, a step may take longer: larger chunks waste less.
+            0 => (PREFILL_ROWS_MIN_ALONE, (budget * IDLE_BUDGET_FACTOR / self.prefill_row_seconds) as usize),
+            _ if self.decode_seconds > budget => {
+                let rows = affordable(self.decode_seconds * DECODE_BUDGET_FACTOR);
+                (PREFILL_ROWS_MIN, rows.next_multiple_of(PRODUCT_ROWS))
+            }
+            _ => (PREFILL_ROWS_MIN, affordable(budget)),
+        };
+        let mut left = rows.saturating_sub(decode_rows).clamp(least, PREFILL_ROWS_MAX);
         let logits_rows = (STEP_LOGITS_MAX / self.model.config().vocab_size).max(8);
         let mut logits_left = logits_rows.saturating_sub(decode_rows).max(1);
         for priority in [Priority::Serving, Priority::Job] {
@@ -470,11 +489,19 @@ impl Worker {
         }
     }
 
-    /// Keeps the estimate of a row's time up to date; only steps with enough prefill say something about it.
-    fn learn(&mut self, rows: usize, took: Duration) {
-        if rows >= PREFILL_ROWS_MIN {
-            let seconds = took.as_secs_f64() / rows as f64;
-            self.seconds_per_row = 0.7 * self.seconds_per_row + 0.3 * seconds;
+    /// Keeps the estimates up to date, before the sequences hear of the step.
+    fn learn(&mut self, shares: &[Share], took: Duration) {
+        let decodes = |share: &&Share| self.running[share.sequence].decoding();
+        let all: usize = shares.iter().map(|share| share.rows).sum();
+        let decoding: usize = shares.iter().filter(decodes).map(|share| share.rows).sum();
+        let (seconds, mean) = (took.as_secs_f64(), |old: f64, new: f64, part: f64| old + part * (new - old));
+        if decoding == all {
+            let slow = self.decode_seconds > 0.0 && seconds > self.decode_seconds;
+            self.decode_seconds = if slow { mean(self.decode_seconds, seconds, 0.05) } else { seconds };
+        } else if all >= PREFILL_ROWS_MIN {
+            let estimate =
+                if decoding == 0 { &mut self.prefill_row_seconds } else { &mut self.mixed_row_seconds };
+            *estimate = mean(*estimate, seconds / all as f64, 0.3);
         }
     }
 

@@ -3,7 +3,7 @@
 
 use super::activations::BlockScale;
 use super::packed::{STRIP, TILE_K};
-use super::product_int8::{PREFETCH_AHEAD, Task, TileKind, Weights, add_tile, scales};
+use super::product_int8::{Task, TileKind, Weights, add_tile, prefetch_ahead, scales};
 use super::simd::{Simd, amx};
 use std::cell::RefCell;
 use std::marker::PhantomData;
@@ -34,6 +34,8 @@ struct Unpacked {
     strips: Range<usize>,
     bytes: *const i8,
     sums: *mut Sums,
+    /// A strip to unpack meanwhile, and where to.
+    next: Option<(usize, *mut i8)>,
 }
 
 /// A cache line.
@@ -54,32 +56,58 @@ impl<T: TileKind> Task<'_, T> {
     #[inline(always)]
     pub(super) unsafe fn run_with_amx<S: Simd>(&self, s: S) {
         let strip_bytes = self.layout.tiles * UNPACKED;
-        // One block of rows uses a strip once, while the next strip comes from memory.
+        // Rows that use a strip once wait for memory if it is not unpacked while the strip before is used.
         let once = self.rows.len() <= ROWS_MIN + ROWS_MIN / 2;
         let strips_at_once = if once { 1 } else { (UNPACKED_MAX / strip_bytes).max(1) };
         // Taken and put back: see the rule about closures at [`super::isa::Kernel`].
         let mut scratch = SCRATCH.take();
-        let lines = strips_at_once.min(self.strips.len()) * strip_bytes / 64;
+        let lines = (strips_at_once + usize::from(once)) * strip_bytes / 64;
         scratch.strips.resize(scratch.strips.len().max(lines), Line([0; 64]));
         scratch.sums.resize(4, Sums([0; STRIP * 16]));
-        for start in self.strips.clone().step_by(strips_at_once) {
+        let (room, sums) = (scratch.strips.as_mut_ptr().cast::<i8>(), scratch.sums.as_mut_ptr());
+        for (turn, start) in self.strips.clone().step_by(strips_at_once).enumerate() {
             let strips = start..self.strips.end.min(start + strips_at_once);
-            let unpacked = scratch.strips.as_mut_ptr().cast::<i8>();
-            // SAFETY: `unpacked` holds the strips; the caller's word.
+            // SAFETY: `room` holds the strips; the caller's word.
             unsafe {
-                for (i, strip) in strips.clone().enumerate() {
-                    let weights = Weights { strip: self.w.strip(strip), layout: self.layout };
-                    for tile in 0..self.layout.tiles {
-                        unpack::<S, T>(s, &weights, tile, unpacked.add(i * strip_bytes + tile * UNPACKED));
+                let place = |turn: usize| if once { room.add(turn % 2 * strip_bytes) } else { room };
+                let bytes = place(turn);
+                if !once || turn == 0 {
+                    for (i, strip) in strips.clone().enumerate() {
+                        for tile in 0..self.layout.tiles {
+                            self.unpack(s, strip, tile, bytes.add(i * strip_bytes));
+                        }
                     }
                 }
-                self.unpacked_strips(
-                    s,
-                    &Unpacked { strips, bytes: unpacked, sums: scratch.sums.as_mut_ptr() },
-                );
+                let next = (once && strips.end < self.strips.end).then(|| (strips.end, place(turn + 1)));
+                self.unpacked_strips(s, &Unpacked { strips, bytes, sums, next });
             }
         }
         SCRATCH.set(scratch);
+    }
+
+    /// Writes the quants of a tile less their offset, group after group, to its place in `to`.
+    /// # Safety
+    /// `tile` is in the strip; `to` has room for the strip.
+    #[inline(always)]
+    unsafe fn unpack<S: Simd>(&self, s: S, strip: usize, tile: usize, to: *mut i8) {
+        let weights = Weights { strip: self.w.strip(strip), layout: self.layout };
+        weights.prefetch::<S, T>(s, tile, const { prefetch_ahead::<T>() });
+        // SAFETY: the caller's word.
+        unsafe {
+            let to = to.cast::<u8>().add(tile * UNPACKED);
+            if T::NIBBLES {
+                let groups = weights.nibble_groups::<S, T>(s, tile);
+                for g in 0..4 {
+                    s.store_b(to.add(g * 128), s.sub_b(groups[g][0], T::OFFSET as u8));
+                    s.store_b(to.add(g * 128 + 64), s.sub_b(groups[g][1], T::OFFSET as u8));
+                }
+            } else {
+                for g in 0..8 {
+                    let quants = s.load_b(weights.strip.as_ptr().add(tile * 512 + g * 64));
+                    s.store_b(to.add(g * 64), s.sub_b(quants, T::OFFSET as u8));
+                }
+            }
+        }
     }
 
     /// All rows of some strips: blocks of sixteen, and for the rest a block that begins earlier, or the vector kernel.
@@ -123,7 +151,6 @@ impl<T: TileKind> Task<'_, T> {
             quants: self.x.quants()[row * k..][..R * k].as_ptr(),
             blocks: &self.x.blocks()[row * n_tiles..][..R * n_tiles],
             sums: unpacked.sums,
-            prefetches: unpacked.strips.len() == 1,
             kind: PhantomData,
         };
         for (i, strip) in unpacked.strips.clone().enumerate() {
@@ -145,6 +172,12 @@ impl<T: TileKind> Task<'_, T> {
                     if tile + 1 < n_tiles {
                         rows.add_sums::<S, 2, 3, R>(s, &weights, tile + 1, &mut f);
                     }
+                    if let Some((strip, to)) = unpacked.next {
+                        self.unpack(s, strip, tile, to);
+                        if tile + 1 < n_tiles {
+                            self.unpack(s, strip, tile + 1, to);
+                        }
+                    }
                 }
                 self.write_rows(s, strip, row, &f);
             }
@@ -161,8 +194,6 @@ struct Rows<'a, T> {
     /// `[rows, tiles]`.
     blocks: &'a [BlockScale],
     sums: *mut Sums,
-    /// Whether to ask for the next strip meanwhile.
-    prefetches: bool,
     kind: PhantomData<T>,
 }
 
@@ -205,9 +236,6 @@ impl<T: TileKind> Rows<'_, T> {
                 parts = Some(weights.two_scales(s, tile));
             }
             let (d, m) = scales::<S, T>(s, weights, tile);
-            if self.prefetches {
-                weights.prefetch::<S, T>(s, tile, weights.strip.len());
-            }
             for r in 0..R {
                 let mut sum = s.load_i(low.add(r * STRIP));
                 if let Some((first, second)) = parts {
@@ -215,30 +243,6 @@ impl<T: TileKind> Rows<'_, T> {
                 }
                 let block = self.blocks.get_unchecked(r * n_tiles + tile);
                 f[r] = add_tile::<S, T>(s, f[r], sum, (d, m), block);
-            }
-        }
-    }
-}
-
-/// Writes a tile's quants less their offset, group after group.
-/// # Safety
-/// `tile` is in the strip; [`UNPACKED`] bytes to write.
-#[inline(always)]
-unsafe fn unpack<S: Simd, T: TileKind>(s: S, weights: &Weights<'_>, tile: usize, to: *mut i8) {
-    let to = to.cast::<u8>();
-    weights.prefetch::<S, T>(s, tile, PREFETCH_AHEAD);
-    // SAFETY: the caller's word.
-    unsafe {
-        if T::NIBBLES {
-            let groups = weights.nibble_groups::<S, T>(s, tile);
-            for g in 0..4 {
-                s.store_b(to.add(g * 128), s.sub_b(groups[g][0], T::OFFSET as u8));
-                s.store_b(to.add(g * 128 + 64), s.sub_b(groups[g][1], T::OFFSET as u8));
-            }
-        } else {
-            for g in 0..8 {
-                let quants = s.load_b(weights.strip.as_ptr().add(tile * 512 + g * 64));
-                s.store_b(to.add(g * 64), s.sub_b(quants, T::OFFSET as u8));
             }
         }
     }

@@ -12,10 +12,20 @@ use crate::format::ElementFormat;
 use std::marker::PhantomData;
 use std::ops::Range;
 
+/// Bytes that come from memory together.
+const LINE: usize = 64;
 /// Up to so many rows weights come from memory, and are asked for early.
 const FEW_ROWS: usize = 8;
-/// Bytes from a tile to the one that is asked for while it is used. The processor's own prefetching looks less far.
-pub(super) const PREFETCH_AHEAD: usize = 8 << 10;
+/// Tiles between the one that is used and the one that is asked for meanwhile, as so many bytes of quants. The
+/// processor's own prefetching looks less far.
+pub(super) const fn prefetch_ahead<T: TileKind>() -> usize {
+    (8 << 10) / quant_bytes::<T>()
+}
+
+/// Bytes of a tile's quants, upper bits apart.
+const fn quant_bytes<T: TileKind>() -> usize {
+    if T::NIBBLES { 256 } else { 512 }
+}
 
 /// What the kernel must know of a format when it is compiled.
 pub(super) trait TileKind {
@@ -150,7 +160,7 @@ impl<T: TileKind> Task<'_, T> {
             // SAFETY: tiles of the strip, and R rows of k quants from `quants` on.
             unsafe {
                 if few {
-                    weights.prefetch::<S, T>(s, tile, PREFETCH_AHEAD);
+                    weights.prefetch::<S, T>(s, tile, const { prefetch_ahead::<T>() });
                 }
                 let sums = self.integer_sums::<S, R>(s, &weights, tile, quants, blocks);
                 let (d, m) = scales::<S, T>(s, &weights, tile);
@@ -271,13 +281,32 @@ pub(super) struct Weights<'a> {
 }
 
 impl Weights<'_> {
-    /// Asks for the quants `distance` bytes after those of a tile; strips follow each other.
+    /// Asks for the tile `distance` tiles after one, with its scales; strips follow each other.
     #[inline(always)]
     pub(super) fn prefetch<S: Simd, T: TileKind>(&self, s: S, tile: usize, distance: usize) {
-        let bytes = if T::NIBBLES { 256 } else { 512 };
-        let ahead = self.strip.as_ptr().wrapping_add(tile * bytes + distance);
-        for line in 0..bytes / 64 {
-            s.prefetch(ahead.wrapping_add(64 * line));
+        let (layout, bytes) = (self.layout, const { quant_bytes::<T>() });
+        let (mut strips, mut tile) = (distance / layout.tiles, tile + distance % layout.tiles);
+        if tile >= layout.tiles {
+            (strips, tile) = (strips + 1, tile - layout.tiles);
+        }
+        let strip = self.strip.as_ptr().wrapping_add(strips * self.strip.len());
+        let ask = |at: usize| s.prefetch(strip.wrapping_add(at));
+        for line in 0..bytes / LINE {
+            ask(tile * bytes + line * LINE);
+        }
+        if T::UPPER_BITS > 0 {
+            ask(layout.planes_at + tile * planes::bytes(T::UPPER_BITS));
+        }
+        if T::SCALES > 0 {
+            ask(layout.scales_at + tile * T::SCALES * STRIP);
+        }
+        if T::SCALES == 1 {
+            ask(layout.minima_at + tile * STRIP);
+        }
+        let block = if T::SCALES == 0 { tile } else { tile / 8 };
+        ask(layout.d_at + block * STRIP * 2);
+        if T::MINIMUM {
+            ask(layout.m_at + block * STRIP * 2);
         }
     }
 
