@@ -1,11 +1,14 @@
 //! Speed of the kernels, in GB/s and GOP/s, beside what this machine reads and multiplies at best.
 //!
-//! `cargo bench --bench kernels -- [isa] [threads]`; the best of several runs is shown.
+//! `cargo bench --bench kernels -- [isa] [threads]`; the best of several runs is shown. Products of a few rows read
+//! matrices that together are larger than any cache, one after the other, as a large model's weights are read: their GB/s
+//! is also shown as a share of what reading alone reaches. Products of many rows have their GOP/s as a share of what the
+//! units that they run on reach without memory.
 
 use demeanor::format::ElementFormat;
 use demeanor::kernels::{
     Activations, AttentionRow, AttentionShape, Cpu, Isa, KvFormat, KvLayer, PackedMatrix, Precision,
-    attention, each_row, product, rms_norm, silu_mul_row,
+    attention, each_row, int8_peak_of_matrix_units, int8_peak_of_vectors, product, rms_norm, silu_mul_row,
 };
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -16,27 +19,30 @@ fn main() {
     let threads = arguments.next().and_then(|count| count.parse().ok()).unwrap_or(2);
     let cpu = Cpu::new(isa, threads);
     println!("{}, {} threads", cpu.isa.name(), cpu.pool.threads());
-    limits(&cpu);
-    println!("\n{:<30} {:>5} {:>10} {:>8} {:>8}", "product", "rows", "us", "GB/s", "GOP/s");
-    for (format, precision) in [
-        (ElementFormat::Q4_1, Precision::Int8),
-        (ElementFormat::Q8_0, Precision::Int8),
-        (ElementFormat::Q5_0, Precision::Int8),
-        (ElementFormat::Q4_K, Precision::Int8),
-        (ElementFormat::Q6_K, Precision::Int8),
-        (ElementFormat::Q4_1, Precision::F32),
-        (ElementFormat::F16, Precision::F32),
+    let limits = Limits::measured(&cpu);
+    println!("\n{:<26} {:>5} {:>10} {:>8} {:>8} {:>9}", "product", "rows", "us", "GB/s", "GOP/s", "of limit");
+    for format in [
+        ElementFormat::Q4_0,
+        ElementFormat::Q4_1,
+        ElementFormat::Q5_0,
+        ElementFormat::Q5_1,
+        ElementFormat::Q8_0,
+        ElementFormat::Q4_K,
+        ElementFormat::Q5_K,
+        ElementFormat::Q6_K,
     ] {
-        let shapes = [(576, 576), (1536, 576), (576, 1536), (49_152, 576)];
-        for (n, k) in shapes.map(|(n, k): (usize, usize)| (n, k.next_multiple_of(format.block_len()))) {
-            for rows in [1, 2, 16, 512] {
-                if n < 10_000 || rows <= 2 {
-                    products(&cpu, format, precision, n, k, rows);
-                }
-            }
+        for (n, k) in [(2048, 2048), (2048, 8192)] {
+            products_from_memory(&cpu, &limits, format, n, k);
+        }
+        for (n, k) in [(576usize, 576usize), (1536, 576), (576, 1536), (2048, 2048)] {
+            let k = k.next_multiple_of(format.block_len());
+            products(&cpu, &limits, format, Precision::Int8, n, k);
         }
     }
-    println!("\n{:<30} {:>5} {:>10} {:>8} {:>8}", "other", "rows", "us", "GB/s", "GOP/s");
+    for format in [ElementFormat::Q4_1, ElementFormat::F16, ElementFormat::BF16] {
+        products(&cpu, &limits, format, Precision::F32, 1536, 576);
+    }
+    println!("\n{:<26} {:>5} {:>10} {:>8} {:>8}", "other", "rows", "us", "GB/s", "GOP/s");
     attentions(&cpu);
     elementwise(&cpu);
 }
@@ -58,42 +64,107 @@ fn line(name: &str, rows: usize, seconds: f64, bytes: usize, operations: usize) 
     println!("{name:<30} {rows:>5} {:>10.1} {gigabytes:>8.1} {giga:>8.1}", seconds * 1e6);
 }
 
-/// Read bandwidth over 256 MB, and int8 products of a matrix that stays in the second-level cache.
-fn limits(cpu: &Cpu) {
-    let data = vec![1u64; 32 << 20];
-    let parts: Vec<&[u64]> = data.chunks(1 << 16).collect();
-    let seconds = best(|| {
-        cpu.pool.run(parts.len(), &|part| {
-            black_box(parts[part].iter().fold(0, |sum: u64, value| sum.wrapping_add(*value)));
-        });
-    });
-    println!("read bandwidth                 {:.1} GB/s", data.len() as f64 * 8.0 / seconds / 1e9);
-    let (n, k, rows) = (256, 1024, 64);
-    let seconds = time_product(cpu, ElementFormat::Q8_0, Precision::Int8, n, k, rows).0;
-    println!("int8 products in cache         {:.1} GOP/s", (2 * n * k * rows) as f64 / seconds / 1e9);
+/// Bytes that are read when memory is to be the limit.
+const MEMORY: usize = 512 << 20;
+
+/// What this machine does at best, all threads together.
+struct Limits {
+    /// Bytes per second.
+    read: f64,
+    /// int8 operations per second, with matrix units where the instruction set has them.
+    int8: f64,
 }
 
-fn time_product(
-    cpu: &Cpu,
-    format: ElementFormat,
-    precision: Precision,
-    n: usize,
-    k: usize,
-    rows: usize,
-) -> (f64, usize) {
+impl Limits {
+    fn measured(cpu: &Cpu) -> Limits {
+        for mib in [64, 256] {
+            println!("read bandwidth, {mib:>3} MiB         {:>8.1} GB/s", read(cpu, mib << 20) / 1e9);
+        }
+        let read = read(cpu, MEMORY);
+        println!("read bandwidth, {:>3} MiB         {:>8.1} GB/s", MEMORY >> 20, read / 1e9);
+        let per_second = |peak: &dyn Fn(usize) -> usize| {
+            let (rounds, mut operations) = (100_000, 0);
+            let seconds = best(|| operations = peak(rounds));
+            operations as f64 / seconds
+        };
+        let mut int8 = per_second(&|rounds| int8_peak_of_vectors(cpu, rounds));
+        println!("int8, vectors                   {:>8.1} GOP/s", int8 / 1e9);
+        if cpu.isa == Isa::Amx && int8_peak_of_matrix_units(cpu, 1).is_some() {
+            int8 = per_second(&|rounds| int8_peak_of_matrix_units(cpu, rounds).unwrap_or(0));
+            println!("int8, matrix units, sums of 32  {:>8.1} GOP/s", int8 / 1e9);
+        }
+        Limits { read, int8 }
+    }
+}
+
+/// Bytes per second that all threads read from a buffer in large pages, where the system gives them.
+fn read(cpu: &Cpu, bytes: usize) -> f64 {
+    let mut memory = memmap2::MmapMut::map_anon(bytes).expect("memory for the bench");
+    #[cfg(target_os = "linux")]
+    let _ = memory.advise(memmap2::Advice::HugePage);
+    memory.fill(1);
+    let parts: Vec<&[u8]> = memory.chunks(bytes.div_ceil(cpu.pool.threads())).collect();
+    let seconds = best(|| {
+        cpu.pool.run(parts.len(), &|part| {
+            let mut sums = [0u8; 128];
+            for values in parts[part].as_chunks::<128>().0 {
+                for (sum, value) in sums.iter_mut().zip(values) {
+                    *sum ^= value;
+                }
+            }
+            black_box(sums);
+        });
+    });
+    bytes as f64 / seconds
+}
+
+fn packed(format: ElementFormat, precision: Precision, n: usize, k: usize) -> PackedMatrix {
     let row_bytes = format.row_bytes(k).expect("k fits the format");
     let data: Vec<u8> = (0..n * row_bytes).map(|i| (i * 37 % 59) as u8).collect();
-    let w = PackedMatrix::pack(format, n, k, &data, precision).expect("sizes fit");
+    PackedMatrix::pack(format, n, k, &data, precision).expect("sizes fit")
+}
+
+fn activations(cpu: &Cpu, precision: Precision, rows: usize, k: usize) -> Activations {
     let x: Vec<f32> = (0..rows * k).map(|i| (i % 17) as f32 - 8.0).collect();
     let mut activations = Activations::new(precision);
     activations.set(cpu, &x, rows, k);
-    let mut y = vec![0.0; rows * n];
-    (best(|| product(cpu, &w, &activations, black_box(&mut y), n)), w.bytes())
+    activations
 }
 
-fn products(cpu: &Cpu, format: ElementFormat, precision: Precision, n: usize, k: usize, rows: usize) {
-    let (seconds, bytes) = time_product(cpu, format, precision, n, k, rows);
-    line(&format!("{format} {precision:?} [{n}, {k}]"), rows, seconds, bytes, 2 * n * k * rows);
+fn product_line(name: &str, rows: usize, seconds: f64, bytes: usize, operations: usize, share: f64) {
+    let (gigabytes, giga) = (bytes as f64 / seconds / 1e9, operations as f64 / seconds / 1e9);
+    let us = seconds * 1e6;
+    println!("{name:<26} {rows:>5} {us:>10.1} {gigabytes:>8.1} {giga:>8.1} {:>7.0} %", 100.0 * share);
+}
+
+/// Few rows, and weights that no cache holds.
+fn products_from_memory(cpu: &Cpu, limits: &Limits, format: ElementFormat, n: usize, k: usize) {
+    let first = packed(format, Precision::Int8, n, k);
+    let bytes = first.bytes();
+    let rest = (1..MEMORY.div_ceil(bytes)).map(|_| packed(format, Precision::Int8, n, k));
+    let matrices: Vec<PackedMatrix> = std::iter::once(first).chain(rest).collect();
+    for rows in [1, 4, 16] {
+        let x = activations(cpu, Precision::Int8, rows, k);
+        let mut y = vec![0.0; rows * n];
+        let all = best(|| matrices.iter().for_each(|w| product(cpu, w, &x, black_box(&mut y), n)));
+        let seconds = all / matrices.len() as f64;
+        let name = format!("{format} [{n}, {k}], memory");
+        product_line(&name, rows, seconds, bytes, 2 * n * k * rows, bytes as f64 / seconds / limits.read);
+    }
+}
+
+/// Many rows.
+fn products(cpu: &Cpu, limits: &Limits, format: ElementFormat, precision: Precision, n: usize, k: usize) {
+    let w = packed(format, precision, n, k);
+    for rows in [16, 128, 512] {
+        let x = activations(cpu, precision, rows, k);
+        let mut y = vec![0.0; rows * n];
+        let seconds = best(|| product(cpu, &w, &x, black_box(&mut y), n));
+        let operations = 2 * n * k * rows;
+        let share = operations as f64 / seconds / limits.int8;
+        let name = format!("{format} {precision:?} [{n}, {k}]");
+        product_line(&name, rows, seconds, w.bytes(), operations, share);
+    }
 }
 
 /// A prompt of 512, and the last row of one, with the heads of SmolLM2.

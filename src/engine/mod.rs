@@ -1,6 +1,7 @@
 //! Runs many sequences on one model: queue, scheduler, KV pages, prefix cache, sampler, worker thread. Knows token ids
 //! and [`Edits`](crate::model::Edits); knows no text, names, users or HTTP.
 
+mod budget;
 mod drafts;
 mod in_order;
 mod keys;

@@ -1,5 +1,6 @@
 //! The engine thread: owns the model and its pages, fills steps, hands out results.
 
+use super::budget::{PREFILL_ROWS_MIN, StepBudget};
 use super::pages::Pages;
 use super::request::{Forgotten, Priority, SequenceError};
 use super::sequence::{self, Sequence};
@@ -14,20 +15,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, RecvError, TryRecvError};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// Rows of prefill in one step at most, whatever the time budget says: bounds the buffers of a step.
-const PREFILL_ROWS_MAX: usize = 512;
-/// Rows of prefill in one step at least, so that prefill always gets on.
-const PREFILL_ROWS_MIN: usize = 4;
-/// The same while no sequence decodes: large models would waste most of a step on reading their weights for few rows.
-const PREFILL_ROWS_MIN_ALONE: usize = 128;
-/// Times the budget that a step may take while no sequence decodes.
-const IDLE_BUDGET_FACTOR: f64 = 4.0;
-/// Times what decoding alone takes that a step with prefill may take, where that alone is more than the budget.
-const DECODE_BUDGET_FACTOR: f64 = 2.0;
-/// Rows that products take together where weights come from memory: a few more cost nothing.
-const PRODUCT_ROWS: usize = 16;
 /// Floats of logits that one step may hold.
 const STEP_LOGITS_MAX: usize = 16 << 20;
 /// Jobs that run at once, beside the serving slots.
@@ -47,12 +36,7 @@ pub(super) struct Worker {
     forgotten: VecDeque<Digest>,
     /// Whether nothing can be computed until a mask comes.
     stalled: bool,
-    /// Estimated seconds per row of a step that only prefills, from the steps so far.
-    prefill_row_seconds: f64,
-    /// The same for one that decodes too.
-    mixed_row_seconds: f64,
-    /// Estimated seconds of a step that only decodes; other programs' work is not counted as far as that can be seen.
-    decode_seconds: f64,
+    budget: StepBudget,
 }
 
 /// One sequence's part of a step.
@@ -95,6 +79,7 @@ impl Worker {
         Worker {
             model,
             pages,
+            budget: StepBudget::new(options.step_budget_ms),
             options,
             stats,
             incoming,
@@ -103,9 +88,6 @@ impl Worker {
             output: StepOutput::default(),
             forgotten: VecDeque::new(),
             stalled: false,
-            prefill_row_seconds: 0.5e-3,
-            mixed_row_seconds: 1e-3,
-            decode_seconds: 0.0,
         }
     }
 
@@ -259,7 +241,9 @@ impl Worker {
         let started = Instant::now();
         self.model.step(&Rows { rows: &rows, slots: &slots }, &mut self.output)?;
         drop(slots);
-        self.learn(&shares, started.elapsed());
+        let decodes = |share: &&Share| self.running[share.sequence].decoding();
+        let decode_rows = shares.iter().filter(decodes).map(|share| share.rows).sum();
+        self.budget.learn(rows.len(), decode_rows, started.elapsed());
         self.count(&rows, &shares);
         self.hand_out(&rows, &shares);
         Ok(())
@@ -287,18 +271,7 @@ impl Worker {
             shares.push(Share { sequence, rows });
         }
         let decode_rows: usize = shares.iter().map(|share| share.rows).sum();
-        let budget = f64::from(self.options.step_budget_ms) / 1e3;
-        let affordable = |seconds: f64| (seconds / self.mixed_row_seconds) as usize;
-        let (least, rows) = match decode_rows {
-            // With nobody waiting for a next token, a step may take longer: larger chunks waste less.
-            0 => (PREFILL_ROWS_MIN_ALONE, (budget * IDLE_BUDGET_FACTOR / self.prefill_row_seconds) as usize),
-            _ if self.decode_seconds > budget => {
-                let rows = affordable(self.decode_seconds * DECODE_BUDGET_FACTOR);
-                (PREFILL_ROWS_MIN, rows.next_multiple_of(PRODUCT_ROWS))
-            }
-            _ => (PREFILL_ROWS_MIN, affordable(budget)),
-        };
-        let mut left = rows.saturating_sub(decode_rows).clamp(least, PREFILL_ROWS_MAX);
+        let mut left = self.budget.prefill_rows(decode_rows);
         let logits_rows = (STEP_LOGITS_MAX / self.model.config().vocab_size).max(8);
         let mut logits_left = logits_rows.saturating_sub(decode_rows).max(1);
         for priority in [Priority::Serving, Priority::Job] {
@@ -486,22 +459,6 @@ impl Worker {
             results.sequence.keep_full_pages(&mut self.pages);
             let late = u64::from(results.sequence.waits_for_mask());
             self.stats.mask_waits_total.fetch_add(late, Relaxed);
-        }
-    }
-
-    /// Keeps the estimates up to date, before the sequences hear of the step.
-    fn learn(&mut self, shares: &[Share], took: Duration) {
-        let decodes = |share: &&Share| self.running[share.sequence].decoding();
-        let all: usize = shares.iter().map(|share| share.rows).sum();
-        let decoding: usize = shares.iter().filter(decodes).map(|share| share.rows).sum();
-        let (seconds, mean) = (took.as_secs_f64(), |old: f64, new: f64, part: f64| old + part * (new - old));
-        if decoding == all {
-            let slow = self.decode_seconds > 0.0 && seconds > self.decode_seconds;
-            self.decode_seconds = if slow { mean(self.decode_seconds, seconds, 0.05) } else { seconds };
-        } else if all >= PREFILL_ROWS_MIN {
-            let estimate =
-                if decoding == 0 { &mut self.prefill_row_seconds } else { &mut self.mixed_row_seconds };
-            *estimate = mean(*estimate, seconds / all as f64, 0.3);
         }
     }
 

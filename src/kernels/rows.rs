@@ -49,7 +49,9 @@ pub(super) unsafe fn parts<'a, const N: usize>(
 
 /// Calls `work(row)` for all rows; `values` is what a row costs.
 pub(super) fn run_rows(cpu: &Cpu, rows: usize, values: usize, work: impl Fn(usize) + Sync) {
-    let per_task = (TASK_VALUES / values.max(1)).max(1);
+    let tasks = rows.div_ceil((TASK_VALUES / values.max(1)).max(1));
+    // Even shares: sixteen rows are not fourteen and two.
+    let per_task = rows.div_ceil(tasks.max(1)).max(1);
     cpu.pool.run(rows.div_ceil(per_task), &|task| {
         (task * per_task..rows.min((task + 1) * per_task)).for_each(&work);
     });
