@@ -28,7 +28,7 @@ FIGURES = {
     "start": ("start-up", False),
     "rss_mib": ("memory", False),
 }
-LABEL, COLUMN, GAP, ROW, TOP, BOTTOM, MARGIN = 218, 150, 26, 46, 104, 58, 18
+LABEL, COLUMN, GAP, ROW, TOP, BOTTOM, MARGIN = 240, 150, 26, 46, 104, 58, 18
 INK, FAINT, GRID, BETTER, WORSE = "#1f2933", "#66727f", "#dde3e9", "#2a7f8e", "#c2703d"
 STYLE = (f"text{{font-family:system-ui,'Segoe UI','DejaVu Sans',sans-serif;fill:{INK}}}"
          f".s{{font-size:11px;fill:{FAINT}}}.b{{font-weight:600}}")

@@ -38,24 +38,25 @@ SHOWN = 0.5
 
 
 def samples(program, model, flags, folder):
-    """Addresses within the program, or symbols elsewhere, to their number of samples."""
+    """Places in the program's file, or symbols elsewhere, to their number of samples."""
     data = os.path.join(folder, "perf.data")
     command = ["perf", "record", "-q", "-e", "cpu-clock", "-F", str(HERTZ), "-o", data, program, "bench", "-m", model, "--pairs", "0", *flags]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    said = subprocess.run(["perf", "script", "-i", data, "-F", "ip,sym,dso", "--show-mmap-events"], check=True, capture_output=True, text=True)
-    counts, start = collections.Counter(), None
+    said = subprocess.run(["perf", "script", "-i", data, "-F", "pid,ip,sym,dso", "--show-mmap-events"], check=True, capture_output=True, text=True)
+    counts, starts = collections.Counter(), {}
     name = re.escape(os.path.realpath(program))
     for line in said.stdout.splitlines():
-        mapped = re.search(rf"MMAP2 .*\[(0x[0-9a-f]+)\((0x[0-9a-f]+)\) @ (0x[0-9a-f]+|0) .*r-xp {name}", line)
+        mapped = re.search(rf"MMAP2 (\d+)/\d+: \[(0x[0-9a-f]+)\(0x[0-9a-f]+\) @ (0x[0-9a-f]+|0) .*r-xp {name}", line)
         if mapped:
-            # From the address in memory to the one in the file.
-            start = int(mapped[1], 16) - int(mapped[3], 16)
+            # From the address in memory to the place in the file; the process that checks the model has its own.
+            starts[mapped[1]] = int(mapped[2], 16) - int(mapped[3], 16)
             continue
-        sample = re.match(r"\s*([0-9a-f]+) (.*) \((.*)\)$", line)
-        if sample:
-            ours = os.path.basename(sample[3]) == os.path.basename(program)
-            counts[(int(sample[1], 16), None) if ours else (0, sample[2])] += 1
-    return counts, start
+        sample = re.match(r"\s*(\d+)\s+([0-9a-f]+) (.*) \((.*)\)$", line)
+        if sample and os.path.basename(sample[4]) != os.path.basename(program):
+            counts[0, sample[3]] += 1
+        elif sample and sample[1] in starts:
+            counts[int(sample[2], 16) - starts[sample[1]], None] += 1
+    return counts
 
 
 def sections(program):
@@ -101,18 +102,17 @@ def short(function):
 
 def shares(program, model, flags):
     with tempfile.TemporaryDirectory() as folder:
-        counts, start = samples(program, model, flags, folder)
+        counts = samples(program, model, flags, folder)
     if not counts:
         raise RuntimeError("perf took no samples")
     loads, by_address, parts, functions = sections(program), {}, collections.Counter(), collections.Counter()
-    for (ip, symbol), count in counts.items():
+    for (offset, symbol), count in counts.items():
         if symbol is not None:
             part, function = ("system", symbol)
             if not LOADING.search(symbol):
                 parts[part] += count
                 functions[part, function] += count
             continue
-        offset = ip - (start or 0)
         address = next((offset - begin + first for first, begin, size in loads if begin <= offset < begin + size), offset)
         by_address[address] = by_address.get(address, 0) + count
     for address, chain in chains(program, list(by_address)).items():
