@@ -60,8 +60,12 @@ fn best(mut work: impl FnMut()) -> f64 {
 }
 
 fn line(name: &str, rows: usize, seconds: f64, bytes: usize, operations: usize) {
+    println!("{}", figures(name, rows, seconds, bytes, operations));
+}
+
+fn figures(name: &str, rows: usize, seconds: f64, bytes: usize, operations: usize) -> String {
     let (gigabytes, giga) = (bytes as f64 / seconds / 1e9, operations as f64 / seconds / 1e9);
-    println!("{name:<30} {rows:>5} {:>10.1} {gigabytes:>8.1} {giga:>8.1}", seconds * 1e6);
+    format!("{name:<26} {rows:>5} {:>10.1} {gigabytes:>8.1} {giga:>8.1}", seconds * 1e6)
 }
 
 /// Bytes that are read when memory is to be the limit.
@@ -132,9 +136,7 @@ fn activations(cpu: &Cpu, precision: Precision, rows: usize, k: usize) -> Activa
 }
 
 fn product_line(name: &str, rows: usize, seconds: f64, bytes: usize, operations: usize, share: f64) {
-    let (gigabytes, giga) = (bytes as f64 / seconds / 1e9, operations as f64 / seconds / 1e9);
-    let us = seconds * 1e6;
-    println!("{name:<26} {rows:>5} {us:>10.1} {gigabytes:>8.1} {giga:>8.1} {:>7.0} %", 100.0 * share);
+    println!("{} {:>7.0} %", figures(name, rows, seconds, bytes, operations), 100.0 * share);
 }
 
 /// Few rows, and weights that no cache holds.
@@ -161,9 +163,14 @@ fn products(cpu: &Cpu, limits: &Limits, format: ElementFormat, precision: Precis
         let mut y = vec![0.0; rows * n];
         let seconds = best(|| product(cpu, &w, &x, black_box(&mut y), n));
         let operations = 2 * n * k * rows;
-        let share = operations as f64 / seconds / limits.int8;
         let name = format!("{format} {precision:?} [{n}, {k}]");
-        product_line(&name, rows, seconds, w.bytes(), operations, share);
+        match precision {
+            Precision::Int8 => {
+                let share = operations as f64 / seconds / limits.int8;
+                product_line(&name, rows, seconds, w.bytes(), operations, share);
+            }
+            Precision::F32 => line(&name, rows, seconds, w.bytes(), operations),
+        }
     }
 }
 

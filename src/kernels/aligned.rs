@@ -5,8 +5,8 @@ use memmap2::MmapMut;
 use std::alloc::{Layout, handle_alloc_error};
 use std::sync::{Arc, Mutex, Weak};
 
-/// Bytes of a cache line, and of the largest vector.
-const ALIGNMENT: usize = 64;
+/// Bytes of a cache line, which come from memory together, and of the largest vector.
+pub(super) const LINE: usize = 64;
 /// Bytes of a large page on x86-64, and on most other machines.
 const LARGE_PAGE: usize = 2 << 20;
 /// Bytes of a region that small buffers share.
@@ -43,8 +43,8 @@ unsafe impl Sync for Region {}
 impl AlignedBytes {
     /// Ends the process when memory runs out, as `Vec` does.
     pub(super) fn zeroed(len: usize) -> AlignedBytes {
-        let memory = vec![0; len + ALIGNMENT];
-        let start = memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
+        let memory = vec![0; len + LINE];
+        let start = memory.as_ptr().align_offset(LINE).min(LINE);
         AlignedBytes { memory: Memory::Vector(memory), start, len }
     }
 
@@ -92,7 +92,7 @@ impl Region {
     fn new(len: usize) -> Region {
         let len = len.next_multiple_of(LARGE_PAGE);
         let Ok(mut map) = MmapMut::map_anon(len + LARGE_PAGE) else {
-            handle_alloc_error(Layout::from_size_align(len, ALIGNMENT).unwrap_or(Layout::new::<u8>()));
+            handle_alloc_error(Layout::from_size_align(len, LINE).unwrap_or(Layout::new::<u8>()));
         };
         // Where the system has no large pages the memory is as good as any.
         #[cfg(target_os = "linux")]
@@ -106,7 +106,7 @@ impl Region {
     fn take(&self, len: usize) -> Option<usize> {
         let mut used = lock(&self.used);
         let start = *used;
-        let end = start.checked_add(len)?.checked_next_multiple_of(ALIGNMENT)?;
+        let end = start.checked_add(len)?.checked_next_multiple_of(LINE)?;
         (end <= self.len).then(|| *used = end)?;
         Some(start)
     }
@@ -121,7 +121,7 @@ mod tests {
         for new in [AlignedBytes::zeroed, AlignedBytes::zeroed_large] {
             let mut buffers: Vec<AlignedBytes> = [0, 1, 63, 64, 100_000, 40 << 20].map(new).into();
             for (i, memory) in buffers.iter_mut().enumerate() {
-                assert_eq!(memory.bytes().as_ptr() as usize % ALIGNMENT, 0);
+                assert_eq!(memory.bytes().as_ptr() as usize % LINE, 0);
                 assert!(memory.bytes().iter().all(|byte| *byte == 0), "buffer {i} is not new");
                 memory.bytes_mut().fill(i as u8 + 1);
             }

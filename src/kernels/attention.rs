@@ -1,6 +1,7 @@
 //! Causal attention of a step's rows over paged keys and values.
 
 use super::Cpu;
+use super::aligned::LINE;
 use super::isa::Kernel;
 use super::kv::{KvFormat, KvLayer, SCALED};
 use super::math::{exp, f16_to_f32, tanh};
@@ -19,8 +20,6 @@ const ROWS: usize = 6;
 /// Neighbouring positions of one sequence in one task at most.
 const GROUP_POSITIONS: usize = 16;
 
-/// Bytes that come from memory together.
-const LINE: usize = 64;
 /// Up to so many rows one of them may have a context so long that a thread should not have it alone.
 const FEW_ROWS: usize = 64;
 

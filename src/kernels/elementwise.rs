@@ -4,11 +4,8 @@ use super::Cpu;
 use super::isa::Kernel;
 use super::math::{gelu_tanh, silu, tanh};
 use super::pool::Disjoint;
-use super::rows::{each_row, norm_row, norm_rows_in_place};
+use super::rows::{each_row, for_row_ranges, norm_row, norm_rows_in_place};
 use super::simd::{LANES, Simd};
-
-/// Values that one task takes; with less work than two of these the caller does it alone.
-const TASK_VALUES: usize = 1 << 14;
 
 /// out = x / sqrt(mean(x^2) + eps) * weight for each of `rows` rows of `d`; `weight` is `[d]` and already holds what is
 /// multiplied (gemma's w + 1).
@@ -21,15 +18,6 @@ pub fn rms_norm(cpu: &Cpu, x: &[f32], rows: usize, d: usize, weight: &[f32], eps
 pub fn rms_norm_in_place(cpu: &Cpu, x: &mut [f32], rows: usize, d: usize, weight: &[f32], eps: f32) {
     assert!(x.len() == rows * d && weight.len() == d, "norm of [{rows}, {d}]");
     each_row(cpu, rows, [x], |_, [x]| norm_rows_in_place(cpu.isa, x, weight, eps));
-}
-
-/// Calls `work(first row, rows)` for ranges that cover all rows.
-pub(super) fn for_row_ranges(cpu: &Cpu, rows: usize, d: usize, work: impl Fn(usize, usize) + Sync) {
-    let per_task = (TASK_VALUES / d.max(1)).max(1);
-    cpu.pool.run(rows.div_ceil(per_task), &|task| {
-        let from = task * per_task;
-        work(from, per_task.min(rows - from));
-    });
 }
 
 /// Of one row after another; `x` is `None` where `out` holds it.

@@ -3,7 +3,7 @@
 
 use super::activations::BlockScale;
 use super::packed::{STRIP, TILE_K};
-use super::product_int8::{Task, TileKind, Weights, add_tile, prefetch_ahead, scales};
+use super::product_int8::{Task, TileKind, Weights, add_tile, scales};
 use super::simd::{Simd, amx};
 use std::cell::RefCell;
 use std::marker::PhantomData;
@@ -91,7 +91,7 @@ impl<T: TileKind> Task<'_, T> {
     #[inline(always)]
     unsafe fn unpack<S: Simd>(&self, s: S, strip: usize, tile: usize, to: *mut i8) {
         let weights = Weights { strip: self.w.strip(strip), layout: self.layout };
-        weights.prefetch::<S, T>(s, tile, const { prefetch_ahead::<T>() });
+        weights.prefetch::<S, T>(s, tile);
         // SAFETY: the caller's word.
         unsafe {
             let to = to.cast::<u8>().add(tile * UNPACKED);

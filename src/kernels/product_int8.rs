@@ -1,6 +1,7 @@
 //! Products of quantised tiles with int8 activations: exact integer sums of 32 values, then f32 with the scales.
 
 use super::activations::{Activations, BlockScale};
+use super::aligned::LINE;
 use super::isa::{Isa, Kernel};
 use super::packed::{PackedMatrix, STRIP, TILE_K, TileLayout};
 use super::planes::{self, Upper};
@@ -12,20 +13,11 @@ use crate::format::ElementFormat;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// Bytes that come from memory together.
-const LINE: usize = 64;
 /// Up to so many rows weights come from memory, and are asked for early.
 const FEW_ROWS: usize = 8;
-/// Tiles between the one that is used and the one that is asked for meanwhile, as so many bytes of quants. The
-/// processor's own prefetching looks less far.
-pub(super) const fn prefetch_ahead<T: TileKind>() -> usize {
-    (8 << 10) / quant_bytes::<T>()
-}
-
-/// Bytes of a tile's quants, upper bits apart.
-const fn quant_bytes<T: TileKind>() -> usize {
-    if T::NIBBLES { 256 } else { 512 }
-}
+/// Bytes of quants between the tile that is used and the one that is asked for meanwhile. The processor's own prefetching
+/// looks less far.
+const PREFETCH_AHEAD: usize = 8 << 10;
 
 /// What the kernel must know of a format when it is compiled.
 pub(super) trait TileKind {
@@ -160,7 +152,7 @@ impl<T: TileKind> Task<'_, T> {
             // SAFETY: tiles of the strip, and R rows of k quants from `quants` on.
             unsafe {
                 if few {
-                    weights.prefetch::<S, T>(s, tile, const { prefetch_ahead::<T>() });
+                    weights.prefetch::<S, T>(s, tile);
                 }
                 let sums = self.integer_sums::<S, R>(s, &weights, tile, quants, blocks);
                 let (d, m) = scales::<S, T>(s, &weights, tile);
@@ -281,10 +273,11 @@ pub(super) struct Weights<'a> {
 }
 
 impl Weights<'_> {
-    /// Asks for the tile `distance` tiles after one, with its scales; strips follow each other.
+    /// Asks for the tile [`PREFETCH_AHEAD`] after one, with its scales; strips follow each other.
     #[inline(always)]
-    pub(super) fn prefetch<S: Simd, T: TileKind>(&self, s: S, tile: usize, distance: usize) {
-        let (layout, bytes) = (self.layout, const { quant_bytes::<T>() });
+    pub(super) fn prefetch<S: Simd, T: TileKind>(&self, s: S, tile: usize) {
+        let (layout, bytes) = (self.layout, if T::NIBBLES { 256 } else { 512 });
+        let distance = PREFETCH_AHEAD / bytes;
         let (mut strips, mut tile) = (distance / layout.tiles, tile + distance % layout.tiles);
         if tile >= layout.tiles {
             (strips, tile) = (strips + 1, tile - layout.tiles);
@@ -294,8 +287,9 @@ impl Weights<'_> {
         for line in 0..bytes / LINE {
             ask(tile * bytes + line * LINE);
         }
-        if T::UPPER_BITS > 0 {
-            ask(layout.planes_at + tile * planes::bytes(T::UPPER_BITS));
+        let plane_bytes = planes::bytes(T::UPPER_BITS);
+        for line in 0..plane_bytes / LINE {
+            ask(layout.planes_at + tile * plane_bytes + line * LINE);
         }
         if T::SCALES > 0 {
             ask(layout.scales_at + tile * T::SCALES * STRIP);
@@ -303,7 +297,7 @@ impl Weights<'_> {
         if T::SCALES == 1 {
             ask(layout.minima_at + tile * STRIP);
         }
-        let block = if T::SCALES == 0 { tile } else { tile / 8 };
+        let block = block_of::<T>(tile);
         ask(layout.d_at + block * STRIP * 2);
         if T::MINIMUM {
             ask(layout.m_at + block * STRIP * 2);
@@ -350,13 +344,19 @@ impl Weights<'_> {
     }
 }
 
+/// The block that a tile belongs to: its own, or one of eight tiles.
+#[inline(always)]
+fn block_of<T: TileKind>(tile: usize) -> usize {
+    if T::SCALES == 0 { tile } else { tile / 8 }
+}
+
 /// d and m of a tile's 16 rows, with the integer scales of formats that have one per tile. Exact in f32.
 /// # Safety
 /// `tile` is in the strip.
 #[inline(always)]
 pub(super) unsafe fn scales<S: Simd, T: TileKind>(s: S, weights: &Weights<'_>, tile: usize) -> (S::F, S::F) {
     let (start, layout) = (weights.strip.as_ptr(), weights.layout);
-    let block = if T::SCALES == 0 { tile } else { tile / 8 };
+    let block = block_of::<T>(tile);
     // SAFETY: the layout places 16 values of each kind for this tile inside the strip.
     unsafe {
         let d = s.load_f16(start.add(layout.d_at).cast::<u16>().add(block * STRIP));

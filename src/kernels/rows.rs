@@ -49,11 +49,20 @@ pub(super) unsafe fn parts<'a, const N: usize>(
 
 /// Calls `work(row)` for all rows; `values` is what a row costs.
 pub(super) fn run_rows(cpu: &Cpu, rows: usize, values: usize, work: impl Fn(usize) + Sync) {
+    for_row_ranges(cpu, rows, values, |from, len| (from..from + len).for_each(&work));
+}
+
+/// Calls `work(first row, rows)` for ranges that cover all rows; `values` is what a row costs.
+pub(super) fn for_row_ranges(cpu: &Cpu, rows: usize, values: usize, work: impl Fn(usize, usize) + Sync) {
+    if rows == 0 {
+        return;
+    }
     let tasks = rows.div_ceil((TASK_VALUES / values.max(1)).max(1));
     // Even shares: sixteen rows are not fourteen and two.
-    let per_task = rows.div_ceil(tasks.max(1)).max(1);
+    let per_task = rows.div_ceil(tasks);
     cpu.pool.run(rows.div_ceil(per_task), &|task| {
-        (task * per_task..rows.min((task + 1) * per_task)).for_each(&work);
+        let from = task * per_task;
+        work(from, per_task.min(rows - from));
     });
 }
 

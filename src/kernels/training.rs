@@ -1,10 +1,11 @@
 //! What training runs between products: gradients of norms and gates, attention over whole short sequences and back.
 
 use super::Cpu;
-use super::elementwise::{axpy, dot_lanes, for_row_ranges, lanes, put};
+use super::elementwise::{axpy, dot_lanes, lanes, put};
 use super::isa::Kernel;
 use super::math::exp;
 use super::pool::Disjoint;
+use super::rows::for_row_ranges;
 use super::simd::{LANES, Simd};
 
 /// The activation of a gated MLP; both have the form x * sigmoid(z(x)).
