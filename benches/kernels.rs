@@ -8,7 +8,8 @@
 use demeanor::format::ElementFormat;
 use demeanor::kernels::{
     Activations, AttentionRow, AttentionShape, Cpu, Isa, KvFormat, KvLayer, PackedMatrix, Precision,
-    attention, each_row, int8_peak_of_matrix_units, int8_peak_of_vectors, product, rms_norm, silu_mul_row,
+    attention, bf16_peak_of_matrix_units, each_row, int8_peak_of_matrix_units, int8_peak_of_vectors, product,
+    rms_norm, silu_mul_row,
 };
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -32,16 +33,18 @@ fn main() {
         ElementFormat::Q6_K,
     ] {
         for (n, k) in [(2048, 2048), (2048, 8192)] {
-            products_from_memory(&cpu, &limits, format, n, k);
+            products_from_memory(&cpu, &limits, format, Precision::Int8, n, k);
         }
         for (n, k) in [(576usize, 576usize), (1536, 576), (576, 1536), (2048, 2048)] {
             let k = k.next_multiple_of(format.block_len());
             products(&cpu, &limits, format, Precision::Int8, n, k);
         }
     }
-    for format in [ElementFormat::Q4_1, ElementFormat::F16] {
-        products(&cpu, &limits, format, Precision::F32, 1536, 576);
+    for format in [ElementFormat::BF16, ElementFormat::F16, ElementFormat::F32] {
+        products_from_memory(&cpu, &limits, format, Precision::Int8, 2048, 2048);
+        products(&cpu, &limits, format, Precision::Int8, 2048, 2048);
     }
+    products(&cpu, &limits, ElementFormat::Q4_1, Precision::F32, 2048, 2048);
     println!("\n{:<26} {:>5} {:>10} {:>8} {:>8}", "other", "rows", "us", "GB/s", "GOP/s");
     attentions(&cpu);
     elementwise(&cpu);
@@ -77,6 +80,8 @@ struct Limits {
     read: f64,
     /// int8 operations per second, with matrix units where the instruction set has them.
     int8: f64,
+    /// bfloat16 operations per second of matrix units.
+    bf16: Option<f64>,
 }
 
 impl Limits {
@@ -97,7 +102,13 @@ impl Limits {
             int8 = per_second(&|rounds| int8_peak_of_matrix_units(cpu, rounds).unwrap_or(0));
             println!("int8, matrix units, sums of 32  {:>8.1} GOP/s", int8 / 1e9);
         }
-        Limits { read, int8 }
+        let mut bf16 = None;
+        if cpu.isa == Isa::Amx && bf16_peak_of_matrix_units(cpu, 1).is_some() {
+            let peak = per_second(&|rounds| bf16_peak_of_matrix_units(cpu, rounds).unwrap_or(0));
+            println!("bf16, matrix units              {:>8.1} GOP/s", peak / 1e9);
+            bf16 = Some(peak);
+        }
+        Limits { read, int8, bf16 }
     }
 }
 
@@ -124,7 +135,11 @@ fn read(cpu: &Cpu, bytes: usize) -> f64 {
 
 fn packed(format: ElementFormat, precision: Precision, n: usize, k: usize) -> PackedMatrix {
     let row_bytes = format.row_bytes(k).expect("k fits the format");
-    let data: Vec<u8> = (0..n * row_bytes).map(|i| (i * 37 % 59) as u8).collect();
+    let data: Vec<u8> = match format {
+        // Bytes of any kind would be numbers of any size.
+        ElementFormat::F32 => (0..n * k).flat_map(|i| ((i % 59) as f32 * 0.01 - 0.3).to_le_bytes()).collect(),
+        _ => (0..n * row_bytes).map(|i| (i * 37 % 59) as u8).collect(),
+    };
     PackedMatrix::pack(format, n, k, &data, precision).expect("sizes fit")
 }
 
@@ -140,13 +155,20 @@ fn product_line(name: &str, rows: usize, seconds: f64, bytes: usize, operations:
 }
 
 /// Few rows, and weights that no cache holds.
-fn products_from_memory(cpu: &Cpu, limits: &Limits, format: ElementFormat, n: usize, k: usize) {
-    let first = packed(format, Precision::Int8, n, k);
+fn products_from_memory(
+    cpu: &Cpu,
+    limits: &Limits,
+    format: ElementFormat,
+    precision: Precision,
+    n: usize,
+    k: usize,
+) {
+    let first = packed(format, precision, n, k);
     let bytes = first.bytes();
-    let rest = (1..MEMORY.div_ceil(bytes)).map(|_| packed(format, Precision::Int8, n, k));
+    let rest = (1..MEMORY.div_ceil(bytes)).map(|_| packed(format, precision, n, k));
     let matrices: Vec<PackedMatrix> = std::iter::once(first).chain(rest).collect();
     for rows in [1, 4, 16] {
-        let x = activations(cpu, Precision::Int8, rows, k);
+        let x = activations(cpu, precision, rows, k);
         let mut y = vec![0.0; rows * n];
         let all = best(|| matrices.iter().for_each(|w| product(cpu, w, &x, black_box(&mut y), n)));
         let seconds = all / matrices.len() as f64;
@@ -164,34 +186,47 @@ fn products(cpu: &Cpu, limits: &Limits, format: ElementFormat, precision: Precis
         let seconds = best(|| product(cpu, &w, &x, black_box(&mut y), n));
         let operations = 2 * n * k * rows;
         let name = format!("{format} {precision:?} [{n}, {k}]");
-        match precision {
-            Precision::Int8 => {
-                let share = operations as f64 / seconds / limits.int8;
-                product_line(&name, rows, seconds, w.bytes(), operations, share);
+        let limit = match (precision, format) {
+            (Precision::F32, _) | (_, ElementFormat::F16 | ElementFormat::F32) => None,
+            (_, ElementFormat::BF16) => limits.bf16,
+            _ => Some(limits.int8),
+        };
+        match limit {
+            Some(limit) => {
+                product_line(&name, rows, seconds, w.bytes(), operations, operations as f64 / seconds / limit)
             }
-            Precision::F32 => line(&name, rows, seconds, w.bytes(), operations),
+            None => line(&name, rows, seconds, w.bytes(), operations),
         }
     }
 }
 
-/// A prompt of 512, and the last row of one, with the heads of SmolLM2.
+/// Prompts, and the last row of each, with the heads of SmolLM2.
 fn attentions(cpu: &Cpu) {
     let shape =
         AttentionShape { n_heads: 9, n_kv_heads: 3, d_head: 64, scale: 0.125, window: None, softcap: None };
-    for format in [KvFormat::F16, KvFormat::F32] {
-        let mut kv = KvLayer::new(8, 3, 64, format);
+    for (format, positions) in [KvFormat::F16, KvFormat::F32, KvFormat::Bf16, KvFormat::Q8]
+        .into_iter()
+        .flat_map(|format| [(format, 512u32), (format, 4096)])
+    {
+        let pages: Vec<u32> = (0..positions / 64).collect();
+        let mut kv = KvLayer::new(pages.len(), 3, 64, format);
         let k: Vec<f32> = (0..192).map(|i| (i % 13) as f32 * 0.1 - 0.6).collect();
-        (0..512).for_each(|p| kv.write(p / 64, p as usize % 64, &k, &k));
-        let pages: Vec<u32> = (0..8).collect();
-        for first in [0, 511u32] {
+        (0..positions).for_each(|p| kv.write(p / 64, p as usize % 64, &k, &k));
+        for first in [positions - 512, positions - 1] {
             let rows: Vec<AttentionRow<'_>> =
-                (first..512).map(|position| AttentionRow { position, pages: &pages }).collect();
+                (first..positions).map(|position| AttentionRow { position, pages: &pages }).collect();
             let q: Vec<f32> = (0..rows.len() * 576).map(|i| (i % 11) as f32 * 0.1 - 0.5).collect();
             let mut out = vec![0.0; q.len()];
             let seconds = best(|| attention(cpu, &shape, &kv, &rows, &q, black_box(&mut out)));
             let keys: usize = rows.iter().map(|row| row.position as usize + 1).sum();
-            let bytes = 8 * KvLayer::bytes_per_page(3, 64, format);
-            line(&format!("attention {format:?}, 512 keys"), rows.len(), seconds, bytes, keys * 9 * 64 * 4);
+            let bytes = pages.len() * KvLayer::bytes_per_page(3, 64, format);
+            line(
+                &format!("attention {format:?}, {positions} keys"),
+                rows.len(),
+                seconds,
+                bytes,
+                keys * 9 * 64 * 4,
+            );
         }
     }
 }

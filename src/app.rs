@@ -119,6 +119,7 @@ pub fn load_with(settings: &Settings, path: &Path, data: &DataFolder) -> Result<
     };
     let kv_format = match (settings.kv_format, precision) {
         (KvCacheFormat::Q8, _) => KvFormat::Q8,
+        (KvCacheFormat::Bf16, _) => KvFormat::Bf16,
         (KvCacheFormat::Auto, Precision::Int8) => KvFormat::F16,
         (KvCacheFormat::Auto, Precision::F32) => KvFormat::F32,
     };
@@ -338,6 +339,7 @@ fn arithmetic(settings: &Settings, isa: Isa) -> String {
     };
     match settings.kv_format {
         KvCacheFormat::Auto => products.into(),
+        KvCacheFormat::Bf16 => format!("{products}-kv-bf16"),
         KvCacheFormat::Q8 => format!("{products}-kv-q8"),
     }
 }

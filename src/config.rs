@@ -127,12 +127,25 @@ impl MetricsDialect {
 }
 
 /// How keys and values are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
 pub enum KvCacheFormat {
     /// As half floats with int8 activations, else as floats.
     Auto,
+    /// As bfloat16, to which attention then rounds queries and weights too.
+    Bf16,
     /// In eight bits.
     Q8,
+}
+
+impl KvCacheFormat {
+    pub fn parse(text: &str) -> Option<KvCacheFormat> {
+        match text {
+            "auto" => Some(KvCacheFormat::Auto),
+            "bf16" => Some(KvCacheFormat::Bf16),
+            "q8" => Some(KvCacheFormat::Q8),
+            _ => None,
+        }
+    }
 }
 
 /// Everything `serve` needs, with defaults filled in.

@@ -2,6 +2,7 @@
 
 use crate::harness::{self, Setup, TestModel};
 use crate::run::{self, fixture};
+use demeanor::config::KvCacheFormat;
 use demeanor::engine::TokenLogprob;
 use std::sync::Arc;
 
@@ -19,12 +20,14 @@ fn smollm2_distributions_stay_near() {
     check(Setup::new(TestModel::SmolLm2), "distributions_smollm2.json", bounds);
 }
 
-/// What eight bits for keys and values cost beside that.
+/// What eight bits for keys and values, and attention in bfloat16, cost beside that.
 #[test]
-fn smollm2_distributions_with_eight_bit_keys_and_values_stay_near() {
-    let bounds = Bounds { kl_mean: 0.006, kl_p99: 0.04, top1: 0.94, top1_sure: 0.99 };
-    let setup = Setup { kv_q8: true, ..Setup::new(TestModel::SmolLm2) };
-    check(setup, "distributions_smollm2.json", bounds);
+fn smollm2_distributions_with_other_keys_and_values_stay_near() {
+    for kv_format in [KvCacheFormat::Q8, KvCacheFormat::Bf16] {
+        let bounds = Bounds { kl_mean: 0.006, kl_p99: 0.04, top1: 0.94, top1_sure: 0.99 };
+        let setup = Setup { kv_format, ..Setup::new(TestModel::SmolLm2) };
+        check(setup, "distributions_smollm2.json", bounds);
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use crate::harness::{self, Server, Setup, TestModel, read_response, with};
 use crate::users;
-use demeanor::config::Settings;
+use demeanor::config::{KvCacheFormat, Settings};
 use demeanor::kernels::Isa;
 use demeanor::users::projector::Form;
 use serde_json::{Value, json};
@@ -223,14 +223,24 @@ fn a_shared_prefix_changes_no_byte_hit_or_miss_chunked_or_whole_on_any_machine()
 }
 
 #[test]
-fn eight_bit_keys_and_values_depend_on_no_company() {
+fn other_keys_and_values_depend_on_no_company() {
     let plans = plans();
     let prefix = "The harbour master wrote about the tides, winds and ships of the year. ".repeat(14);
     let bodies: Vec<Value> = (0..6).map(|i| body(i, &prefix, &plans[i])).collect();
-    let server = harness::server(&Setup { kv_q8: true, ..Setup::new(TestModel::SmolLm2) });
-    let alone: Vec<_> = bodies.iter().map(|body| uncached(server, body)).collect();
-    for round in ["cold", "warm"] {
-        assert_eq!(together(server, &bodies).0, alone, "{round}");
+    for kv_format in [KvCacheFormat::Q8, KvCacheFormat::Bf16] {
+        let setup = Setup { kv_format, ..Setup::new(TestModel::SmolLm2) };
+        let server = harness::server(&setup);
+        let alone: Vec<_> = bodies.iter().map(|body| uncached(server, body)).collect();
+        for round in ["cold", "warm"] {
+            assert_eq!(together(server, &bodies).0, alone, "{kv_format:?} {round}");
+        }
+        // Matrix units and vectors sum in one order.
+        let vectors =
+            Isa::available().into_iter().rev().find(|isa| *isa != Isa::Amx && *isa != Isa::Portable);
+        if let Some(isa) = vectors {
+            let server = harness::start(&Setup { isa: Some(isa.name()), ..setup }.settings());
+            assert_eq!(together(&server, &bodies).0, alone, "{kv_format:?} {isa:?}");
+        }
     }
 }
 

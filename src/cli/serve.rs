@@ -82,9 +82,10 @@ pub struct ModelArgs {
     /// Rounds weights in F32, F16 and BF16 at load: q8 to eight bits, q4 to four (embeddings and head to eight)
     #[arg(long, value_parser = ["q8", "q4"], env = "DEMEANOR_QUANTIZE")]
     pub quantize: Option<String>,
-    /// How keys and values are kept. auto: half floats, with --activations f32 floats; q8: eight bits, so that a context
-    /// takes half the memory, at a small loss
-    #[arg(long, default_value = "auto", value_parser = ["auto", "q8"], env = "DEMEANOR_KV_FORMAT")]
+    /// How keys and values are kept. auto: half floats, with --activations f32 floats; bf16: bfloat16, so that matrix units
+    /// (AMX) do the products of attention and long prompts take less time; q8: eight bits, so that a context takes half
+    /// the memory. Both at a small loss
+    #[arg(long, default_value = "auto", value_parser = ["auto", "bf16", "q8"], env = "DEMEANOR_KV_FORMAT")]
     pub kv_format: String,
     /// cpu: our own kernels; candle: dense f32 weights on --device
     #[arg(long, default_value = "cpu", value_parser = ["cpu", "candle"], env = "DEMEANOR_BACKEND")]
@@ -157,8 +158,9 @@ impl ModelArgs {
         if !(self.step_budget_ms > 0.0 && self.step_budget_ms <= 10_000.0) {
             return Err(CliError::config("--step-budget-ms must be above 0 and at most 10000"));
         }
-        if self.kv_format == "q8" && self.backend == "candle" {
-            return Err(CliError::config("--kv-format q8 is for the cpu backend"));
+        let kv_format = KvCacheFormat::parse(&self.kv_format).unwrap_or(KvCacheFormat::Auto);
+        if kv_format != KvCacheFormat::Auto && self.backend == "candle" {
+            return Err(CliError::config(format!("--kv-format {} is for the cpu backend", self.kv_format)));
         }
         if self.context.is_some_and(|context| context < 16) {
             return Err(CliError::config("--context must be at least 16"));
@@ -178,7 +180,7 @@ impl ModelArgs {
             isa: self.isa.clone(),
             activations: if self.activations == "f32" { Activations::F32 } else { Activations::Int8 },
             quantize: self.quantize.as_deref().and_then(Quantize::parse),
-            kv_format: if self.kv_format == "q8" { KvCacheFormat::Q8 } else { KvCacheFormat::Auto },
+            kv_format,
             backend: if self.backend == "candle" { Backend::Candle } else { Backend::Cpu },
             device,
             max_batch: self.max_batch,

@@ -1,23 +1,29 @@
-//! Rows of activations as products read them: f32, and int8 with one scale per 32 values.
+//! Rows of activations as products read them: f32, int8 with one scale per 32 values, and bfloat16.
 
-use super::isa::Kernel;
-use super::packed::TILE_K;
+use super::isa::{Isa, Kernel};
+use super::packed::{Form, PackedMatrix, TILE_K};
 use super::pool::Disjoint;
-use super::simd::Simd;
+use super::simd::{LANES, Simd};
 use super::{Cpu, Precision, rows};
 
 /// Activations `[rows, k]` of one product. The buffers are kept from call to call, and longer than needed.
 pub struct Activations {
-    precision: Precision,
+    /// The forms wanted beside f32.
+    int8: bool,
+    bf16: bool,
     rows: usize,
     k: usize,
-    is_quantized: bool,
+    /// Whether the rows at hand have them: k is a multiple of 32.
+    has_blocks: bool,
     /// `[rows, k]`.
     values: Vec<f32>,
     /// `[rows, k]`, in -127..=127.
     quants: Vec<i8>,
     /// `[rows, k / 32]`.
     blocks: Vec<BlockScale>,
+    /// `[rows, k]`, rounded to bfloat16: for vectors, and for matrix units.
+    rounded: Vec<f32>,
+    halves: Vec<u16>,
 }
 
 /// What belongs to 32 quantised values.
@@ -32,15 +38,34 @@ pub(super) struct BlockScale {
 }
 
 impl Activations {
+    /// For any weights that were packed with this precision.
     pub fn new(precision: Precision) -> Activations {
+        let rounds = precision == Precision::Int8;
+        Activations::with_forms(rounds, rounds)
+    }
+
+    /// For these weights only: forms that none of them reads are not made.
+    pub fn for_weights<'a>(weights: impl Iterator<Item = &'a PackedMatrix>) -> Activations {
+        let (mut int8, mut bf16) = (false, false);
+        for form in weights.map(PackedMatrix::form) {
+            int8 |= form == Form::Int8;
+            bf16 |= form == Form::Bf16;
+        }
+        Activations::with_forms(int8, bf16)
+    }
+
+    fn with_forms(int8: bool, bf16: bool) -> Activations {
         Activations {
-            precision,
+            int8,
+            bf16,
             rows: 0,
             k: 0,
-            is_quantized: false,
+            has_blocks: false,
             values: Vec::new(),
             quants: Vec::new(),
             blocks: Vec::new(),
+            rounded: Vec::new(),
+            halves: Vec::new(),
         }
     }
 
@@ -50,8 +75,8 @@ impl Activations {
         self.fill(cpu, rows, k, [], |row, [], out| out.copy_from_slice(&x[row * k..][..k]));
     }
 
-    /// Lets `work(row, parts, out)` write each row, `[k]`, and quantises it where this precision and k (a multiple of 32)
-    /// allow. `parts` are the same row of each of `buffers`, as in [`super::each_row`].
+    /// Lets `work(row, parts, out)` write each row, `[k]`, and brings it into the other forms where k (a multiple of 32)
+    /// allows. `parts` are the same row of each of `buffers`, as in [`super::each_row`].
     pub fn fill<const N: usize>(
         &mut self,
         cpu: &Cpu,
@@ -61,20 +86,32 @@ impl Activations {
         work: impl Fn(usize, [&mut [f32]; N], &mut [f32]) + Sync,
     ) {
         (self.rows, self.k) = (rows, k);
-        self.is_quantized = self.precision == Precision::Int8 && k.is_multiple_of(TILE_K);
-        let quantized = if self.is_quantized { rows * k } else { 0 };
+        self.has_blocks = k.is_multiple_of(TILE_K);
+        let len = |wanted: bool| if wanted { rows * k } else { 0 };
+        let (int8, bf16) = (self.has(Form::Int8), self.has(Form::Bf16));
+        let halves = bf16 && cpu.isa == Isa::Amx;
         grow(&mut self.values, rows * k, 0.0);
-        grow(&mut self.quants, quantized, 0);
-        grow(&mut self.blocks, quantized / TILE_K, BlockScale::default());
+        grow(&mut self.quants, len(int8), 0);
+        grow(&mut self.blocks, len(int8) / TILE_K, BlockScale::default());
+        grow(&mut self.rounded, len(bf16), 0.0);
+        grow(&mut self.halves, len(halves), 0);
         let widths = rows::widths(rows, &buffers);
         let buffers = buffers.map(Disjoint::new);
         let (values, quants) = (Disjoint::new(&mut self.values), Disjoint::new(&mut self.quants));
         let blocks = Disjoint::new(&mut self.blocks);
+        let (rounded, to_halves) = (Disjoint::new(&mut self.rounded), Disjoint::new(&mut self.halves));
         rows::run_rows(cpu, rows, k + widths.iter().sum::<usize>(), |row| {
             // SAFETY: each row is visited once.
             let (parts, x) = unsafe { (rows::parts(&buffers, &widths, row), values.part(row * k, k)) };
             work(row, parts, x);
-            if quantized > 0 {
+            if bf16 {
+                let halves = if halves { k } else { 0 };
+                // SAFETY: as above.
+                let (rounded, halves) =
+                    unsafe { (rounded.part(row * k, k), to_halves.part(row * halves, halves)) };
+                cpu.isa.run(Round { x, rounded, halves });
+            }
+            if int8 {
                 let (tile, tiles) = (row * k / TILE_K, k / TILE_K);
                 // SAFETY: as above.
                 let (quants, blocks) = unsafe { (quants.part(row * k, k), blocks.part(tile, tiles)) };
@@ -103,14 +140,57 @@ impl Activations {
         &self.blocks[..self.rows * self.k / TILE_K]
     }
 
-    pub(super) fn is_quantized(&self) -> bool {
-        self.is_quantized
+    /// Rounded to bfloat16.
+    pub(super) fn rounded(&self) -> &[f32] {
+        &self.rounded[..self.rows * self.k]
+    }
+
+    /// The same as bfloat16, with matrix units only.
+    pub(super) fn halves(&self) -> &[u16] {
+        &self.halves[..self.rows * self.k]
+    }
+
+    /// Whether the rows at hand are there in this form.
+    pub(super) fn has(&self, form: Form) -> bool {
+        match form {
+            Form::F32 => true,
+            Form::Bf16 => self.bf16 && self.has_blocks,
+            Form::Int8 => self.int8 && self.has_blocks,
+        }
     }
 }
 
 fn grow<T: Clone>(buffer: &mut Vec<T>, len: usize, value: T) {
     if buffer.len() < len {
         buffer.resize(len, value);
+    }
+}
+
+struct Round<'a> {
+    x: &'a [f32],
+    rounded: &'a mut [f32],
+    /// Empty where nobody wants them.
+    halves: &'a mut [u16],
+}
+
+impl Kernel for Round<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let k = self.x.len();
+        assert!(k.is_multiple_of(LANES) && self.rounded.len() == k);
+        assert!(self.halves.is_empty() || self.halves.len() == k);
+        for i in (0..k).step_by(LANES) {
+            // SAFETY: 16 values of each from i on.
+            unsafe {
+                let value = s.to_bf16(s.load(self.x.as_ptr().add(i)));
+                s.store(self.rounded.as_mut_ptr().add(i), value);
+                if !self.halves.is_empty() {
+                    s.store_bf16(self.halves.as_mut_ptr().add(i), value);
+                }
+            }
+        }
     }
 }
 
@@ -210,6 +290,32 @@ mod tests {
                     "{isa:?} {value}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn rounding_to_bfloat16_is_that_of_half_and_small_numbers_are_zero() {
+        let mut x: Vec<f32> =
+            [0x3f80_8000u32, 0x3f81_8000, 0x3f80_8001, 0xbf80_7fff, 0x7f7f_ffff, 0x0080_0000, 0x8080_0000]
+                .map(f32::from_bits)
+                .to_vec();
+        x.extend([f32::INFINITY, f32::NEG_INFINITY, 0.0, -0.0, 1e-39, -1e-42, f32::MAX, 1.0, -3.7]);
+        x.extend(crate::kernels::tests::random(48, 4));
+        for isa in Isa::available() {
+            let mut activations = Activations::new(Precision::Int8);
+            activations.set(&Cpu::new(isa, 1), &x, 1, 64);
+            for (x, given) in x.iter().zip(activations.rounded()) {
+                let expected =
+                    if x.abs() < f32::MIN_POSITIVE { 0.0 } else { half::bf16::from_f32(*x).to_f32() };
+                assert!(*given == expected, "{isa:?} {x:e}: {given:e} {expected:e}");
+            }
+            if isa == Isa::Amx {
+                let wide = activations.halves().iter().map(|half| f32::from_bits(u32::from(*half) << 16));
+                assert!(wide.eq(activations.rounded().iter().copied()));
+            }
+            let damaged: Vec<f32> = (0..32).map(|i| if i == 5 { -f32::NAN } else { 1.0 }).collect();
+            activations.set(&Cpu::new(isa, 1), &damaged, 1, 32);
+            assert!(activations.rounded().iter().enumerate().all(|(i, x)| x.is_nan() == (i == 5)), "{isa:?}");
         }
     }
 }

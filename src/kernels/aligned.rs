@@ -3,6 +3,7 @@
 use crate::sync::lock;
 use memmap2::MmapMut;
 use std::alloc::{Layout, handle_alloc_error};
+use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, Weak};
 
 /// Bytes of a cache line, which come from memory together, and of the largest vector.
@@ -18,6 +19,37 @@ pub(super) struct AlignedBytes {
     memory: Memory,
     start: usize,
     len: usize,
+}
+
+/// Floats from the start of a cache line on, kept from use to use; as many as a multiple of sixteen.
+#[derive(Default)]
+pub(super) struct AlignedFloats(Vec<Floats>);
+
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Floats([f32; LINE / 4]);
+
+impl AlignedFloats {
+    /// `len` zeros.
+    pub(super) fn set_zeros(&mut self, len: usize) {
+        self.0.clear();
+        self.0.resize(len.div_ceil(LINE / 4), Floats([0.0; LINE / 4]));
+    }
+}
+
+impl Deref for AlignedFloats {
+    type Target = [f32];
+    fn deref(&self) -> &[f32] {
+        // SAFETY: the vector holds so many floats without gaps.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len() * LINE / 4) }
+    }
+}
+
+impl DerefMut for AlignedFloats {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), self.0.len() * LINE / 4) }
+    }
 }
 
 enum Memory {

@@ -1,18 +1,20 @@
 //! Causal attention of a step's rows over paged keys and values.
 
-use super::Cpu;
-use super::aligned::LINE;
+use super::aligned::{AlignedFloats, LINE};
+use super::attention_bf16::Rounded;
+use super::element::{Element, F16, F32};
 use super::isa::Kernel;
 use super::kv::{KvFormat, KvLayer, SCALED};
 use super::math::{exp, f16_to_f32, tanh};
 use super::pool::Disjoint;
 use super::simd::{LANES, Simd};
+use super::{Cpu, Isa};
 use crate::limits::PAGE_POSITIONS;
 use std::cell::RefCell;
 use std::ops::Range;
 
 /// Keys of one tile, counted from position 0 of the sequence.
-const TILE: usize = PAGE_POSITIONS;
+pub(super) const TILE: usize = PAGE_POSITIONS;
 /// Tiles of one piece of a context. Pieces have a softmax of their own and are merged in ascending order, always.
 const PIECE_TILES: usize = 512 / TILE;
 /// Query rows (head and position) that share the keys in registers.
@@ -66,6 +68,7 @@ pub fn attention(
     }
     let (groups, out) = (groups(rows), Disjoint::new(out));
     let of = |task: usize| Group {
+        isa: cpu.isa,
         shape,
         kv,
         rows,
@@ -120,11 +123,12 @@ fn shares(a: &AttentionRow<'_>, b: &AttentionRow<'_>) -> bool {
 }
 
 /// The work of one task: some neighbouring rows, the heads of one KV head.
-struct Group<'a> {
-    shape: &'a AttentionShape,
+pub(super) struct Group<'a> {
+    pub isa: Isa,
+    pub shape: &'a AttentionShape,
     kv: &'a KvLayer,
     rows: &'a [AttentionRow<'a>],
-    q: &'a [f32],
+    pub q: &'a [f32],
     out: &'a Disjoint<'a, f32>,
     group: Range<usize>,
     kv_head: usize,
@@ -132,32 +136,29 @@ struct Group<'a> {
 
 /// One query: which row and head.
 #[derive(Clone, Copy, Default)]
-struct Query {
-    position: usize,
+pub(super) struct Query {
+    pub position: usize,
     /// Where its coordinates start in `q` and `out`.
-    at: usize,
+    pub at: usize,
 }
 
 /// Running softmax of some queries: the largest score, the sum of exp(score - largest), and the sum of values so
 /// weighted. A query that has seen no key has -infinity, 0 and zeros.
 #[derive(Default)]
-struct Running {
-    largest: Vec<f32>,
-    sum: Vec<f32>,
+pub(super) struct Running {
+    pub largest: Vec<f32>,
+    pub sum: Vec<f32>,
     /// `[queries, d_head]`.
-    values: Vec<f32>,
+    pub values: AlignedFloats,
 }
 
 impl Running {
-    fn clear(&mut self, queries: usize, d_head: usize) {
-        for (buffer, len, value) in [
-            (&mut self.largest, queries, f32::NEG_INFINITY),
-            (&mut self.sum, queries, 0.0),
-            (&mut self.values, queries * d_head, 0.0),
-        ] {
+    pub fn clear(&mut self, queries: usize, d_head: usize) {
+        for (buffer, value) in [(&mut self.largest, f32::NEG_INFINITY), (&mut self.sum, 0.0)] {
             buffer.clear();
-            buffer.resize(len, value);
+            buffer.resize(queries, value);
         }
+        self.values.set_zeros(queries * d_head);
     }
 }
 
@@ -168,7 +169,14 @@ struct Scratch {
     /// Over the pieces so far, and over the piece at hand.
     total: Running,
     piece: Running,
+    room: Room,
+}
+
+/// Of one piece.
+#[derive(Default)]
+struct Room {
     tile: WideTile,
+    rounded: Rounded,
 }
 
 /// Keys and values of a tile in f32, where several blocks of queries read them.
@@ -185,16 +193,16 @@ thread_local! {
 }
 
 /// The keys and values of one KV head in one page.
-struct Tile<'a> {
-    index: usize,
+pub(super) struct Tile<'a> {
+    pub index: usize,
     format: KvFormat,
-    keys: &'a [u8],
-    values: &'a [u8],
+    pub keys: &'a [u8],
+    pub values: &'a [u8],
 }
 
 /// Keys and values that come next, asked for in as many shares as there are queries to spread the wait over.
 #[derive(Default)]
-struct Ahead<'a> {
+pub(super) struct Ahead<'a> {
     keys: &'a [u8],
     values: &'a [u8],
     /// Bytes of each that were asked for, and that one share is.
@@ -227,11 +235,11 @@ impl Kernel for Group<'_> {
     fn run<S: Simd>(self, s: S) {
         // Taken and put back: see the rule about closures at [`Kernel`].
         let mut scratch = SCRATCH.take();
-        let Scratch { queries, total, piece, tile } = &mut scratch;
+        let Scratch { queries, total, piece, room } = &mut scratch;
         self.set_queries(queries);
         total.clear(queries.len(), self.shape.d_head);
         for start in self.pieces() {
-            self.piece(s, queries, start, tile, piece);
+            self.piece(s, queries, start, room, piece);
             merge(s, self.shape.d_head, total, piece);
         }
         self.write(s, queries, total);
@@ -253,7 +261,7 @@ impl Kernel for Piece<'_> {
     fn run<S: Simd>(self, s: S) {
         let mut scratch = SCRATCH.take();
         self.group.set_queries(&mut scratch.queries);
-        self.group.piece(s, &scratch.queries, self.tile, &mut scratch.tile, self.running);
+        self.group.piece(s, &scratch.queries, self.tile, &mut scratch.room, self.running);
         SCRATCH.set(scratch);
     }
 }
@@ -310,29 +318,25 @@ impl Group<'_> {
     /// All queries over the piece from tile `start` on, tile after tile. Tiles that a query does not see change none of
     /// its bits.
     #[inline(always)]
-    fn piece<S: Simd>(
-        &self,
-        s: S,
-        queries: &[Query],
-        start: usize,
-        room: &mut WideTile,
-        running: &mut Running,
-    ) {
+    fn piece<S: Simd>(&self, s: S, queries: &[Query], start: usize, room: &mut Room, running: &mut Running) {
         let d_head = self.shape.d_head;
         // Several blocks of queries read a tile of floats faster than one that each of them has to widen.
         let widen = match self.kv.format() {
-            KvFormat::F32 => false,
+            KvFormat::F32 | KvFormat::Bf16 => false,
             KvFormat::F16 => queries.len() > ROWS,
             KvFormat::Q8 => true,
         };
         let tiles = self.tiles();
         running.clear(queries.len(), d_head);
+        if self.kv.format() == KvFormat::Bf16 {
+            self.round(s, queries, &mut room.rounded, running);
+        }
         let end = (start + PIECE_TILES).min(tiles.end);
         for index in start.max(tiles.start)..end {
             let page = self.rows[self.group.start].pages[index];
             let (k, v) = (self.kv.key_tile(page, self.kv_head), self.kv.value_tile(page, self.kv_head));
             let tile = if widen {
-                let WideTile { keys, values } = room;
+                let WideTile { keys, values } = &mut room.tile;
                 let (keys, values) = match self.kv.format() {
                     KvFormat::Q8 => (wide_keys(s, d_head, k, keys), wide_values(s, d_head, v, values)),
                     _ => (widened(s, k, keys), widened(s, v, values)),
@@ -347,6 +351,10 @@ impl Group<'_> {
                 let page = self.rows[self.group.start].pages[index + 1];
                 let next = (self.kv.key_tile(page, self.kv_head), self.kv.value_tile(page, self.kv_head));
                 ahead = Ahead::new(next, queries.len());
+            }
+            if tile.format == KvFormat::Bf16 {
+                self.bf16_tile(s, queries, &tile, &mut room.rounded, &mut ahead, running);
+                continue;
             }
             for from in (0..queries.len()).step_by(ROWS) {
                 match queries.len() - from {
@@ -399,32 +407,38 @@ impl Group<'_> {
         running: &mut Running,
     ) {
         let queries = &queries[from..][..R];
-        // The keys that each query sees, and all of them.
-        let mut seen: [Range<usize>; R] = [const { 0..0 }; R];
-        let (mut first, mut end) = (TILE, 0);
-        for r in 0..R {
-            let below = |key: usize| key.saturating_sub(tile.index * TILE).min(TILE);
-            seen[r] = below(self.first_key(queries[r].position))..below(queries[r].position + 1);
-            if !seen[r].is_empty() {
-                (first, end) = (first.min(seen[r].start), end.max(seen[r].end));
-            }
-        }
-        if first >= end {
+        let (seen, all) = self.seen::<R>(queries, tile.index);
+        if all.is_empty() {
             return;
         }
         let mut weights = [[0.0f32; TILE]; R];
         match tile.format {
-            KvFormat::F16 => self.all_scores::<S, F16, R>(s, queries, tile.keys, end, &mut weights),
-            _ => self.all_scores::<S, F32, R>(s, queries, tile.keys, end, &mut weights),
+            KvFormat::F16 => self.all_scores::<S, F16, R>(s, queries, tile.keys, all.end, &mut weights),
+            _ => self.all_scores::<S, F32, R>(s, queries, tile.keys, all.end, &mut weights),
         }
         let (largest, sum) = (&mut running.largest[from..][..R], &mut running.sum[from..][..R]);
         let keep = self.softmax(s, &mut weights, &seen, largest, sum, ahead);
         let d_head = self.shape.d_head;
         let sums = &mut running.values[from * d_head..][..R * d_head];
         match tile.format {
-            KvFormat::F16 => self.add_values::<S, F16, R>(s, tile.values, &weights, &keep, first..end, sums),
-            _ => self.add_values::<S, F32, R>(s, tile.values, &weights, &keep, first..end, sums),
+            KvFormat::F16 => self.add_values::<S, F16, R>(s, tile.values, &weights, &keep, all, sums),
+            _ => self.add_values::<S, F32, R>(s, tile.values, &weights, &keep, all, sums),
         }
+    }
+
+    /// The keys of tile `index` that each query sees, and all between the first and the last of them.
+    #[inline(always)]
+    pub fn seen<const R: usize>(&self, queries: &[Query], index: usize) -> ([Range<usize>; R], Range<usize>) {
+        let mut seen: [Range<usize>; R] = [const { 0..0 }; R];
+        let (mut first, mut end) = (TILE, 0);
+        for r in 0..R {
+            let below = |key: usize| key.saturating_sub(index * TILE).min(TILE);
+            seen[r] = below(self.first_key(queries[r].position))..below(queries[r].position + 1);
+            if !seen[r].is_empty() {
+                (first, end) = (first.min(seen[r].start), end.max(seen[r].end));
+            }
+        }
+        (seen, first..end)
     }
 
     /// [`Group::scores`] of the keys before `end`, and some more up to a multiple of 16.
@@ -501,6 +515,39 @@ impl Group<'_> {
         sum: &mut [f32],
         ahead: &mut Ahead<'_>,
     ) -> [f32; R] {
+        let shrink = self.largest::<S, R, true>(s, scores, seen, largest, ahead);
+        for r in 0..R {
+            if seen[r].is_empty() {
+                scores[r] = [0.0; TILE];
+                continue;
+            }
+            let mut parts = s.zero();
+            for c in 0..TILE / LANES {
+                // SAFETY: 64 scores.
+                unsafe {
+                    let at = scores[r].as_mut_ptr().add(LANES * c);
+                    let weight = exp(s, s.sub(s.load(at), s.splat(largest[r])));
+                    s.store(at, weight);
+                    parts = s.add(parts, weight);
+                }
+            }
+            sum[r] = sum[r] * shrink[r] + s.sum(parts);
+        }
+        std::array::from_fn(|r| shrink[r])
+    }
+
+    /// Brings scores into the form in which they are compared: scaled (with `SCALE`), capped, and -infinity for keys that
+    /// the query does not see. Brings `largest` up to date, and returns the factors by which what was summed before
+    /// shrinks.
+    #[inline(always)]
+    pub fn largest<S: Simd, const R: usize, const SCALE: bool>(
+        &self,
+        s: S,
+        scores: &mut [[f32; TILE]; R],
+        seen: &[Range<usize>; R],
+        largest: &mut [f32],
+        ahead: &mut Ahead<'_>,
+    ) -> [f32; LANES] {
         let scale = s.splat(self.shape.scale);
         let nothing = s.splat(f32::NEG_INFINITY);
         // One exponential for the factors of all queries; a query that sees no key of this tile keeps what it has.
@@ -512,7 +559,10 @@ impl Group<'_> {
                 // SAFETY: 64 scores.
                 unsafe {
                     let at = scores[r].as_mut_ptr().add(LANES * c);
-                    let mut score = s.mul(s.load(at), scale);
+                    let mut score = s.load(at);
+                    if SCALE {
+                        score = s.mul(score, scale);
+                    }
                     if let Some(cap) = self.shape.softcap {
                         score = s.mul(tanh(s, s.div(score, s.splat(cap))), s.splat(cap));
                     }
@@ -533,24 +583,7 @@ impl Group<'_> {
         }
         // SAFETY: sixteen values.
         unsafe { s.store(shrink.as_mut_ptr(), exp(s, s.load(shrink.as_ptr()))) }
-        for r in 0..R {
-            if seen[r].is_empty() {
-                scores[r] = [0.0; TILE];
-                continue;
-            }
-            let mut parts = s.zero();
-            for c in 0..TILE / LANES {
-                // SAFETY: 64 scores.
-                unsafe {
-                    let at = scores[r].as_mut_ptr().add(LANES * c);
-                    let weight = exp(s, s.sub(s.load(at), s.splat(largest[r])));
-                    s.store(at, weight);
-                    parts = s.add(parts, weight);
-                }
-            }
-            sum[r] = sum[r] * shrink[r] + s.sum(parts);
-        }
-        std::array::from_fn(|r| shrink[r])
+        shrink
     }
 
     /// values = values * keep + sum over keys of weight * V, keys ascending; keys outside `seen` weigh 0 for every query.
@@ -709,33 +742,4 @@ fn bytes_of(values: &[f32]) -> &[u8] {
 #[inline(always)]
 fn one_exp<S: Simd>(s: S, x: f32) -> f32 {
     s.largest(exp(s, s.splat(x)))
-}
-
-/// How a key or value is stored.
-trait Element {
-    const BYTES: usize;
-    /// # Safety
-    /// 16 elements to read.
-    unsafe fn load<S: Simd>(s: S, from: *const u8) -> S::F;
-}
-
-struct F16;
-struct F32;
-
-impl Element for F16 {
-    const BYTES: usize = 2;
-    #[inline(always)]
-    unsafe fn load<S: Simd>(s: S, from: *const u8) -> S::F {
-        // SAFETY: the caller's word.
-        unsafe { s.load_f16(from.cast()) }
-    }
-}
-
-impl Element for F32 {
-    const BYTES: usize = 4;
-    #[inline(always)]
-    unsafe fn load<S: Simd>(s: S, from: *const u8) -> S::F {
-        // SAFETY: the caller's word.
-        unsafe { s.load(from.cast()) }
-    }
 }

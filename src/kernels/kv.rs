@@ -12,6 +12,9 @@ use crate::limits::PAGE_POSITIONS;
 pub enum KvFormat {
     F16,
     F32,
+    /// In pairs; queries and weights of attention are then rounded to bfloat16 too, and matrix units do its products where
+    /// there are some.
+    Bf16,
     /// Eight bits, and half a float as scale for up to 32 coordinates of one position and head.
     Q8,
 }
@@ -23,7 +26,7 @@ impl KvFormat {
     /// Of one coordinate, scales apart.
     pub const fn bytes(self) -> usize {
         match self {
-            KvFormat::F16 => 2,
+            KvFormat::F16 | KvFormat::Bf16 => 2,
             KvFormat::F32 => 4,
             KvFormat::Q8 => 1,
         }
@@ -32,7 +35,7 @@ impl KvFormat {
     /// Bytes of one page of one KV head, of keys or of values: the coordinates, then the scales.
     const fn head_bytes(self, d_head: usize) -> usize {
         let scales = match self {
-            KvFormat::F16 | KvFormat::F32 => 0,
+            KvFormat::F16 | KvFormat::Bf16 | KvFormat::F32 => 0,
             KvFormat::Q8 => d_head.div_ceil(SCALED) * size_of::<half::f16>(),
         };
         PAGE_POSITIONS * (d_head * self.bytes() + scales)
@@ -67,7 +70,8 @@ impl Places {
 
 /// K and V of one block for all pages. A page of K is `[kv_head][d_head][64]` (a vector holds one coordinate of sixteen
 /// positions), of V `[kv_head][64][d_head]`. In [`KvFormat::Q8`] scales follow the coordinates of each head, of K
-/// `[d_head / 32][64]`, of V `[64][d_head / 32]`.
+/// `[d_head / 32][64]`, of V `[64][d_head / 32]`. In [`KvFormat::Bf16`] pairs stand together as matrix units read them: of
+/// K `[d_head / 2][64][2]`, of V `[32][d_head][2]`.
 pub struct KvLayer {
     n_kv_heads: usize,
     d_head: usize,
@@ -150,15 +154,23 @@ impl KvLayer {
         // Keys are stored by coordinate, values by position; so are their scales.
         let (coordinates, scales) =
             (self.d_head * PAGE_POSITIONS * element, self.d_head.div_ceil(SCALED) * 2);
+        let in_pairs = self.format == KvFormat::Bf16;
+        let key_bytes = if in_pairs { 2 * element } else { element };
         for head in self.keys.bytes_mut()[to..][..page_bytes].chunks_exact_mut(head_bytes) {
             let (keys, key_scales) = head.split_at_mut(coordinates);
             let later = |row: &mut [u8], element: usize| row[positions * element..].fill(0);
-            keys.chunks_exact_mut(PAGE_POSITIONS * element).for_each(|row| later(row, element));
+            keys.chunks_exact_mut(PAGE_POSITIONS * key_bytes).for_each(|row| later(row, key_bytes));
             key_scales.chunks_exact_mut(PAGE_POSITIONS * 2).for_each(|row| later(row, 2));
         }
         for head in self.values.bytes_mut()[to..][..page_bytes].chunks_exact_mut(head_bytes) {
             let (values, value_scales) = head.split_at_mut(coordinates);
-            values[positions * row_bytes..].fill(0);
+            if in_pairs && positions % 2 == 1 {
+                let half_kept = &mut values[(positions - 1) * row_bytes..][..2 * row_bytes];
+                half_kept.chunks_exact_mut(2 * element).for_each(|pair| pair[element..].fill(0));
+                values[(positions + 1) * row_bytes..].fill(0);
+            } else {
+                values[positions * row_bytes..].fill(0);
+            }
             if !value_scales.is_empty() {
                 value_scales[positions * scales..].fill(0);
             }
@@ -211,21 +223,21 @@ impl KvLayer {
         }
     }
 
-    /// Keys of one page and head: `[d_head][64]` in the layer's format.
+    /// Keys of one page and head, in the layer's format and order.
     pub(super) fn key_tile(&self, page: u32, head: usize) -> &[u8] {
         let from = page as usize * self.page_bytes() + head * self.head_bytes();
         &self.keys.bytes()[from..][..self.head_bytes()]
     }
 
-    /// Values of one page and head: `[64][d_head]` in the layer's format.
+    /// Values of one page and head, in the layer's format and order.
     pub(super) fn value_tile(&self, page: u32, head: usize) -> &[u8] {
         let from = page as usize * self.page_bytes() + head * self.head_bytes();
         &self.values.bytes()[from..][..self.head_bytes()]
     }
 }
 
-/// Stores one position of one KV head: in keys a column of `[d_head][64]`, in values a row of `[64][d_head]`. Both point
-/// to that head of a page, and nobody else touches this position of it.
+/// Stores one position of one KV head, in the order that [`KvLayer`] states. Both pointers are to that head of a page, and
+/// nobody else touches this position of it.
 struct WriteHead<'a> {
     format: KvFormat,
     keys: *mut u8,
@@ -271,6 +283,21 @@ impl WriteHead<'_> {
                             keys.add((d + i) * PAGE_POSITIONS + offset).write(*half);
                         }
                         s.store_f16(values.add(offset * d_head + d), s.load(v.as_ptr().add(d)));
+                    }
+                }
+                KvFormat::Bf16 => {
+                    let (keys, values) = (keys.cast::<u16>(), values.cast::<u16>());
+                    for d in (0..d_head).step_by(16) {
+                        let mut halves = [0; 16];
+                        s.store_bf16(halves.as_mut_ptr(), s.to_bf16(s.load(k.as_ptr().add(d))));
+                        for (i, pair) in halves.as_chunks::<2>().0.iter().enumerate() {
+                            let to = keys.add(((d / 2 + i) * PAGE_POSITIONS + offset) * 2);
+                            to.copy_from_nonoverlapping(pair.as_ptr(), 2);
+                        }
+                        s.store_bf16(halves.as_mut_ptr(), s.to_bf16(s.load(v.as_ptr().add(d))));
+                        for (i, half) in halves.iter().enumerate() {
+                            values.add((offset / 2 * d_head + d + i) * 2 + offset % 2).write(*half);
+                        }
                     }
                 }
                 KvFormat::Q8 => {
@@ -324,7 +351,7 @@ mod tests {
 
     #[test]
     fn a_copied_page_has_the_wanted_positions_and_zeros() {
-        for format in [KvFormat::F16, KvFormat::F32, KvFormat::Q8] {
+        for format in [KvFormat::F16, KvFormat::F32, KvFormat::Bf16, KvFormat::Q8] {
             let mut layer = KvLayer::new(3, 2, 16, format);
             let row = |offset: usize| (0..32).map(|i| (1 + offset + i) as f32).collect::<Vec<f32>>();
             for offset in 0..64 {
@@ -342,7 +369,7 @@ mod tests {
 
     #[test]
     fn positions_land_where_attention_looks() {
-        for format in [KvFormat::F16, KvFormat::F32, KvFormat::Q8] {
+        for format in [KvFormat::F16, KvFormat::F32, KvFormat::Bf16, KvFormat::Q8] {
             let (heads, d_head) = (2, 16);
             let mut layer = KvLayer::new(3, heads, d_head, format);
             let k: Vec<f32> = (0..heads * d_head).map(|i| i as f32).collect();
@@ -351,8 +378,12 @@ mod tests {
             let element = |tile: &[u8], at: usize| match format {
                 KvFormat::F16 => half::f16::from_ne_bytes([tile[2 * at], tile[2 * at + 1]]).to_f32(),
                 KvFormat::F32 => f32::from_ne_bytes(tile[4 * at..][..4].try_into().unwrap()),
+                KvFormat::Bf16 => half::bf16::from_ne_bytes([tile[2 * at], tile[2 * at + 1]]).to_f32(),
                 KvFormat::Q8 => f32::from(tile[at] as i8),
             };
+            let in_pairs = format == KvFormat::Bf16;
+            let key_at = |d: usize| if in_pairs { (d / 2 * 64 + 63) * 2 + d % 2 } else { d * 64 + 63 };
+            let value_at = |d: usize| if in_pairs { (31 * d_head + d) * 2 + 1 } else { 63 * d_head + d };
             // 15 or 31 is the largest of a head.
             let step =
                 |head: usize| if format == KvFormat::Q8 { (15 + 16 * head) as f32 / 127.0 } else { 1.0 };
@@ -362,8 +393,8 @@ mod tests {
                     // Half a step, and what the rounding of the scale does to 127 steps.
                     let bound = if format == KvFormat::Q8 { 0.6 } else { 0.0 };
                     let (key, value) = (layer.key_tile(1, head), layer.value_tile(1, head));
-                    assert!((element(key, d * 64 + 63) - expected).abs() <= bound);
-                    assert!((element(value, 63 * d_head + d) + expected).abs() <= bound);
+                    assert!((element(key, key_at(d)) - expected).abs() <= bound);
+                    assert!((element(value, value_at(d)) + expected).abs() <= bound);
                 }
             }
             let sum =

@@ -35,6 +35,20 @@ pub(super) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
     s.select(s.less(x, low), s.zero(), s.mul(p, s.power_of_two(n)))
 }
 
+/// e^x for x <= 0 to about 2^-14 of itself, enough for what is rounded to bfloat16 next; what lies below -88 then becomes
+/// zero. Not-a-number stays.
+#[inline(always)]
+pub(super) fn exp_for_bf16<S: Simd>(s: S, x: S::F) -> S::F {
+    let clamped = s.max(s.splat(-88.0), x);
+    let n = s.round(s.mul(clamped, s.splat(std::f32::consts::LOG2_E)));
+    let r = s.fnma(n, s.splat(std::f32::consts::LN_2), clamped);
+    let mut p = s.splat(1.0 / 24.0);
+    for coefficient in [1.0 / 6.0, 0.5, 1.0, 1.0] {
+        p = s.fma(p, r, s.splat(coefficient));
+    }
+    s.times_power_of_two(p, n)
+}
+
 /// tanh x: (1 - e) / (1 + e) with e = exp(-2|x|); near 0, where that cancels, the odd Taylor polynomial.
 #[inline(always)]
 pub(super) fn tanh<S: Simd>(s: S, x: S::F) -> S::F {

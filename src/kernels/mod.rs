@@ -17,8 +17,10 @@
 mod activations;
 mod aligned;
 mod attention;
+mod attention_bf16;
 mod blocks;
 mod dequantize;
+mod element;
 mod elementwise;
 mod isa;
 mod kv;
@@ -30,6 +32,7 @@ mod pool;
 mod product;
 #[cfg(target_arch = "x86_64")]
 mod product_amx;
+mod product_bf16;
 mod product_f32;
 mod product_int8;
 mod quantize;
@@ -48,7 +51,7 @@ pub use elementwise::{axpy, rms_norm, rms_norm_in_place, scale, softcap};
 pub use isa::Isa;
 pub use kv::{D_HEAD_MAX, KvFormat, KvLayer, Places};
 pub use packed::PackedMatrix;
-pub use peak::{int8_peak_of_matrix_units, int8_peak_of_vectors};
+pub use peak::{bf16_peak_of_matrix_units, int8_peak_of_matrix_units, int8_peak_of_vectors};
 pub use pool::Pool;
 pub use product::{product, product_many};
 pub use quantize::quantize;
@@ -66,7 +69,7 @@ use crate::format::ElementFormat;
 /// How activations enter products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
-    /// int8 with one scale per 32 values where the weights are quantised, f32 elsewhere.
+    /// int8 with one scale per 32 values where the weights are quantised, bfloat16 where they are that, f32 elsewhere.
     Int8,
     /// f32 against dequantised weights: the exact mode.
     F32,

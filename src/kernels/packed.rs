@@ -16,6 +16,8 @@ pub(super) const TILE_K: usize = 32;
 ///
 /// * Quantised formats: a strip is tiles of 16 rows x 32 k, quants first, then the scales of all tiles ([`TileLayout`]).
 /// * F32, F16, BF16: a strip is `[k][16]` in the file's format.
+/// * BF16 that meets bfloat16 activations: a strip is `[k / 2][16][2]`, k a multiple of 32, and numbers below the smallest
+///   normal one are zero.
 /// * Q2_K, Q3_K: rows as in the file; the f32 product dequantises them.
 pub struct PackedMatrix {
     format: ElementFormat,
@@ -33,10 +35,20 @@ pub(super) enum Storage {
     Dense {
         element_bytes: usize,
     },
+    /// `[k / 2][16]` pairs of bfloat16.
+    Pairs,
     /// 16 rows of so many bytes, as in the file.
     Rows {
         row_bytes: usize,
     },
+}
+
+/// What activations are rounded to before they meet some weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    F32,
+    Bf16,
+    Int8,
 }
 
 /// Where the parts of a strip of tiles lie, in bytes from its start. Tile b covers k from 32 b on. A 64-byte group holds
@@ -197,10 +209,11 @@ impl PackedMatrix {
         }
         // The data exists, so n * k elements of at least two bits fit the address space; 8 bytes each may not.
         k.checked_mul(64).and_then(|bytes| bytes.checked_mul(n.max(STRIP))).ok_or_else(too_large)?;
-        let storage = storage_of(format, k, row_bytes);
+        let storage = storage_of(format, k, row_bytes, precision);
         let strip_bytes = match &storage {
             Storage::Tiles(layout) => layout.strip_bytes,
             Storage::Dense { element_bytes } => k * STRIP * element_bytes,
+            Storage::Pairs => k * STRIP * 2,
             Storage::Rows { row_bytes } => STRIP * row_bytes,
         };
         let mut packed = AlignedBytes::zeroed_large(n.div_ceil(STRIP) * strip_bytes);
@@ -232,8 +245,12 @@ impl PackedMatrix {
         self.data.bytes().len()
     }
 
-    pub(super) fn precision(&self) -> Precision {
-        self.precision
+    pub(super) fn form(&self) -> Form {
+        match self.storage {
+            Storage::Tiles(_) if self.precision == Precision::Int8 => Form::Int8,
+            Storage::Pairs => Form::Bf16,
+            Storage::Tiles(_) | Storage::Dense { .. } | Storage::Rows { .. } => Form::F32,
+        }
     }
 
     pub(super) fn strips(&self) -> usize {
@@ -271,6 +288,12 @@ impl PackedMatrix {
                     self.must_dequantize(element, std::slice::from_mut(value));
                 }
             }
+            Storage::Pairs => {
+                let pairs = strip.chunks_exact(STRIP * 4);
+                for (values, pairs) in out.chunks_exact_mut(2).zip(pairs) {
+                    self.must_dequantize(&pairs[row * 4..][..4], values);
+                }
+            }
             Storage::Rows { row_bytes } => self.must_dequantize(&strip[row * row_bytes..][..*row_bytes], out),
         }
     }
@@ -288,8 +311,9 @@ impl PackedMatrix {
     }
 }
 
-fn storage_of(format: ElementFormat, k: usize, row_bytes: usize) -> Storage {
+fn storage_of(format: ElementFormat, k: usize, row_bytes: usize, precision: Precision) -> Storage {
     match format {
+        ElementFormat::BF16 if precision == Precision::Int8 && k.is_multiple_of(TILE_K) => Storage::Pairs,
         ElementFormat::F32 => Storage::Dense { element_bytes: 4 },
         ElementFormat::F16 | ElementFormat::BF16 => Storage::Dense { element_bytes: 2 },
         _ => TileLayout::new(format, k).map_or(Storage::Rows { row_bytes }, Storage::Tiles),
@@ -313,6 +337,15 @@ fn pack_row(format: ElementFormat, storage: &Storage, strip: &mut [u8], row: usi
                 strip.chunks_exact_mut(STRIP * element_bytes).zip(data.chunks_exact(*element_bytes))
             {
                 column[row * element_bytes..][..*element_bytes].copy_from_slice(element);
+            }
+        }
+        Storage::Pairs => {
+            for (pairs, pair) in strip.chunks_exact_mut(STRIP * 4).zip(data.chunks_exact(4)) {
+                for (element, from) in pairs[row * 4..][..4].chunks_exact_mut(2).zip(pair.chunks_exact(2)) {
+                    // Matrix units take such numbers for zero, so all do.
+                    let is_small = (from[1] & 0x7f, from[0] & 0x80) == (0, 0);
+                    element.copy_from_slice(if is_small { &[0, 0] } else { from });
+                }
             }
         }
         Storage::Rows { row_bytes } => strip[row * row_bytes..][..*row_bytes].copy_from_slice(data),

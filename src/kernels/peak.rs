@@ -1,4 +1,4 @@
-//! What int8 products of this machine could reach, for benches to compare with.
+//! What products of this machine could reach, for benches to compare with.
 
 use super::Cpu;
 use super::isa::Kernel;
@@ -55,14 +55,41 @@ pub fn int8_peak_of_matrix_units(cpu: &Cpu, rounds: usize) -> Option<usize> {
                 tiles.multiply::<0>(x.as_ptr(), K, w.as_ptr());
                 for _ in 0..rounds {
                     tiles.multiply::<2>(x.as_ptr(), K, w.as_ptr());
-                    tiles.store::<0>(sums.as_mut_ptr());
+                    tiles.store::<0>(sums.as_mut_ptr(), 64);
                     tiles.multiply::<0>(x.as_ptr(), K, w.as_ptr());
-                    tiles.store::<2>(sums.as_mut_ptr());
+                    tiles.store::<2>(sums.as_mut_ptr(), 64);
                 }
             }
             black_box(sums);
         });
         return Some(cpu.pool.threads() * rounds * 2 * LANES * LANES * K * 2);
+    }
+    let _ = (cpu, rounds);
+    None
+}
+
+/// Multiplies bfloat16 as products of many rows do, both operands from the first cache, the sums in registers. `None` where
+/// there are no matrix units.
+pub fn bf16_peak_of_matrix_units(cpu: &Cpu, rounds: usize) -> Option<usize> {
+    #[cfg(target_arch = "x86_64")]
+    if amx::is_available() {
+        const K: usize = 32;
+        on_all_threads(cpu, || {
+            let values = black_box([[0u16; LANES * K]; 4]);
+            let (x, w) = ([values[0].as_ptr(), values[1].as_ptr()], [values[2].as_ptr(), values[3].as_ptr()]);
+            let mut sums = [0f32; LANES * LANES];
+            // SAFETY: there are matrix units; all operands have 16 rows of 16 pairs, the sums 16 rows of 16.
+            unsafe {
+                let tiles = amx::Tiles::new(LANES, 2 * K);
+                tiles.clear();
+                for _ in 0..rounds {
+                    tiles.multiply_bf16(x, 2 * K, w, 64);
+                }
+                tiles.store::<0>(sums.as_mut_ptr(), 64);
+            }
+            black_box(sums);
+        });
+        return Some(cpu.pool.threads() * rounds * 4 * LANES * LANES * K * 2);
     }
     let _ = (cpu, rounds);
     None
@@ -83,6 +110,7 @@ mod tests {
         assert_eq!(int8_peak_of_vectors(&cpu, 10), 2 * 10 * 12 * 16 * 8);
         if Isa::detect() == Isa::Amx {
             assert_eq!(int8_peak_of_matrix_units(&cpu, 10), Some(2 * 10 * 2 * 16 * 16 * 64));
+            assert_eq!(bf16_peak_of_matrix_units(&cpu, 10), Some(2 * 10 * 4 * 16 * 16 * 64));
         }
     }
 }

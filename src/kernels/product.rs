@@ -1,15 +1,15 @@
 //! y = x W^T for packed weights: choice of the kernel and division of the work.
 
 use super::activations::Activations;
-use super::packed::{PackedMatrix, STRIP, Storage};
+use super::packed::{Form, PackedMatrix, STRIP, Storage};
 use super::pool::Disjoint;
 use super::simd::Simd;
-use super::{Cpu, Precision, product_f32, product_int8};
+use super::{Cpu, product_bf16, product_f32, product_int8};
 use std::ops::Range;
 
 /// Tasks for each thread, so that a thread that was interrupted does not hold up the others for long.
 const TASKS_PER_THREAD: usize = 4;
-/// int8 activations of one task should stay in the second-level cache beside a strip of weights.
+/// int8 or bf16 activations of one task should stay in the second-level cache beside a strip of weights.
 const ACTIVATION_BYTES: usize = 512 << 10;
 
 /// One output of a product: `y[r * y_stride + j]`, `j < n`.
@@ -70,18 +70,20 @@ pub fn product_many(cpu: &Cpu, parts: &mut [(&PackedMatrix, &mut [f32], usize)],
         let w = y.w;
         // SAFETY: tasks of one output differ in their strips or in their rows.
         unsafe {
-            match &w.storage {
-                Storage::Tiles(layout) if uses_int8(w, x) => {
+            match (form(w, x), &w.storage) {
+                (Form::Int8, Storage::Tiles(layout)) => {
                     product_int8::run(cpu.isa, w, layout, x, y, strips, rows);
                 }
+                (Form::Bf16, _) => product_bf16::run(cpu.isa, w, x, y, strips, rows),
                 _ => product_f32::run(cpu.isa, w, x, y, strips, rows),
             }
         }
     });
 }
 
-fn uses_int8(w: &PackedMatrix, x: &Activations) -> bool {
-    matches!(w.storage, Storage::Tiles(_)) && w.precision() == Precision::Int8 && x.is_quantized()
+/// The form in which these weights and activations meet.
+fn form(w: &PackedMatrix, x: &Activations) -> Form {
+    if x.has(w.form()) { w.form() } else { Form::F32 }
 }
 
 fn output<'a>(w: &'a PackedMatrix, x: &Activations, y: &'a mut [f32], y_stride: usize) -> Output<'a> {
@@ -93,10 +95,10 @@ fn output<'a>(w: &'a PackedMatrix, x: &Activations, y: &'a mut [f32], y_stride: 
 
 /// The rows that one task takes at a time.
 fn row_panels(w: &PackedMatrix, x: &Activations) -> Vec<Range<usize>> {
-    let panel = if uses_int8(w, x) {
-        (ACTIVATION_BYTES / x.k()).max(8).next_multiple_of(8)
-    } else {
-        product_f32::ROWS_MAX
+    let panel = match form(w, x) {
+        Form::Int8 => (ACTIVATION_BYTES / x.k()).max(8).next_multiple_of(8),
+        Form::Bf16 => (ACTIVATION_BYTES / 2 / x.k()).max(32).next_multiple_of(32),
+        Form::F32 => product_f32::ROWS_MAX,
     };
     (0..x.rows()).step_by(panel).map(|start| start..x.rows().min(start + panel)).collect()
 }

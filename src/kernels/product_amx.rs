@@ -229,10 +229,10 @@ impl<T: TileKind> Rows<'_, T> {
         unsafe {
             let low = self.sums.add(LOW).cast::<i32>();
             let high = self.sums.add(HIGH).cast::<i32>();
-            self.tiles.store::<LOW>(low);
+            self.tiles.store::<LOW>(low, 64);
             let mut parts = None;
             if T::SCALES == 2 {
-                self.tiles.store::<HIGH>(high);
+                self.tiles.store::<HIGH>(high, 64);
                 parts = Some(weights.two_scales(s, tile));
             }
             let (d, m) = scales::<S, T>(s, weights, tile);

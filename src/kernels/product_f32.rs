@@ -1,6 +1,9 @@
-//! Products of any weights with f32 activations: a panel of weights is dequantised once for all rows of a task.
+//! Products of any weights with f32 activations: a panel of weights is dequantised once for all rows of a task, and floats
+//! that few rows read are taken as they are.
 
 use super::activations::Activations;
+use super::aligned::LINE;
+use super::element::{Bf16, Element, F16, F32};
 use super::isa::{Isa, Kernel};
 use super::packed::{PackedMatrix, STRIP, Storage, TILE_K, TileLayout};
 use super::planes::{self, Upper};
@@ -15,6 +18,11 @@ pub(super) const ROWS_MAX: usize = 64;
 const WIDTH: usize = 2;
 /// Values of k dequantised at a time, a multiple of every block length.
 const PANEL: usize = 256;
+
+/// Up to so many rows read floats without a panel.
+const DIRECT_ROWS: usize = 16;
+/// Bytes between the floats that are used and those of the same strip that are asked for meanwhile.
+const PREFETCH_AHEAD: usize = 8 << 10;
 
 /// Computes rows `rows` (at most [`ROWS_MAX`]) of strips `strips`.
 /// # Safety
@@ -52,6 +60,15 @@ impl Kernel for Task<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         assert!(self.rows.len() <= ROWS_MAX);
+        if let Storage::Dense { .. } = self.w.storage
+            && self.rows.len() <= DIRECT_ROWS
+        {
+            return match self.w.format() {
+                ElementFormat::F16 => self.direct::<S, F16>(s),
+                ElementFormat::BF16 => self.direct::<S, Bf16>(s),
+                _ => self.direct::<S, F32>(s),
+            };
+        }
         let mut panel = Panel([0.0; WIDTH * PANEL * STRIP]);
         for first in self.strips.clone().step_by(WIDTH) {
             let width = WIDTH.min(self.strips.end - first);
@@ -75,6 +92,72 @@ impl Kernel for Task<'_> {
 }
 
 impl Task<'_> {
+    /// Few rows of weights stored as floats.
+    #[inline(always)]
+    fn direct<S: Simd, E: Element>(&self, s: S) {
+        for first in self.strips.clone().step_by(WIDTH) {
+            let mut row = self.rows.start;
+            while row < self.rows.end {
+                row += match (self.rows.end - row, self.strips.end - first) {
+                    (8.., WIDTH..) if S::MANY_REGISTERS => self.direct_rows::<S, E, 8, WIDTH>(s, first, row),
+                    (4.., WIDTH..) if S::MANY_REGISTERS => self.direct_rows::<S, E, 4, WIDTH>(s, first, row),
+                    (2.., WIDTH..) => self.direct_rows::<S, E, 2, WIDTH>(s, first, row),
+                    (_, WIDTH..) => self.direct_rows::<S, E, 1, WIDTH>(s, first, row),
+                    _ => self.direct_rows::<S, E, 1, 1>(s, first, row),
+                };
+            }
+        }
+    }
+
+    /// Rows `row..row + R` of W strips, stored as E: the same sums as [`add_rows`] makes.
+    #[inline(always)]
+    fn direct_rows<S: Simd, E: Element, const R: usize, const W: usize>(
+        &self,
+        s: S,
+        strip: usize,
+        row: usize,
+    ) -> usize {
+        let k = self.x.k();
+        let x = self.x.values()[row * k..][..R * k].as_ptr();
+        let mut w = [self.w.strip(strip).as_ptr(); W];
+        for i in 0..W {
+            w[i] = self.w.strip(strip + i).as_ptr();
+            assert!(self.w.strip(strip + i).len() == k * STRIP * E::BYTES);
+        }
+        let mut f = [[s.zero(); W]; R];
+        for k_index in 0..k {
+            let at = k_index * STRIP * E::BYTES;
+            if at.is_multiple_of(LINE) {
+                // Beyond the end of these strips come the next ones.
+                let ahead = at + PREFETCH_AHEAD;
+                let ahead = ahead + ahead / (k * STRIP * E::BYTES) * (W - 1) * k * STRIP * E::BYTES;
+                for i in 0..W {
+                    s.prefetch(w[i].wrapping_add(ahead));
+                }
+            }
+            let mut weights = [s.zero(); W];
+            // SAFETY: k_index below k, rows and strips as cut above.
+            unsafe {
+                for i in 0..W {
+                    weights[i] = E::load(s, w[i].add(at));
+                }
+                for r in 0..R {
+                    let x = s.splat(*x.add(r * k + k_index));
+                    for i in 0..W {
+                        f[r][i] = s.fma(x, weights[i], f[r][i]);
+                    }
+                }
+            }
+        }
+        for r in 0..R {
+            for i in 0..W {
+                // SAFETY: `run` vouches for the output.
+                unsafe { self.y.write(s, row + r, strip + i, f[r][i]) }
+            }
+        }
+        R
+    }
+
     #[inline(always)]
     fn add_panel<S: Simd>(&self, s: S, panel: &Panel, from: usize, len: usize, sums: &mut Sums) {
         let mut row = 0;
@@ -155,6 +238,17 @@ fn dequantize_panel<S: Simd>(s: S, w: &PackedMatrix, strip: usize, from: usize, 
                         _ => s.load(column.as_ptr().cast()),
                     };
                     s.store(out.as_mut_ptr(), values);
+                }
+            }
+        }
+        Storage::Pairs => {
+            for (pair, out) in out.chunks_exact_mut(2 * STRIP).enumerate() {
+                // SAFETY: 16 pairs to read, `from` is even; 32 values to write.
+                unsafe {
+                    let (first, second) =
+                        s.load_bf16_pairs(strip.as_ptr().cast::<u16>().add((from + 2 * pair) * STRIP));
+                    s.store(out.as_mut_ptr(), first);
+                    s.store(out.as_mut_ptr().add(STRIP), second);
                 }
             }
         }

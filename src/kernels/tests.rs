@@ -118,6 +118,8 @@ fn check_product(format: ElementFormat, n: usize, k: usize, precision: Precision
         // int8: each activation is off by at most amax / 254, uniformly; f32: rounding only.
         let weights: f64 = w.iter().map(|w| f64::from(*w).powi(2)).sum();
         let bound = match precision {
+            // bf16: each activation is off by at most 2^-9 of itself.
+            Precision::Int8 if format == ElementFormat::BF16 => magnitude / 512.0,
             Precision::Int8 => 1e-6 * magnitude + 5.0 * weights.sqrt() / 254.0,
             Precision::F32 => 2e-6 * magnitude,
         };
@@ -228,12 +230,14 @@ struct Sequence {
     k: Vec<f32>,
     v: Vec<f32>,
     q: Vec<f32>,
+    format: KvFormat,
 }
 
 fn sequence(shape: &AttentionShape, positions: usize, first_page: u32, format: KvFormat) -> Sequence {
     let width = shape.n_kv_heads * shape.d_head;
     let round = |values: Vec<f32>| match format {
         KvFormat::F32 => values,
+        KvFormat::Bf16 => values.into_iter().map(|x| half::bf16::from_f32(x).to_f32()).collect(),
         KvFormat::F16 => values.into_iter().map(|x| half::f16::from_f32(x).to_f32()).collect(),
         KvFormat::Q8 => {
             let blocks = values.chunks(shape.d_head).flat_map(|head| head.chunks(32));
@@ -252,6 +256,7 @@ fn sequence(shape: &AttentionShape, positions: usize, first_page: u32, format: K
         k: round(random(positions * width, 11).iter().map(|x| x * 2.0).collect()),
         v: round(random(positions * width, 12)),
         q: random(positions * shape.n_heads * shape.d_head, 13),
+        format,
     }
 }
 
@@ -282,7 +287,11 @@ fn attend(
 fn naive(shape: &AttentionShape, sequence: &Sequence, p: usize, head: usize) -> Vec<f64> {
     let d = shape.d_head;
     let kv_head = head / (shape.n_heads / shape.n_kv_heads);
-    let q = &sequence.q[(p * shape.n_heads + head) * d..][..d];
+    let q = sequence.q[(p * shape.n_heads + head) * d..][..d].iter();
+    let q: Vec<f32> = match sequence.format {
+        KvFormat::Bf16 => q.map(|x| half::bf16::from_f32(*x * shape.scale).to_f32() / shape.scale).collect(),
+        _ => q.copied().collect(),
+    };
     let row = |values: &[f32], key: usize| values[(key * shape.n_kv_heads + kv_head) * d..][..d].to_vec();
     let first = shape.window.map_or(0, |window| (p + 1).saturating_sub(window as usize));
     let scores: Vec<f64> = (first..=p)
@@ -322,6 +331,10 @@ fn shapes() -> Vec<(AttentionShape, KvFormat)> {
         (shape(7, 1, 16, Some(513), Some(2.0)), KvFormat::F32),
         (shape(9, 3, 64, None, None), KvFormat::Q8),
         (shape(2, 1, 80, Some(100), None), KvFormat::Q8),
+        (shape(9, 3, 64, None, None), KvFormat::Bf16),
+        (shape(8, 1, 128, Some(64), Some(5.0)), KvFormat::Bf16),
+        (shape(8, 2, 96, Some(513), None), KvFormat::Bf16),
+        (shape(7, 1, 80, Some(1), None), KvFormat::Bf16),
     ];
     if THOROUGH { all } else { vec![all[3], all[5]] }
 }
@@ -335,6 +348,8 @@ fn attention_agrees_with_f64_and_rows_do_not_depend_on_company() {
         let mut kv = KvLayer::new(20, shape.n_kv_heads, shape.d_head, format);
         write(&mut kv, &sequence, 0..701);
         let width = shape.n_heads * shape.d_head;
+        // Weights in bfloat16 are off by 2^-9 of themselves, values are at most 1.
+        let bound = if format == KvFormat::Bf16 { 4e-3 } else { 3e-6 };
         let results = check_isas(|cpu| {
             let all = attend(cpu, &shape, &kv, &sequence, &positions);
             for (i, p) in positions.iter().enumerate() {
@@ -350,7 +365,7 @@ fn attention_agrees_with_f64_and_rows_do_not_depend_on_company() {
                     let given = &result[i * width + head * shape.d_head..][..shape.d_head];
                     for (given, expected) in given.iter().zip(&expected) {
                         let error = (f64::from(*given) - expected).abs();
-                        assert!(error < 3e-6, "{shape:?}: position {p}, head {head}: {given} {expected}");
+                        assert!(error < bound, "{shape:?}: position {p}, head {head}: {given} {expected}");
                     }
                 }
             }

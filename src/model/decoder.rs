@@ -9,7 +9,7 @@ use super::rope::Rope;
 use super::rows::{Input, PageId, Row, Rows, StepOutput, TokenId};
 use super::{ModelError, ModelOptions};
 use crate::kernels::{
-    self, Activations, AttentionRow, AttentionShape, Cpu, KvFormat, KvLayer, Places, Precision, Rotary,
+    self, Activations, AttentionRow, AttentionShape, Cpu, KvFormat, KvLayer, Places, Rotary,
 };
 use crate::limits::PAGE_POSITIONS;
 use crate::weights::Container;
@@ -64,7 +64,7 @@ impl CpuModel {
             kv: (0..config.n_blocks).map(new_layer).collect(),
             pages,
             ropes: config.rotaries.iter().map(new_rope).collect(),
-            scratch: Scratch::new(options.precision),
+            scratch: Scratch::new(&weights),
             config,
             weights,
         }
@@ -128,15 +128,9 @@ impl CpuModel {
 
     /// Number of weights.
     pub fn parameters(&self) -> u64 {
-        let block = |b: &BlockWeights| {
-            [&b.q, &b.k, &b.v, &*b.attn_output, &b.gate, &b.up, &b.down]
-                .map(|m| (m.n() * m.k()) as u64)
-                .iter()
-                .sum::<u64>()
-        };
         let embedding = (self.config.vocab_size * self.config.d_model) as u64;
-        let tables = if self.weights.embedding.is_some() { 2 } else { 1 };
-        self.weights.blocks.iter().map(block).sum::<u64>() + embedding * tables
+        let own_table = if self.weights.embedding.is_some() { embedding } else { 0 };
+        self.weights.matrices().map(|m| (m.n() * m.k()) as u64).sum::<u64>() + own_table
     }
 
     /// One forward pass. Rows of one slot come in ascending position; every earlier position of the slot is in its
@@ -329,7 +323,7 @@ pub(super) fn apply_edits(
 }
 
 impl Scratch {
-    fn new(precision: Precision) -> Scratch {
+    fn new(weights: &ModelWeights) -> Scratch {
         Scratch {
             stream: Vec::new(),
             added: Vec::new(),
@@ -339,7 +333,7 @@ impl Scratch {
             mixed: Vec::new(),
             gate: Vec::new(),
             up: Vec::new(),
-            activations: Activations::new(precision),
+            activations: Activations::for_weights(weights.matrices()),
             chosen: Vec::new(),
         }
     }

@@ -7,6 +7,7 @@ use super::fixtures::{LIMIT, MODELS, Reference, containers, folder, options};
 use super::tensors::Tensors;
 use super::*;
 use crate::config::Backend;
+use crate::kernels::{Isa, KvFormat};
 use crate::limits::PAGE_POSITIONS;
 use crate::weights::Container;
 
@@ -50,6 +51,31 @@ fn logits_equal_transformers_in_both_containers() {
                 assert!(chunked == whole, "{name} {kind}: chunks of {chunk} change bits");
             }
         }
+    }
+}
+
+/// Weights, keys and values in bfloat16 meet activations in bfloat16, on matrix units or not.
+#[test]
+fn bfloat16_is_near_and_the_same_in_any_company() {
+    let reference = Reference::of("qwen3");
+    for container in &containers("qwen3") {
+        let mut results = Vec::new();
+        for isa in Isa::available().into_iter().filter(|isa| *isa != Isa::Portable) {
+            let kv_format = KvFormat::Bf16;
+            let options =
+                ModelOptions { precision: Precision::Int8, kv_format, isa, ..options(Backend::Cpu, 512) };
+            let mut model = Model::load(container, &options).unwrap();
+            let whole = logits(&mut model, &reference.ids, reference.ids.len());
+            let difference = reference.difference(&whole);
+            println!("{isa:?}: {difference:.1e}");
+            assert!(LIMIT < difference && difference < 0.03, "{isa:?}: {difference}");
+            for chunk in [1, 7, 64] {
+                let chunked = logits(&mut model, &reference.ids, chunk);
+                assert!(chunked == whole, "{isa:?}: chunks of {chunk} change bits");
+            }
+            results.push(whole);
+        }
+        assert!(results.windows(2).all(|pair| pair[0] == pair[1]), "instruction sets differ");
     }
 }
 

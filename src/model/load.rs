@@ -40,6 +40,19 @@ pub(super) struct ModelWeights {
     pub embedding: Option<EmbeddingTable>,
 }
 
+impl ModelWeights {
+    /// All matrices that products read.
+    pub fn matrices(&self) -> impl Iterator<Item = &PackedMatrix> {
+        self.blocks.iter().flat_map(BlockWeights::matrices).chain([&self.head])
+    }
+}
+
+impl BlockWeights {
+    fn matrices(&self) -> [&PackedMatrix; 7] {
+        [&self.q, &self.k, &self.v, &self.attn_output, &self.gate, &self.up, &self.down]
+    }
+}
+
 /// Rows of an embedding table as the file stores them.
 pub(super) struct EmbeddingTable {
     format: ElementFormat,

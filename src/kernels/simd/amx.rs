@@ -1,4 +1,4 @@
-//! Matrix units (AMX): 256 sums over four bytes each with one instruction.
+//! Matrix units (AMX): 256 sums over four bytes, or over two bfloat16, each with one instruction.
 //!
 //! Written as assembly, because the standard library has no stable names for these instructions.
 
@@ -6,12 +6,16 @@ use std::arch::asm;
 use std::arch::x86_64::{__cpuid, __cpuid_count};
 use std::sync::OnceLock;
 
-/// Whether this machine has AMX-TILE and AMX-INT8 and the system lets this process use them. Asks once.
+/// Whether this machine has AMX-TILE, AMX-INT8, AMX-BF16 and AVX512-BF16 (they came together) and the system lets this
+/// process use them. Asks once.
 pub fn is_available() -> bool {
     static ANSWER: OnceLock<bool> = OnceLock::new();
     *ANSWER.get_or_init(|| {
-        const TILE_AND_INT8: u32 = 0b11 << 24;
-        __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & TILE_AND_INT8 == TILE_AND_INT8 && permitted()
+        const TILE_INT8_BF16: u32 = 0b11 << 24 | 1 << 22;
+        is_x86_feature_detected!("avx512bf16")
+            && __cpuid(0).eax >= 7
+            && __cpuid_count(7, 0).edx & TILE_INT8_BF16 == TILE_INT8_BF16
+            && permitted()
     })
 }
 
@@ -101,14 +105,93 @@ impl Tiles {
         }
     }
 
-    /// Writes `sums[PLACE]`, rows of 16 i32, as many as this value was made for.
+    /// Makes the sums of all places zero.
+    #[inline(always)]
+    pub fn clear(&self) {
+        // SAFETY: `self` exists only where these instructions do.
+        unsafe {
+            asm!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", options(nostack, nomem));
+        }
+    }
+
+    /// `sums[2 i + j] += x[i] w[j]` over sixteen pairs of bfloat16, for i < X and j < W, both at most 2: `x[i]` has rows
+    /// of as many pairs `x_stride` bytes apart, `w[j]` is sixteen rows of sixteen pairs `w_stride` bytes apart. This value was
+    /// made for k = 64 bytes.
+    ///
+    /// The order of a sum, which vectors follow bit by bit: the first values of the pairs in one chain of fused additions
+    /// from 0, the second values in another, then chain + chain, then that to what was there. Values below the smallest
+    /// normal number count as zero.
+    /// # Safety
+    /// The operands hold what is stated.
+    #[inline(always)]
+    pub unsafe fn multiply_bf16<const X: usize, const W: usize>(
+        &self,
+        x: [*const u16; X],
+        x_stride: usize,
+        w: [*const u16; W],
+        w_stride: usize,
+    ) {
+        macro_rules! multiply {
+            ($($line:literal)*; $($name:ident = $value:expr),*) => {
+                asm!($($line,)* x_stride = in(reg) x_stride, w_stride = in(reg) w_stride,
+                    $($name = in(reg) $value,)* options(nostack, readonly))
+            };
+        }
+        // SAFETY: `self` exists only where these instructions do, with the shapes set; the caller vouches for the memory.
+        unsafe {
+            match (X, W) {
+                (1, 1) => multiply!(
+                    "tileloadd tmm4, [{x} + {x_stride}]" "tileloadd tmm5, [{w} + {w_stride}]"
+                    "tdpbf16ps tmm0, tmm4, tmm5"; x = x[0], w = w[0]),
+                (1, 2) => multiply!(
+                    "tileloadd tmm4, [{x} + {x_stride}]" "tileloadd tmm5, [{w} + {w_stride}]"
+                    "tdpbf16ps tmm0, tmm4, tmm5" "tileloadd tmm7, [{v} + {w_stride}]"
+                    "tdpbf16ps tmm1, tmm4, tmm7"; x = x[0], w = w[0], v = w[1]),
+                (2, 1) => multiply!(
+                    "tileloadd tmm4, [{x} + {x_stride}]" "tileloadd tmm5, [{w} + {w_stride}]"
+                    "tdpbf16ps tmm0, tmm4, tmm5" "tileloadd tmm6, [{z} + {x_stride}]"
+                    "tdpbf16ps tmm2, tmm6, tmm5"; x = x[0], z = x[1], w = w[0]),
+                (2, 2) => multiply!(
+                    "tileloadd tmm4, [{x} + {x_stride}]" "tileloadd tmm5, [{w} + {w_stride}]"
+                    "tdpbf16ps tmm0, tmm4, tmm5" "tileloadd tmm7, [{v} + {w_stride}]"
+                    "tdpbf16ps tmm1, tmm4, tmm7" "tileloadd tmm6, [{z} + {x_stride}]"
+                    "tdpbf16ps tmm2, tmm6, tmm5" "tdpbf16ps tmm3, tmm6, tmm7";
+                    x = x[0], z = x[1], w = w[0], v = w[1]),
+                _ => unreachable!("{X} times {W} tiles of sums"),
+            }
+        }
+    }
+
+    /// Reads `sums[PLACE]` from rows of 16 f32, `stride` bytes apart, as many as this value was made for.
+    /// # Safety
+    /// So much to read at `from`.
+    #[inline(always)]
+    pub unsafe fn load<const PLACE: usize>(&self, from: *const f32, stride: usize) {
+        macro_rules! load {
+            ($sums:literal) => {
+                asm!(concat!("tileloadd ", $sums, ", [{from} + {stride}]"), from = in(reg) from,
+                    stride = in(reg) stride, options(nostack, readonly))
+            };
+        }
+        // SAFETY: as in `multiply`.
+        unsafe {
+            match PLACE {
+                0 => load!("tmm0"),
+                1 => load!("tmm1"),
+                2 => load!("tmm2"),
+                _ => load!("tmm3"),
+            }
+        }
+    }
+
+    /// Writes `sums[PLACE]` to rows of 16 i32 or f32, `stride` bytes apart, as many as this value was made for.
     /// # Safety
     /// So much to write at `to`.
     #[inline(always)]
-    pub unsafe fn store<const PLACE: usize>(&self, to: *mut i32) {
+    pub unsafe fn store<const PLACE: usize>(&self, to: *mut impl Copy, stride: usize) {
         macro_rules! store {
             ($sums:literal) => {
-                asm!(concat!("tilestored [{to} + {line}], ", $sums), to = in(reg) to, line = in(reg) 64usize,
+                asm!(concat!("tilestored [{to} + {stride}], ", $sums), to = in(reg) to, stride = in(reg) stride,
                     options(nostack))
             };
         }

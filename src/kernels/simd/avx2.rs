@@ -178,6 +178,17 @@ impl Simd for Avx2 {
         mul_i(a: I, b: I) -> I = _mm256_mullo_epi32(a, b);
         to_f(a: I) -> F = _mm256_cvtepi32_ps(a);
         to_i(a: F) -> I = _mm256_cvtps_epi32(a);
+        to_bf16(a: F) -> F = {
+            let bits = _mm256_castps_si256(a);
+            let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+            let up = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+            let rounded = _mm256_and_si256(up, _mm256_set1_epi32(0xffff_0000_u32 as i32));
+            let smallest = _mm256_set1_ps(f32::MIN_POSITIVE);
+            let normal = _mm256_cmp_ps::<_CMP_GE_OQ>(_mm256_castsi256_ps(magnitude(a)), smallest);
+            let number = _mm256_cmp_ps::<_CMP_ORD_Q>(a, a);
+            _mm256_blendv_ps(
+                _mm256_set1_ps(f32::NAN), _mm256_and_ps(_mm256_castsi256_ps(rounded), normal), number)
+        };
         low_nibbles(a: I) -> I = _mm256_and_si256(a, _mm256_set1_epi8(15));
         left_4(a: I) -> I = _mm256_slli_epi16::<4>(a);
         right_1(a: I) -> I = _mm256_srli_epi16::<1>(a);
@@ -222,6 +233,24 @@ impl Simd for Avx2 {
             _mm_storeu_si128(to.add(8).cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(value.1));
         };
         load_bf16(from: *const u16) -> F = Pair(eight_bf16(from), eight_bf16(from.add(8)));
+        load_bf16_pairs(from: *const u16) -> (F, F) = {
+            let upper = _mm256_set1_epi32(0xffff_0000_u32 as i32);
+            let a = _mm256_loadu_si256(from.cast());
+            let b = _mm256_loadu_si256(from.add(16).cast());
+            (
+                Pair(
+                    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(a)),
+                    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(b))),
+                Pair(
+                    _mm256_castsi256_ps(_mm256_and_si256(a, upper)),
+                    _mm256_castsi256_ps(_mm256_and_si256(b, upper))))
+        };
+        store_bf16(to: *mut u16, value: F) -> () = {
+            let a = _mm256_srli_epi32::<16>(_mm256_castps_si256(value.0));
+            let b = _mm256_srli_epi32::<16>(_mm256_castps_si256(value.1));
+            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(a, b));
+            _mm256_storeu_si256(to.cast(), words);
+        };
         load_i(from: *const i32) -> I = Pair(
             _mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.add(8).cast()));
         load_u8(from: *const u8) -> I = Pair(

@@ -2,6 +2,7 @@
 
 use super::Simd;
 use super::avx2::{largest_256, sum_256, sum_i_256};
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 /// Proof of AVX-512 F, BW, DQ, VL and VNNI, and of AVX2, FMA and F16C.
@@ -15,6 +16,22 @@ impl Avx512 {
     pub unsafe fn assume() -> Avx512 {
         Avx512(())
     }
+}
+
+/// To bfloat16 with the instruction of AVX512-BF16. As assembly, because naming that feature here would keep this function
+/// from becoming part of kernels for machines without it.
+/// # Safety
+/// The machine has AVX512-BF16.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn narrow_bf16(value: __m512) -> __m256i {
+    let halves: __m256i;
+    // SAFETY: the caller's word; nothing but the register is written.
+    unsafe {
+        asm!("vcvtneps2bf16 {halves}, {value}", halves = lateout(ymm_reg) halves, value = in(zmm_reg) value,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    halves
 }
 
 /// Methods whose only precondition is that the instructions exist.
@@ -64,6 +81,17 @@ impl Simd for Avx512 {
         round(a: __m512) -> __m512 = _mm512_roundscale_ps::<8>(a);
         power_of_two(n: __m512) -> __m512 = _mm512_castsi512_ps(
             _mm512_slli_epi32::<23>(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127))));
+        times_power_of_two(a: __m512, n: __m512) -> __m512 = _mm512_scalef_ps(a, n);
+        to_bf16(a: __m512) -> __m512 = {
+            let bits = _mm512_castps_si512(a);
+            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+            let up = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+            let rounded = _mm512_and_si512(up, _mm512_set1_epi32(0xffff_0000_u32 as i32));
+            let normal = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(_mm512_abs_ps(a), _mm512_set1_ps(f32::MIN_POSITIVE));
+            let number = _mm512_cmp_ps_mask::<_CMP_ORD_Q>(a, a);
+            _mm512_mask_blend_ps(
+                number, _mm512_set1_ps(f32::NAN), _mm512_castsi512_ps(_mm512_maskz_mov_epi32(normal, rounded)))
+        };
         sum(a: __m512) -> f32 = sum_256(
             _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a)));
         largest(a: __m512) -> f32 = largest_256(
@@ -106,6 +134,13 @@ impl Simd for Avx512 {
             _mm256_storeu_si256(to.cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(value));
         load_bf16(from: *const u16) -> __m512 = _mm512_castsi512_ps(
             _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()))));
+        load_bf16_pairs(from: *const u16) -> (__m512, __m512) = {
+            let pairs = _mm512_loadu_si512(from.cast());
+            let second = _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000_u32 as i32));
+            (_mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs)), _mm512_castsi512_ps(second))
+        };
+        store_bf16(to: *mut u16, value: __m512) -> () = _mm256_storeu_si256(
+            to.cast(), _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(_mm512_castps_si512(value))));
         load_i(from: *const i32) -> __m512i = _mm512_loadu_si512(from.cast());
         load_u8(from: *const u8) -> __m512i = _mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast()));
         load_i8(from: *const i8) -> __m512i = _mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast()));
@@ -113,6 +148,16 @@ impl Simd for Avx512 {
             _mm_storeu_si128(to.cast(), _mm512_cvtsepi32_epi8(value));
         load_b(from: *const u8) -> __m512i = _mm512_loadu_si512(from.cast());
         store_b(to: *mut u8, value: __m512i) -> () = _mm512_storeu_si512(to.cast(), value);
+    }
+
+    #[inline(always)]
+    unsafe fn round_and_store_bf16(self, to: *mut u16, value: __m512) -> __m512 {
+        // SAFETY: the caller's word.
+        unsafe {
+            let halves = narrow_bf16(value);
+            _mm256_storeu_si256(to.cast(), halves);
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves)))
+        }
     }
 
     #[inline(always)]

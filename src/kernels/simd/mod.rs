@@ -56,6 +56,26 @@ pub trait Simd: Copy {
     /// # Safety
     /// 16 u16 to read.
     unsafe fn load_bf16(self, from: *const u16) -> Self::F;
+    /// Sixteen pairs of bfloat16, exactly: the first of each, and the second of each.
+    /// # Safety
+    /// 32 u16 to read.
+    unsafe fn load_bf16_pairs(self, from: *const u16) -> (Self::F, Self::F);
+    /// To the nearest bfloat16, ties to even. Numbers too small for a normal one become zero, as matrix units take them.
+    fn to_bf16(self, a: Self::F) -> Self::F;
+    /// Of values that [`Simd::to_bf16`] has rounded.
+    /// # Safety
+    /// 16 u16 to write.
+    unsafe fn store_bf16(self, to: *mut u16, value: Self::F);
+    /// [`Simd::to_bf16`] and [`Simd::store_bf16`] at once.
+    /// # Safety
+    /// 16 u16 to write; [`amx::is_available`] where machines with this instruction set may have it.
+    #[inline(always)]
+    unsafe fn round_and_store_bf16(self, to: *mut u16, value: Self::F) -> Self::F {
+        let rounded = self.to_bf16(value);
+        // SAFETY: the caller's word.
+        unsafe { self.store_bf16(to, rounded) };
+        rounded
+    }
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
     fn sub(self, a: Self::F, b: Self::F) -> Self::F;
     fn mul(self, a: Self::F, b: Self::F) -> Self::F;
@@ -71,8 +91,14 @@ pub trait Simd: Copy {
     fn abs(self, a: Self::F) -> Self::F;
     /// To the nearest integer, ties to even; the portable form wants |a| < 2^22.
     fn round(self, a: Self::F) -> Self::F;
-    /// 2^n for integral n in -126..=127.
+    /// 2^n for integral n in -126..=127, 0 for n = -127.
     fn power_of_two(self, n: Self::F) -> Self::F;
+    /// a * 2^n for integral n in -127..=127; where the result is below the smallest normal number, it may be anything that
+    /// is too, or zero.
+    #[inline(always)]
+    fn times_power_of_two(self, a: Self::F, n: Self::F) -> Self::F {
+        self.mul(a, self.power_of_two(n))
+    }
     /// The sum in one fixed tree: lane i + lane i+8, then 4, 2, 1 apart.
     fn sum(self, a: Self::F) -> f32;
     /// The largest lane; none may be not-a-number.

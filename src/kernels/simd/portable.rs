@@ -66,6 +66,30 @@ impl Simd for Portable {
         halves.map(|half| f32::from_bits(u32::from(half) << 16))
     }
     #[inline(always)]
+    unsafe fn load_bf16_pairs(self, from: *const u16) -> (F, F) {
+        // SAFETY: the caller has 32 u16 there.
+        let halves = unsafe { from.cast::<[[u16; 2]; LANES]>().read_unaligned() };
+        let wide = |half: u16| f32::from_bits(u32::from(half) << 16);
+        (halves.map(|pair| wide(pair[0])), halves.map(|pair| wide(pair[1])))
+    }
+    #[inline(always)]
+    fn to_bf16(self, a: F) -> F {
+        a.map(|x| {
+            let bits = x.to_bits();
+            match x {
+                _ if x.is_nan() => f32::NAN,
+                _ if x.abs() < f32::MIN_POSITIVE => 0.0,
+                _ => f32::from_bits((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff_0000),
+            }
+        })
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(self, to: *mut u16, value: F) {
+        let halves = value.map(|value| (value.to_bits() >> 16) as u16);
+        // SAFETY: the caller has room for 16 u16 there.
+        unsafe { to.cast::<[u16; LANES]>().write_unaligned(halves) }
+    }
+    #[inline(always)]
     fn add(self, a: F, b: F) -> F {
         from_fn(|i| a[i] + b[i])
     }

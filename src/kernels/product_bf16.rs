@@ -1,0 +1,250 @@
+//! Products of bfloat16 weights with activations rounded to bfloat16: exact products, summed in f32.
+//!
+//! The order of a sum is that of the matrix units: over each 32 values of k the even ones in one chain of fused additions
+//! from 0, the odd ones in another, then chain + chain, then that to the sum so far. Vectors do the same operations one
+//! by one, so the bits are the same, but for sums below the smallest normal number, which matrix units take for zero.
+
+use super::activations::Activations;
+use super::aligned::LINE;
+use super::isa::{Isa, Kernel};
+use super::packed::{PackedMatrix, STRIP, TILE_K};
+use super::product::Output;
+#[cfg(target_arch = "x86_64")]
+use super::simd::amx;
+use super::simd::{LANES, Simd};
+use std::ops::Range;
+
+/// Elements of a strip for [`TILE_K`] values of k: `[16 pairs][16 rows][2]`.
+const CHUNK: usize = TILE_K * STRIP;
+/// Up to so many rows weights come from memory, and are asked for early.
+const FEW_ROWS: usize = 32;
+/// Bytes between the weights that are used and those of the same strip that are asked for meanwhile.
+const PREFETCH_AHEAD: usize = 8 << 10;
+/// Rows of a block on matrix units.
+const BLOCK: usize = 16;
+
+/// Computes rows `rows` of strips `strips` of `w`, which is stored in pairs.
+/// # Safety
+/// No other thread writes these rows and strips of `y`.
+pub(super) unsafe fn run(
+    isa: Isa,
+    w: &PackedMatrix,
+    x: &Activations,
+    y: &Output<'_>,
+    strips: Range<usize>,
+    rows: Range<usize>,
+) {
+    isa.run(Task { isa, w, x, y, strips, rows });
+}
+
+struct Task<'a> {
+    isa: Isa,
+    w: &'a PackedMatrix,
+    x: &'a Activations,
+    y: &'a Output<'a>,
+    strips: Range<usize>,
+    rows: Range<usize>,
+}
+
+impl Kernel for Task<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let with_amx = S::MAY_HAVE_AMX && self.isa == Isa::Amx && self.rows.len() >= BLOCK;
+        for first in self.strips.clone().step_by(2) {
+            let two = first + 1 < self.strips.end;
+            // SAFETY: the strips and rows are in range; a task has an instruction set only where it is available; `run`
+            // vouches for the output.
+            unsafe {
+                match (with_amx, two) {
+                    #[cfg(target_arch = "x86_64")]
+                    (true, true) => self.blocks::<S, 2>(s, first),
+                    #[cfg(target_arch = "x86_64")]
+                    (true, false) => self.blocks::<S, 1>(s, first),
+                    (_, true) if S::MANY_REGISTERS => self.rows::<S, 2>(s, first),
+                    (_, true) => {
+                        self.rows::<S, 1>(s, first);
+                        self.rows::<S, 1>(s, first + 1);
+                    }
+                    (_, false) => self.rows::<S, 1>(s, first),
+                }
+            }
+        }
+    }
+}
+
+impl Task<'_> {
+    /// All rows of W strips from `strip` on.
+    /// # Safety
+    /// The strips exist; nobody else writes them.
+    #[inline(always)]
+    unsafe fn rows<S: Simd, const W: usize>(&self, s: S, strip: usize) {
+        let mut row = self.rows.start;
+        while row < self.rows.end {
+            // SAFETY: the caller's word.
+            row += unsafe {
+                match self.rows.end - row {
+                    4.. if S::MANY_REGISTERS => self.some_rows::<S, 4, W>(s, strip, row),
+                    2.. => self.some_rows::<S, 2, W>(s, strip, row),
+                    _ => self.some_rows::<S, 1, W>(s, strip, row),
+                }
+            };
+        }
+    }
+
+    /// Rows `row..row + R` of W strips. Every row runs the same operations whatever R and W are.
+    /// # Safety
+    /// As [`Task::rows`]; the rows exist.
+    #[inline(always)]
+    unsafe fn some_rows<S: Simd, const R: usize, const W: usize>(
+        &self,
+        s: S,
+        strip: usize,
+        row: usize,
+    ) -> usize {
+        let k = self.x.k();
+        let x = self.x.rounded()[row * k..][..R * k].as_ptr();
+        let w = self.strips::<W>(strip);
+        let few = self.rows.len() <= FEW_ROWS;
+        let mut sums = [[s.zero(); W]; R];
+        for chunk in 0..k / TILE_K {
+            let ahead = self.ahead::<W>(chunk);
+            let (mut even, mut odd) = ([[s.zero(); W]; R], [[s.zero(); W]; R]);
+            for pair in 0..TILE_K / 2 {
+                // SAFETY: pairs of the strips, and values of the rows.
+                unsafe {
+                    let mut weights = [(s.zero(), s.zero()); W];
+                    for i in 0..W {
+                        if few {
+                            s.prefetch(w[i].cast::<u8>().wrapping_add(ahead + pair * LINE));
+                        }
+                        weights[i] = s.load_bf16_pairs(w[i].add(chunk * CHUNK + pair * 2 * STRIP));
+                    }
+                    for r in 0..R {
+                        let x = x.add(r * k + chunk * TILE_K + 2 * pair);
+                        let (first, second) = (s.splat(*x), s.splat(*x.add(1)));
+                        for i in 0..W {
+                            even[r][i] = s.fma(first, weights[i].0, even[r][i]);
+                            odd[r][i] = s.fma(second, weights[i].1, odd[r][i]);
+                        }
+                    }
+                }
+            }
+            for r in 0..R {
+                for i in 0..W {
+                    sums[r][i] = s.add(sums[r][i], s.add(even[r][i], odd[r][i]));
+                }
+            }
+        }
+        for r in 0..R {
+            for i in 0..W {
+                // SAFETY: the caller's word.
+                unsafe { self.y.write(s, row + r, strip + i, sums[r][i]) }
+            }
+        }
+        R
+    }
+
+    /// Where W strips start.
+    fn strips<const W: usize>(&self, strip: usize) -> [*const u16; W] {
+        std::array::from_fn(|i| self.w.strip(strip + i).as_ptr().cast())
+    }
+
+    /// What is used [`PREFETCH_AHEAD`] after a chunk of W strips, in bytes from the start of each. Beyond the end of these
+    /// strips come the next ones.
+    #[inline(always)]
+    fn ahead<const W: usize>(&self, chunk: usize) -> usize {
+        let strip_bytes = self.x.k() * STRIP * 2;
+        let at = chunk * CHUNK * 2 + PREFETCH_AHEAD;
+        at + at / strip_bytes * (W - 1) * strip_bytes
+    }
+
+    /// All rows, at least [`BLOCK`], of W strips on matrix units: blocks of 32 and 16, the last of which begins earlier where
+    /// fewer rows are left. Rows that two blocks compute get the same bits twice.
+    /// # Safety
+    /// As [`Task::rows`]; [`amx::is_available`].
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn blocks<S: Simd, const W: usize>(&self, s: S, strip: usize) {
+        let Range { start: mut row, end } = self.rows;
+        // SAFETY: the caller's word; the rows of each block exist.
+        unsafe {
+            let tiles = amx::Tiles::new(BLOCK, 64);
+            while row < end {
+                if end - row > BLOCK {
+                    self.block::<S, 2, W>(s, &tiles, strip, [row, (row + BLOCK).min(end - BLOCK)]);
+                } else {
+                    self.block::<S, 1, W>(s, &tiles, strip, [row.min(end - BLOCK)]);
+                }
+                row += 2 * BLOCK;
+            }
+        }
+    }
+
+    /// Sixteen rows from each of `rows` on, of W strips.
+    /// # Safety
+    /// As [`Task::blocks`].
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn block<S: Simd, const X: usize, const W: usize>(
+        &self,
+        s: S,
+        tiles: &amx::Tiles,
+        strip: usize,
+        rows: [usize; X],
+    ) {
+        let k = self.x.k();
+        let mut x = [self.x.halves().as_ptr(); X];
+        for i in 0..X {
+            x[i] = self.x.halves()[rows[i] * k..][..BLOCK * k].as_ptr();
+        }
+        let w = self.strips::<W>(strip);
+        let few = self.rows.len() <= FEW_ROWS;
+        tiles.clear();
+        for chunk in 0..k / TILE_K {
+            if few {
+                let ahead = self.ahead::<W>(chunk);
+                for line in 0..CHUNK * 2 / LINE {
+                    for i in 0..W {
+                        s.prefetch(w[i].cast::<u8>().wrapping_add(ahead + line * LINE));
+                    }
+                }
+            }
+            // SAFETY: sixteen rows of k, and chunks of the strips.
+            unsafe {
+                let mut at = (x, w);
+                for i in 0..X {
+                    at.0[i] = at.0[i].add(chunk * TILE_K);
+                }
+                for i in 0..W {
+                    at.1[i] = at.1[i].add(chunk * CHUNK);
+                }
+                tiles.multiply_bf16(at.0, 2 * k, at.1, 4 * STRIP);
+            }
+        }
+        let mut sums = Sums([[0.0; LANES]; BLOCK]);
+        for i in 0..X {
+            for j in 0..W {
+                // SAFETY: the sums have sixteen rows of sixteen; the caller's word.
+                unsafe {
+                    let to = sums.0.as_mut_ptr();
+                    match 2 * i + j {
+                        0 => tiles.store::<0>(to, 64),
+                        1 => tiles.store::<1>(to, 64),
+                        2 => tiles.store::<2>(to, 64),
+                        _ => tiles.store::<3>(to, 64),
+                    }
+                    for r in 0..BLOCK {
+                        self.y.write(s, rows[i] + r, strip + j, s.load(to.add(r).cast()));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Of one block and strip.
+#[cfg(target_arch = "x86_64")]
+#[repr(C, align(64))]
+struct Sums([[f32; LANES]; BLOCK]);
