@@ -135,9 +135,13 @@ fn read(cpu: &Cpu, bytes: usize) -> f64 {
 
 fn packed(format: ElementFormat, precision: Precision, n: usize, k: usize) -> PackedMatrix {
     let row_bytes = format.row_bytes(k).expect("k fits the format");
+    let number = |i: usize| (i % 59) as f32 * 0.01 - 0.3;
     let data: Vec<u8> = match format {
         // Bytes of any kind would be numbers of any size.
-        ElementFormat::F32 => (0..n * k).flat_map(|i| ((i % 59) as f32 * 0.01 - 0.3).to_le_bytes()).collect(),
+        ElementFormat::F32 => (0..n * k).flat_map(|i| number(i).to_le_bytes()).collect(),
+        ElementFormat::BF16 => {
+            (0..n * k).flat_map(|i| half::bf16::from_f32(number(i)).to_le_bytes()).collect()
+        }
         _ => (0..n * row_bytes).map(|i| (i * 37 % 59) as u8).collect(),
     };
     PackedMatrix::pack(format, n, k, &data, precision).expect("sizes fit")

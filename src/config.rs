@@ -6,9 +6,9 @@ use std::path::PathBuf;
 /// How activations enter the products of the CPU backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activations {
-    /// int8 with one scale per 32 values; KV in f16. The default.
+    /// int8 with one scale per 32 values beside quantised weights, bfloat16 beside weights in BF16. The default.
     Int8,
-    /// f32 everywhere, KV too: the exact mode.
+    /// f32 everywhere: the exact mode.
     F32,
 }
 

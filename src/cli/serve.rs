@@ -158,7 +158,8 @@ impl ModelArgs {
         if !(self.step_budget_ms > 0.0 && self.step_budget_ms <= 10_000.0) {
             return Err(CliError::config("--step-budget-ms must be above 0 and at most 10000"));
         }
-        let kv_format = KvCacheFormat::parse(&self.kv_format).unwrap_or(KvCacheFormat::Auto);
+        let kv_format = KvCacheFormat::parse(&self.kv_format)
+            .ok_or_else(|| CliError::config(format!("--kv-format {} is unknown", self.kv_format)))?;
         if kv_format != KvCacheFormat::Auto && self.backend == "candle" {
             return Err(CliError::config(format!("--kv-format {} is for the cpu backend", self.kv_format)));
         }

@@ -1,5 +1,6 @@
 //! Rows of activations as products read them: f32, int8 with one scale per 32 values, and bfloat16.
 
+use super::aligned::AlignedFloats;
 use super::isa::{Isa, Kernel};
 use super::packed::{Form, PackedMatrix, TILE_K};
 use super::pool::Disjoint;
@@ -23,7 +24,8 @@ pub struct Activations {
     blocks: Vec<BlockScale>,
     /// `[rows, k]`, rounded to bfloat16: for vectors, and for matrix units.
     rounded: Vec<f32>,
-    halves: Vec<u16>,
+    /// Two in a float.
+    halves: AlignedFloats,
 }
 
 /// What belongs to 32 quantised values.
@@ -65,7 +67,7 @@ impl Activations {
             quants: Vec::new(),
             blocks: Vec::new(),
             rounded: Vec::new(),
-            halves: Vec::new(),
+            halves: AlignedFloats::default(),
         }
     }
 
@@ -94,7 +96,7 @@ impl Activations {
         grow(&mut self.quants, len(int8), 0);
         grow(&mut self.blocks, len(int8) / TILE_K, BlockScale::default());
         grow(&mut self.rounded, len(bf16), 0.0);
-        grow(&mut self.halves, len(halves), 0);
+        self.halves.grow(len(halves) / 2);
         let widths = rows::widths(rows, &buffers);
         let buffers = buffers.map(Disjoint::new);
         let (values, quants) = (Disjoint::new(&mut self.values), Disjoint::new(&mut self.quants));
@@ -105,10 +107,10 @@ impl Activations {
             let (parts, x) = unsafe { (rows::parts(&buffers, &widths, row), values.part(row * k, k)) };
             work(row, parts, x);
             if bf16 {
-                let halves = if halves { k } else { 0 };
+                let half = if halves { k / 2 } else { 0 };
                 // SAFETY: as above.
                 let (rounded, halves) =
-                    unsafe { (rounded.part(row * k, k), to_halves.part(row * halves, halves)) };
+                    unsafe { (rounded.part(row * k, k), to_halves.part(row * half, half)) };
                 cpu.isa.run(Round { x, rounded, halves });
             }
             if int8 {
@@ -147,7 +149,9 @@ impl Activations {
 
     /// The same as bfloat16, with matrix units only.
     pub(super) fn halves(&self) -> &[u16] {
-        &self.halves[..self.rows * self.k]
+        let halves = &self.halves[..self.rows * self.k / 2];
+        // SAFETY: any bytes are u16, of which a float holds two.
+        unsafe { std::slice::from_raw_parts(halves.as_ptr().cast(), 2 * halves.len()) }
     }
 
     /// Whether the rows at hand are there in this form.
@@ -169,8 +173,8 @@ fn grow<T: Clone>(buffer: &mut Vec<T>, len: usize, value: T) {
 struct Round<'a> {
     x: &'a [f32],
     rounded: &'a mut [f32],
-    /// Empty where nobody wants them.
-    halves: &'a mut [u16],
+    /// Two in a float; empty where nobody wants them.
+    halves: &'a mut [f32],
 }
 
 impl Kernel for Round<'_> {
@@ -180,14 +184,14 @@ impl Kernel for Round<'_> {
     fn run<S: Simd>(self, s: S) {
         let k = self.x.len();
         assert!(k.is_multiple_of(LANES) && self.rounded.len() == k);
-        assert!(self.halves.is_empty() || self.halves.len() == k);
+        assert!(self.halves.is_empty() || 2 * self.halves.len() == k);
         for i in (0..k).step_by(LANES) {
             // SAFETY: 16 values of each from i on.
             unsafe {
                 let value = s.to_bf16(s.load(self.x.as_ptr().add(i)));
                 s.store(self.rounded.as_mut_ptr().add(i), value);
                 if !self.halves.is_empty() {
-                    s.store_bf16(self.halves.as_mut_ptr().add(i), value);
+                    s.store_bf16(self.halves.as_mut_ptr().cast::<u16>().add(i), value);
                 }
             }
         }

@@ -30,6 +30,11 @@ pub(super) struct AlignedFloats(Vec<Floats>);
 struct Floats([f32; LINE / 4]);
 
 impl AlignedFloats {
+    /// At least `len`, zeros at first.
+    pub(super) fn grow(&mut self, len: usize) {
+        self.0.resize(self.0.len().max(len.div_ceil(LINE / 4)), Floats([0.0; LINE / 4]));
+    }
+
     /// `len` zeros.
     pub(super) fn set_zeros(&mut self, len: usize) {
         self.0.clear();

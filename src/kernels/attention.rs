@@ -327,9 +327,9 @@ impl Group<'_> {
             KvFormat::Q8 => true,
         };
         let tiles = self.tiles();
-        running.clear(queries.len(), d_head);
-        if self.kv.format() == KvFormat::Bf16 {
-            self.round(s, queries, &mut room.rounded, running);
+        match self.kv.format() {
+            KvFormat::Bf16 => self.round(s, queries, &mut room.rounded, running),
+            _ => running.clear(queries.len(), d_head),
         }
         let end = (start + PIECE_TILES).min(tiles.end);
         for index in start.max(tiles.start)..end {
@@ -391,7 +391,7 @@ impl Group<'_> {
 
     /// The first key that a row at `position` sees.
     #[inline(always)]
-    fn first_key(&self, position: usize) -> usize {
+    pub fn first_key(&self, position: usize) -> usize {
         self.shape.window.map_or(0, |window| (position + 1).saturating_sub(window as usize))
     }
 
@@ -515,7 +515,7 @@ impl Group<'_> {
         sum: &mut [f32],
         ahead: &mut Ahead<'_>,
     ) -> [f32; R] {
-        let shrink = self.largest::<S, R, true>(s, scores, seen, largest, ahead);
+        let shrink = self.comparable::<S, R, true>(s, scores, seen, largest, ahead);
         for r in 0..R {
             if seen[r].is_empty() {
                 scores[r] = [0.0; TILE];
@@ -540,7 +540,7 @@ impl Group<'_> {
     /// the query does not see. Brings `largest` up to date, and returns the factors by which what was summed before
     /// shrinks.
     #[inline(always)]
-    pub fn largest<S: Simd, const R: usize, const SCALE: bool>(
+    pub fn comparable<S: Simd, const R: usize, const SCALE: bool>(
         &self,
         s: S,
         scores: &mut [[f32; TILE]; R],

@@ -1,8 +1,9 @@
-//! Attention over keys and values in bfloat16, with queries and weights rounded to it: the order of every sum is that of
-//! [`super::product_bf16`], so that matrix units and vectors give the same bits.
+//! Attention over keys and values in bfloat16, with queries and weights rounded to it; [`super::bf16`] has the order of its
+//! sums.
 
 use super::aligned::AlignedFloats;
 use super::attention::{Ahead, Group, Query, Running, TILE, Tile};
+use super::bf16::{Chunk, add_chunk};
 use super::isa::Isa;
 use super::math::exp_for_bf16;
 use super::packed::TILE_K;
@@ -25,7 +26,7 @@ const MANY_MIN: usize = 8;
 pub(super) struct Rounded {
     /// `[queries, d_head]`, for vectors.
     q: Vec<f32>,
-    /// The same in bfloat16 for matrix units, and zeros up to a multiple of [`MANY`] rows. Two in a float.
+    /// Or so for matrix units: in bfloat16, two in a float, and zeros up to a multiple of [`MANY`] rows.
     halves: AlignedFloats,
     /// `[MANY, TILE]` scores, and as many weights in bfloat16. Rows that are no queries hold anything.
     scores: AlignedFloats,
@@ -37,32 +38,34 @@ pub(super) struct Rounded {
 struct Weights<const R: usize>([[f32; TILE]; R]);
 
 impl Group<'_> {
-    /// Rounds the queries, of which `running` then has room for as many as blocks hold.
+    /// Rounds the queries, and clears `running` with room for as many as blocks hold.
     #[inline(always)]
     pub fn round<S: Simd>(&self, s: S, queries: &[Query], rounded: &mut Rounded, running: &mut Running) {
         let d_head = self.shape.d_head;
         let with_amx = self.uses_amx::<S>(queries);
         let rows = if with_amx { queries.len().next_multiple_of(MANY) } else { queries.len() };
         running.clear(rows, d_head);
-        rounded.q.resize(rounded.q.len().max(rows * d_head), 0.0);
         if with_amx {
             rounded.halves.set_zeros(rows * d_head / 2);
             if rounded.scores.is_empty() {
                 rounded.scores.set_zeros(MANY * TILE);
                 rounded.weights.set_zeros(MANY * TILE / 2);
             }
+        } else {
+            rounded.q.resize(rounded.q.len().max(rows * d_head), 0.0);
         }
         let scale = s.splat(self.shape.scale);
         for (i, query) in queries.iter().enumerate() {
             let q = &self.q[query.at..][..d_head];
             for d in (0..d_head).step_by(LANES) {
-                // SAFETY: d_head is a multiple of 16; row i is in all buffers.
+                let at = i * d_head + d;
+                // SAFETY: d_head is a multiple of 16; row i is in the buffer.
                 unsafe {
                     let value = s.to_bf16(s.mul(s.load(q.as_ptr().add(d)), scale));
-                    s.store(rounded.q.as_mut_ptr().add(i * d_head + d), value);
                     if with_amx {
-                        let to = rounded.halves.as_mut_ptr().cast::<u16>();
-                        s.store_bf16(to.add(i * d_head + d), value);
+                        s.store_bf16(rounded.halves.as_mut_ptr().cast::<u16>().add(at), value);
+                    } else {
+                        s.store(rounded.q.as_mut_ptr().add(at), value);
                     }
                 }
             }
@@ -139,7 +142,11 @@ impl Group<'_> {
             }
         }
         let (largest, sum) = (&mut running.largest[from..][..R], &mut running.sum[from..][..R]);
-        let keep = self.rounded_softmax::<S, R, false>(s, &mut weights.0, None, &seen, largest, sum, ahead);
+        // SAFETY: nothing but the scores is written.
+        let keep = unsafe {
+            let nowhere = std::ptr::null_mut();
+            self.rounded_softmax::<S, R, false>(s, &mut weights.0, nowhere, &seen, largest, sum, ahead)
+        };
         let sums = &mut running.values[from * d_head..][..R * d_head];
         let mut d = 0;
         while d < d_head {
@@ -173,7 +180,8 @@ impl Group<'_> {
         let queries = &queries[from..queries.len().min(from + MANY)];
         let end = queries.iter().map(|query| query.position + 1).max().unwrap_or(0);
         let end = end.saturating_sub(tile.index * TILE).min(TILE);
-        if end == 0 {
+        let first = queries.iter().map(|query| self.first_key(query.position)).min().unwrap_or(0);
+        if end == 0 || first >= (tile.index + 1) * TILE {
             return;
         }
         let Rounded { halves: q, scores, weights, .. } = rounded;
@@ -257,8 +265,10 @@ impl Group<'_> {
         let (seen, _) = self.seen::<R>(queries, index);
         let (largest, sum) = (&mut running.largest[at..][..R], &mut running.sum[at..][..R]);
         // SAFETY: the caller's word.
-        let (scores, weights) = unsafe { (&mut *scores.cast(), &mut *weights.cast()) };
-        let keep = self.rounded_softmax::<S, R, true>(s, scores, Some(weights), &seen, largest, sum, ahead);
+        let keep = unsafe {
+            let scores = &mut *scores.cast();
+            self.rounded_softmax::<S, R, true>(s, scores, weights, &seen, largest, sum, ahead)
+        };
         for r in 0..R {
             if keep[r] != 1.0 {
                 let values = running.values[(at + r) * d_head..][..d_head].as_mut_ptr();
@@ -272,35 +282,33 @@ impl Group<'_> {
     }
 
     /// [`Group::softmax`] of scores that are scaled already, with weights rounded to bfloat16 before anything reads them.
-    /// With `AMX`, which needs [`amx::is_available`], they come as such to `halves`, else in f32 to the scores' place.
+    /// With `AMX` they come as such to `halves`, R rows of 64, else in f32 to the scores' place.
+    /// # Safety
+    /// With `AMX` [`super::simd::amx::is_available`], and so much to write.
     #[inline(always)]
     #[allow(clippy::too_many_arguments)]
-    fn rounded_softmax<S: Simd, const R: usize, const AMX: bool>(
+    unsafe fn rounded_softmax<S: Simd, const R: usize, const AMX: bool>(
         &self,
         s: S,
         scores: &mut [[f32; TILE]; R],
-        halves: Option<&mut [[u16; TILE]; R]>,
+        halves: *mut u16,
         seen: &[Range<usize>; R],
         largest: &mut [f32],
         sum: &mut [f32],
         ahead: &mut Ahead<'_>,
     ) -> [f32; R] {
-        let shrink = self.largest::<S, R, false>(s, scores, seen, largest, ahead);
-        let halves = halves.map_or(std::ptr::null_mut(), |halves| halves.as_mut_ptr().cast::<u16>());
-        assert!(AMX != halves.is_null());
+        let shrink = self.comparable::<S, R, false>(s, scores, seen, largest, ahead);
         for r in 0..R {
+            // A query that sees no key of this tile may not have seen any: -infinity less itself is no number.
+            let top = s.splat(if seen[r].is_empty() { 0.0 } else { largest[r] });
             let mut parts = s.zero();
-            for c in (0..TILE).step_by(LANES) {
-                // SAFETY: 64 scores, and 64 halves with `AMX`, which is the caller's word.
+            for c in 0..TILE / LANES {
+                // SAFETY: 64 scores; the caller's word.
                 unsafe {
-                    let at = scores[r].as_mut_ptr().add(c);
-                    let difference = s.sub(s.load(at), s.splat(largest[r]));
-                    let mut weight = exp_for_bf16(s, difference);
-                    if seen[r].is_empty() {
-                        weight = s.zero();
-                    }
+                    let at = scores[r].as_mut_ptr().add(LANES * c);
+                    let mut weight = exp_for_bf16(s, s.sub(s.load(at), top));
                     if AMX {
-                        weight = s.round_and_store_bf16(halves.add(r * TILE + c), weight);
+                        weight = s.round_and_store_bf16(halves.add(r * TILE + LANES * c), weight);
                     } else {
                         weight = s.to_bf16(weight);
                         s.store(at, weight);
@@ -327,29 +335,15 @@ fn scores<S: Simd, const R: usize, const C: usize>(
     assert!(q.len() == R * d_head && keys.len() == d_head * TILE * 2 && column + C * LANES <= TILE);
     let keys = keys.as_ptr().cast::<u16>();
     let mut sums = [[s.zero(); C]; R];
-    for chunk in (0..d_head).step_by(TILE_K) {
-        let (mut even, mut odd) = ([[s.zero(); C]; R], [[s.zero(); C]; R]);
-        for d in (chunk..d_head.min(chunk + TILE_K)).step_by(2) {
-            // SAFETY: by the assertion.
-            unsafe {
-                let mut k = [(s.zero(), s.zero()); C];
-                for c in 0..C {
-                    k[c] = s.load_bf16_pairs(keys.add((d / 2 * TILE + column + c * LANES) * 2));
-                }
-                for r in 0..R {
-                    let x = q.as_ptr().add(r * d_head + d);
-                    let (first, second) = (s.splat(*x), s.splat(*x.add(1)));
-                    for c in 0..C {
-                        even[r][c] = s.fma(first, k[c].0, even[r][c]);
-                        odd[r][c] = s.fma(second, k[c].1, odd[r][c]);
-                    }
-                }
-            }
-        }
-        for r in 0..R {
+    for d in (0..d_head).step_by(TILE_K) {
+        // SAFETY: by the assertion.
+        unsafe {
+            let mut w = [keys; C];
             for c in 0..C {
-                sums[r][c] = s.add(sums[r][c], s.add(even[r][c], odd[r][c]));
+                w[c] = keys.add((d / 2 * TILE + column + c * LANES) * 2);
             }
+            let (x, len) = (q.as_ptr().add(d), TILE_K.min(d_head - d));
+            add_chunk(s, Chunk { x, x_stride: d_head, w, w_stride: 2 * TILE, len }, None, &mut sums);
         }
     }
     for r in 0..R {
@@ -360,7 +354,8 @@ fn scores<S: Simd, const R: usize, const C: usize>(
     }
 }
 
-/// values = values * keep + sum over the keys before `end` of weight * V, for coordinates d to d + 16 C.
+/// values = values * keep + sum over the keys before `end`, up to a multiple of 32, of weight * V, for coordinates d to
+/// d + 16 C. All V of the tile must be finite: keys that a query does not see weigh 0.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 fn add_values<S: Simd, const R: usize, const C: usize>(
@@ -385,27 +380,14 @@ fn add_values<S: Simd, const R: usize, const C: usize>(
                 all[r][c] = s.mul(old, s.splat(keep[r]));
             }
         }
-        for chunk in (0..end).step_by(TILE_K) {
-            let (mut even, mut odd) = ([[s.zero(); C]; R], [[s.zero(); C]; R]);
-            for key in (chunk..chunk + TILE_K).step_by(2) {
-                let mut v = [(s.zero(), s.zero()); C];
-                for c in 0..C {
-                    v[c] = s.load_bf16_pairs(values.add((key / 2 * d_head + d + c * LANES) * 2));
-                }
-                for r in 0..R {
-                    let x = weights.0[r].as_ptr().add(key);
-                    let (first, second) = (s.splat(*x), s.splat(*x.add(1)));
-                    for c in 0..C {
-                        even[r][c] = s.fma(first, v[c].0, even[r][c]);
-                        odd[r][c] = s.fma(second, v[c].1, odd[r][c]);
-                    }
-                }
+        for key in (0..end).step_by(TILE_K) {
+            let mut w = [values; C];
+            for c in 0..C {
+                w[c] = values.add((key / 2 * d_head + d + c * LANES) * 2);
             }
-            for r in 0..R {
-                for c in 0..C {
-                    all[r][c] = s.add(all[r][c], s.add(even[r][c], odd[r][c]));
-                }
-            }
+            let x = weights.0.as_ptr().cast::<f32>().add(key);
+            let chunk = Chunk { x, x_stride: TILE, w, w_stride: 2 * d_head, len: TILE_K };
+            add_chunk(s, chunk, None, &mut all);
         }
         for r in 0..R {
             for c in 0..C {

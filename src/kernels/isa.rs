@@ -4,7 +4,8 @@
 use super::simd::{Avx2, Avx512, amx};
 use super::simd::{Portable, Simd};
 
-/// Instruction set that kernels run with. All but portable give the same bits; portable agrees to rounding.
+/// Instruction set that kernels run with. All but portable give the same bits ([`super::bf16`] names an exception); portable
+/// agrees to rounding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
     /// Any machine.
@@ -13,7 +14,7 @@ pub enum Isa {
     Avx2,
     /// AVX-512 F, BW, DQ, VL and VNNI.
     Avx512Vnni,
-    /// The same with matrix units (AMX-INT8) for products of many rows.
+    /// The same and AVX512-BF16, with matrix units (AMX-INT8, AMX-BF16) for many rows.
     Amx,
 }
 

@@ -123,7 +123,8 @@ impl KvLayer {
         self.n_kv_heads * self.head_bytes()
     }
 
-    /// To be called when a page is given to a sequence: attention multiplies unused positions by 0, so they must be finite.
+    /// To be called when a page is given to a sequence: attention multiplies positions that a row does not see by 0, so they
+    /// must be finite.
     pub fn zero_page(&mut self, page: u32) {
         let (from, len) = (page as usize * self.page_bytes(), self.page_bytes());
         self.keys.bytes_mut()[from..][..len].fill(0);
@@ -178,8 +179,8 @@ impl KvLayer {
     }
 
     /// Stores the keys and values of a step's rows, each `[rows, n_kv_heads * d_head]`, after `prepare(row, queries, keys,
-    /// values)` has seen their row and that of `queries`. Half floats are rounded to nearest, ties to even; beyond their
-    /// range they become infinite.
+    /// values)` has seen their row and that of `queries`. They are rounded to nearest, ties to even; beyond the
+    /// range of half floats they become infinite.
     pub fn write_rows(
         &mut self,
         cpu: &Cpu,

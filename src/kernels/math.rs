@@ -85,6 +85,66 @@ mod tests {
     use super::*;
     use crate::kernels::isa::{Isa, Kernel};
 
+    /// Weights as attention in bfloat16 makes them: rounded, and with matrix units also by their instruction.
+    struct Weights<'a> {
+        x: &'a [f32; 16],
+        is_amx: bool,
+    }
+
+    impl Kernel for Weights<'_> {
+        type Output = [f32; 16];
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) -> [f32; 16] {
+            let (mut out, mut again, mut halves, mut same) = ([0.0; 16], [0.0; 16], [0; 16], [0; 16]);
+            // SAFETY: all arrays hold 16 values; matrix units are there where `is_amx`.
+            unsafe {
+                let weight = exp_for_bf16(s, s.load(self.x.as_ptr()));
+                let rounded = s.to_bf16(weight);
+                s.store(out.as_mut_ptr(), rounded);
+                s.store_bf16(halves.as_mut_ptr(), rounded);
+                if self.is_amx {
+                    s.store(again.as_mut_ptr(), s.round_and_store_bf16(same.as_mut_ptr(), weight));
+                    for i in 0..16 {
+                        let both_nan = out[i].is_nan() && again[i].is_nan();
+                        assert!(both_nan || out[i].to_bits() == again[i].to_bits(), "{}", self.x[i]);
+                        assert!(both_nan || halves[i] == same[i], "{}", self.x[i]);
+                    }
+                }
+            }
+            out
+        }
+    }
+
+    #[test]
+    fn weights_in_bfloat16_are_near_and_the_same_for_every_instruction_set() {
+        let mut x: Vec<f32> = (0..160_000).map(|i| -95.0 * i as f32 / 160_000.0).collect();
+        x.extend([f32::NEG_INFINITY, f32::NAN, -0.0, -1e-30, -87.0, -87.5, -88.0, -1e30]);
+        x.resize(x.len().next_multiple_of(16), -1.0);
+        for x in x.as_chunks::<16>().0 {
+            let expected = Isa::Portable.run(Weights { x, is_amx: false });
+            for (x, y) in x.iter().zip(expected) {
+                let exact = f64::from(*x).exp();
+                // Half a step of bfloat16 and the polynomial; below the smallest normal number all is zero.
+                let bound = exact * (1.0 / 256.0 + 1e-4) + 1.3e-38;
+                assert!(x.is_nan() && y.is_nan() || (f64::from(y) - exact).abs() <= bound, "{x}: {y}");
+                assert!(x.is_nan() || *x > -88.0 || y == 0.0, "{x}: {y}");
+            }
+            for isa in Isa::available() {
+                let given = isa.run(Weights { x, is_amx: isa == Isa::Amx });
+                for (given, expected) in given.iter().zip(expected) {
+                    let both_nan = given.is_nan() && expected.is_nan();
+                    // The portable form multiplies and adds in two roundings.
+                    let near = (given - expected).abs() <= expected / 120.0 + f32::MIN_POSITIVE;
+                    assert!(both_nan || near, "{isa:?} {given} {expected}");
+                }
+            }
+            let [a, b] = [Isa::Avx2, Isa::Avx512Vnni].map(|isa| isa.run(Weights { x, is_amx: false }));
+            if Isa::Avx512Vnni.is_available() {
+                assert!(a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan()));
+            }
+        }
+    }
+
     struct Apply<'a> {
         function: u8,
         values: &'a mut [f32; 16],

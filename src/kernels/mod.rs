@@ -9,6 +9,8 @@
 //! * float reductions use one 16-lane tree ([`simd::Simd::sum`]), so AVX2 and AVX-512 agree bit by bit;
 //! * attention walks tiles of 64 keys from position 0 and merges pieces of 512 positions in ascending order.
 //!
+//! Bfloat16 has an exception for numbers that are hardly ever met: [`bf16`].
+//!
 //! The portable form multiplies and adds in two roundings; it is tested to a bound, not to the bit.
 
 // Loops over a const number of rows or vectors index several register arrays at once.
@@ -18,6 +20,7 @@ mod activations;
 mod aligned;
 mod attention;
 mod attention_bf16;
+mod bf16;
 mod blocks;
 mod dequantize;
 mod element;

@@ -1,4 +1,5 @@
-//! Weight matrices in the order in which products read them, with the bits of the file.
+//! Weight matrices in the order in which products read them, with the bits of the file; BF16 that meets bfloat16 has zeros
+//! for numbers below the smallest normal one.
 
 use super::aligned::AlignedBytes;
 use super::blocks::{Block, BlockRule, rule};
@@ -261,7 +262,7 @@ impl PackedMatrix {
         &self.data.bytes()[index * self.strip_bytes..][..self.strip_bytes]
     }
 
-    /// The exact values of row `row` (below n); `out` is `[k]`.
+    /// The values of row `row` (below n); `out` is `[k]`.
     pub fn dequantize_row(&self, row: usize, out: &mut [f32]) {
         assert!(
             row < self.n && out.len() == self.k,

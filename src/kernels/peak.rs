@@ -75,7 +75,10 @@ pub fn bf16_peak_of_matrix_units(cpu: &Cpu, rounds: usize) -> Option<usize> {
     if amx::is_available() {
         const K: usize = 32;
         on_all_threads(cpu, || {
-            let values = black_box([[0u16; LANES * K]; 4]);
+            #[repr(align(64))]
+            struct Operands([[u16; LANES * K]; 4]);
+            let operands = black_box(Operands([[0; LANES * K]; 4]));
+            let values = &operands.0;
             let (x, w) = ([values[0].as_ptr(), values[1].as_ptr()], [values[2].as_ptr(), values[3].as_ptr()]);
             let mut sums = [0f32; LANES * LANES];
             // SAFETY: there are matrix units; all operands have 16 rows of 16 pairs, the sums 16 rows of 16.

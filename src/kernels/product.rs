@@ -9,8 +9,20 @@ use std::ops::Range;
 
 /// Tasks for each thread, so that a thread that was interrupted does not hold up the others for long.
 const TASKS_PER_THREAD: usize = 4;
-/// int8 or bf16 activations of one task should stay in the second-level cache beside a strip of weights.
+/// Activations of one task, in int8 or in bfloat16 of matrix units (vectors read twice as much), should stay in the
+/// second-level cache beside a strip of weights.
 const ACTIVATION_BYTES: usize = 512 << 10;
+
+/// Bytes between the weights that are used and those of the same strip that are asked for meanwhile, where few rows use
+/// them. The processor's own prefetching looks less far.
+pub(super) const PREFETCH_AHEAD: usize = 8 << 10;
+
+/// [`PREFETCH_AHEAD`] after byte `at` of some strips side by side: beyond their end come the next ones.
+#[inline(always)]
+pub(super) fn ahead(at: usize, strip_bytes: usize, strips: usize) -> usize {
+    let next = at + PREFETCH_AHEAD;
+    next + next / strip_bytes * (strips - 1) * strip_bytes
+}
 
 /// One output of a product: `y[r * y_stride + j]`, `j < n`.
 pub(super) struct Output<'a> {

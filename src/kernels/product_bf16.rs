@@ -1,14 +1,11 @@
-//! Products of bfloat16 weights with activations rounded to bfloat16: exact products, summed in f32.
-//!
-//! The order of a sum is that of the matrix units: over each 32 values of k the even ones in one chain of fused additions
-//! from 0, the odd ones in another, then chain + chain, then that to the sum so far. Vectors do the same operations one
-//! by one, so the bits are the same, but for sums below the smallest normal number, which matrix units take for zero.
+//! Products of bfloat16 weights with activations rounded to bfloat16; [`super::bf16`] has the order of their sums.
 
 use super::activations::Activations;
 use super::aligned::LINE;
+use super::bf16::{Chunk, add_chunk};
 use super::isa::{Isa, Kernel};
 use super::packed::{PackedMatrix, STRIP, TILE_K};
-use super::product::Output;
+use super::product::{Output, ahead};
 #[cfg(target_arch = "x86_64")]
 use super::simd::amx;
 use super::simd::{LANES, Simd};
@@ -18,8 +15,6 @@ use std::ops::Range;
 const CHUNK: usize = TILE_K * STRIP;
 /// Up to so many rows weights come from memory, and are asked for early.
 const FEW_ROWS: usize = 32;
-/// Bytes between the weights that are used and those of the same strip that are asked for meanwhile.
-const PREFETCH_AHEAD: usize = 8 << 10;
 /// Rows of a block on matrix units.
 const BLOCK: usize = 16;
 
@@ -109,32 +104,14 @@ impl Task<'_> {
         let few = self.rows.len() <= FEW_ROWS;
         let mut sums = [[s.zero(); W]; R];
         for chunk in 0..k / TILE_K {
-            let ahead = self.ahead::<W>(chunk);
-            let (mut even, mut odd) = ([[s.zero(); W]; R], [[s.zero(); W]; R]);
-            for pair in 0..TILE_K / 2 {
-                // SAFETY: pairs of the strips, and values of the rows.
-                unsafe {
-                    let mut weights = [(s.zero(), s.zero()); W];
-                    for i in 0..W {
-                        if few {
-                            s.prefetch(w[i].cast::<u8>().wrapping_add(ahead + pair * LINE));
-                        }
-                        weights[i] = s.load_bf16_pairs(w[i].add(chunk * CHUNK + pair * 2 * STRIP));
-                    }
-                    for r in 0..R {
-                        let x = x.add(r * k + chunk * TILE_K + 2 * pair);
-                        let (first, second) = (s.splat(*x), s.splat(*x.add(1)));
-                        for i in 0..W {
-                            even[r][i] = s.fma(first, weights[i].0, even[r][i]);
-                            odd[r][i] = s.fma(second, weights[i].1, odd[r][i]);
-                        }
-                    }
-                }
-            }
-            for r in 0..R {
+            let mut at = Chunk { x, x_stride: k, w, w_stride: 2 * STRIP, len: TILE_K };
+            // SAFETY: a chunk of the rows and of the strips.
+            unsafe {
+                at.x = x.add(chunk * TILE_K);
                 for i in 0..W {
-                    sums[r][i] = s.add(sums[r][i], s.add(even[r][i], odd[r][i]));
+                    at.w[i] = w[i].add(chunk * CHUNK);
                 }
+                add_chunk(s, at, few.then(|| self.ahead::<W>(chunk)), &mut sums);
             }
         }
         for r in 0..R {
@@ -151,13 +128,11 @@ impl Task<'_> {
         std::array::from_fn(|i| self.w.strip(strip + i).as_ptr().cast())
     }
 
-    /// What is used [`PREFETCH_AHEAD`] after a chunk of W strips, in bytes from the start of each. Beyond the end of these
-    /// strips come the next ones.
+    /// How far the weights that are asked for are from a chunk of W strips, in bytes.
     #[inline(always)]
     fn ahead<const W: usize>(&self, chunk: usize) -> usize {
-        let strip_bytes = self.x.k() * STRIP * 2;
-        let at = chunk * CHUNK * 2 + PREFETCH_AHEAD;
-        at + at / strip_bytes * (W - 1) * strip_bytes
+        let at = chunk * CHUNK * 2;
+        ahead(at, self.x.k() * STRIP * 2, W) - at
     }
 
     /// All rows, at least [`BLOCK`], of W strips on matrix units: blocks of 32 and 16, the last of which begins earlier where
@@ -170,7 +145,7 @@ impl Task<'_> {
         let Range { start: mut row, end } = self.rows;
         // SAFETY: the caller's word; the rows of each block exist.
         unsafe {
-            let tiles = amx::Tiles::new(BLOCK, 64);
+            let tiles = amx::Tiles::new(BLOCK, 2 * TILE_K);
             while row < end {
                 if end - row > BLOCK {
                     self.block::<S, 2, W>(s, &tiles, strip, [row, (row + BLOCK).min(end - BLOCK)]);
@@ -204,7 +179,7 @@ impl Task<'_> {
         tiles.clear();
         for chunk in 0..k / TILE_K {
             if few {
-                let ahead = self.ahead::<W>(chunk);
+                let ahead = chunk * CHUNK * 2 + self.ahead::<W>(chunk);
                 for line in 0..CHUNK * 2 / LINE {
                     for i in 0..W {
                         s.prefetch(w[i].cast::<u8>().wrapping_add(ahead + line * LINE));
@@ -220,7 +195,7 @@ impl Task<'_> {
                 for i in 0..W {
                     at.1[i] = at.1[i].add(chunk * CHUNK);
                 }
-                tiles.multiply_bf16(at.0, 2 * k, at.1, 4 * STRIP);
+                tiles.multiply_bf16(at.0, 2 * k, at.1, LINE);
             }
         }
         let mut sums = Sums([[0.0; LANES]; BLOCK]);
@@ -230,10 +205,10 @@ impl Task<'_> {
                 unsafe {
                     let to = sums.0.as_mut_ptr();
                     match 2 * i + j {
-                        0 => tiles.store::<0>(to, 64),
-                        1 => tiles.store::<1>(to, 64),
-                        2 => tiles.store::<2>(to, 64),
-                        _ => tiles.store::<3>(to, 64),
+                        0 => tiles.store::<0>(to, LINE),
+                        1 => tiles.store::<1>(to, LINE),
+                        2 => tiles.store::<2>(to, LINE),
+                        _ => tiles.store::<3>(to, LINE),
                     }
                     for r in 0..BLOCK {
                         self.y.write(s, rows[i] + r, strip + j, s.load(to.add(r).cast()));

@@ -7,7 +7,7 @@ use super::element::{Bf16, Element, F16, F32};
 use super::isa::{Isa, Kernel};
 use super::packed::{PackedMatrix, STRIP, Storage, TILE_K, TileLayout};
 use super::planes::{self, Upper};
-use super::product::Output;
+use super::product::{Output, ahead};
 use super::simd::Simd;
 use crate::format::ElementFormat;
 use std::ops::Range;
@@ -21,8 +21,6 @@ const PANEL: usize = 256;
 
 /// Up to so many rows read floats without a panel.
 const DIRECT_ROWS: usize = 16;
-/// Bytes between the floats that are used and those of the same strip that are asked for meanwhile.
-const PREFETCH_AHEAD: usize = 8 << 10;
 
 /// Computes rows `rows` (at most [`ROWS_MAX`]) of strips `strips`.
 /// # Safety
@@ -125,26 +123,27 @@ impl Task<'_> {
             assert!(self.w.strip(strip + i).len() == k * STRIP * E::BYTES);
         }
         let mut f = [[s.zero(); W]; R];
-        for k_index in 0..k {
-            let at = k_index * STRIP * E::BYTES;
-            if at.is_multiple_of(LINE) {
-                // Beyond the end of these strips come the next ones.
-                let ahead = at + PREFETCH_AHEAD;
-                let ahead = ahead + ahead / (k * STRIP * E::BYTES) * (W - 1) * k * STRIP * E::BYTES;
-                for i in 0..W {
-                    s.prefetch(w[i].wrapping_add(ahead));
-                }
-            }
-            let mut weights = [s.zero(); W];
-            // SAFETY: k_index below k, rows and strips as cut above.
-            unsafe {
-                for i in 0..W {
-                    weights[i] = E::load(s, w[i].add(at));
-                }
-                for r in 0..R {
-                    let x = s.splat(*x.add(r * k + k_index));
+        for from in (0..k).step_by(TILE_K) {
+            let start = from * STRIP * E::BYTES;
+            let ahead = ahead(start, k * STRIP * E::BYTES, W) - start;
+            for k_index in from..k.min(from + TILE_K) {
+                let at = k_index * STRIP * E::BYTES;
+                if at.is_multiple_of(LINE) {
                     for i in 0..W {
-                        f[r][i] = s.fma(x, weights[i], f[r][i]);
+                        s.prefetch(w[i].wrapping_add(at + ahead));
+                    }
+                }
+                let mut weights = [s.zero(); W];
+                // SAFETY: k_index below k, rows and strips as cut above.
+                unsafe {
+                    for i in 0..W {
+                        weights[i] = E::load(s, w[i].add(at));
+                    }
+                    for r in 0..R {
+                        let x = s.splat(*x.add(r * k + k_index));
+                        for i in 0..W {
+                            f[r][i] = s.fma(x, weights[i], f[r][i]);
+                        }
                     }
                 }
             }

@@ -5,7 +5,7 @@ use super::aligned::LINE;
 use super::isa::{Isa, Kernel};
 use super::packed::{PackedMatrix, STRIP, TILE_K, TileLayout};
 use super::planes::{self, Upper};
-use super::product::Output;
+use super::product::{Output, PREFETCH_AHEAD};
 #[cfg(target_arch = "x86_64")]
 use super::product_amx;
 use super::simd::Simd;
@@ -15,9 +15,6 @@ use std::ops::Range;
 
 /// Up to so many rows weights come from memory, and are asked for early.
 const FEW_ROWS: usize = 8;
-/// Bytes of quants between the tile that is used and the one that is asked for meanwhile. The processor's own prefetching
-/// looks less far.
-const PREFETCH_AHEAD: usize = 8 << 10;
 
 /// What the kernel must know of a format when it is compiled.
 pub(super) trait TileKind {

@@ -208,18 +208,22 @@ fn several_matrices_in_one_run() {
 /// A row that is not finite spoils itself only, and visibly.
 #[test]
 fn damage_stays_in_its_row() {
-    let (n, k) = (16, 64);
-    let data = random_blocks(ElementFormat::Q4_1, n, k, 1);
-    let w = PackedMatrix::pack(ElementFormat::Q4_1, n, k, &data, Precision::Int8).unwrap();
-    let mut x = random(3 * k, 2);
-    let clean = x.clone();
-    x[k + 40] = f32::NAN;
-    for isa in Isa::available() {
-        let cpu = Cpu::new(isa, 1);
-        let (y, expected) =
-            (multiply(&cpu, &w, &x, 3, Precision::Int8), multiply(&cpu, &w, &clean, 3, Precision::Int8));
-        assert!(y[n..2 * n].iter().all(|y| y.is_nan()));
-        assert!(bits(&y[..n]) == bits(&expected[..n]) && bits(&y[2 * n..]) == bits(&expected[2 * n..]));
+    let (n, k, rows) = (16, 64, 19);
+    for format in [ElementFormat::Q4_1, ElementFormat::BF16, ElementFormat::F16] {
+        let w = PackedMatrix::pack(format, n, k, &random_blocks(format, n, k, 1), Precision::Int8).unwrap();
+        let clean = random(rows * k, 2);
+        let mut x = clean.clone();
+        x[k + 40] = f32::NAN;
+        for isa in Isa::available() {
+            let cpu = Cpu::new(isa, 1);
+            for rows in [3, rows] {
+                let y = multiply(&cpu, &w, &x[..rows * k], rows, Precision::Int8);
+                let expected = multiply(&cpu, &w, &clean[..rows * k], rows, Precision::Int8);
+                assert!(y[n..2 * n].iter().all(|y| y.is_nan()), "{format} {isa:?}");
+                assert!(bits(&y[..n]) == bits(&expected[..n]), "{format} {isa:?}");
+                assert!(bits(&y[2 * n..]) == bits(&expected[2 * n..]), "{format} {isa:?}");
+            }
+        }
     }
 }
 

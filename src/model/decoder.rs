@@ -136,9 +136,9 @@ impl CpuModel {
     /// One forward pass. Rows of one slot come in ascending position; every earlier position of the slot is in its
     /// pages or comes before it in this step.
     pub fn step(&mut self, rows: &Rows, out: &mut StepOutput) {
-        out.logits.clear();
         out.captures.clear();
         if rows.rows.is_empty() {
+            out.logits.clear();
             return;
         }
         self.scratch.resize(&self.config, rows.rows.len());
@@ -268,6 +268,8 @@ impl CpuModel {
         s.chosen.clear();
         s.chosen.extend((0..rows.rows.len()).filter(|row| rows.rows[*row].wants.logits));
         let (n, chosen, stream) = (s.chosen.len(), &s.chosen, &s.stream);
+        // What stands there is overwritten.
+        logits.resize(n * config.vocab_size, 0.0);
         if n == 0 {
             return;
         }
@@ -275,7 +277,6 @@ impl CpuModel {
             let row = &stream[chosen[i] * d..][..d];
             kernels::norm_row(cpu.isa, row, &self.weights.output_norm, config.norm_epsilon, normed);
         });
-        logits.resize(n * config.vocab_size, 0.0);
         kernels::product(cpu, &self.weights.head, &s.activations, logits, config.vocab_size);
         if let Some(cap) = config.logit_softcap {
             kernels::softcap(cpu, logits, cap);

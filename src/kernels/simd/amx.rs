@@ -118,9 +118,7 @@ impl Tiles {
     /// of as many pairs `x_stride` bytes apart, `w[j]` is sixteen rows of sixteen pairs `w_stride` bytes apart. This value was
     /// made for k = 64 bytes.
     ///
-    /// The order of a sum, which vectors follow bit by bit: the first values of the pairs in one chain of fused additions
-    /// from 0, the second values in another, then chain + chain, then that to what was there. Values below the smallest
-    /// normal number count as zero.
+    /// [`crate::kernels::bf16`] has the order of a sum.
     /// # Safety
     /// The operands hold what is stated.
     #[inline(always)]
