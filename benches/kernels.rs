@@ -8,8 +8,8 @@
 use demeanor::format::ElementFormat;
 use demeanor::kernels::{
     Activations, AttentionRow, AttentionShape, Cpu, Isa, KvFormat, KvLayer, PackedMatrix, Precision,
-    attention, bf16_peak_of_matrix_units, each_row, int8_peak_of_matrix_units, int8_peak_of_vectors, product,
-    rms_norm, silu_mul_row,
+    attention, bf16_peak_of_matrix_units, bf16_peak_of_vectors, each_row, f32_peak_of_vectors,
+    int8_peak_of_matrix_units, int8_peak_of_vectors, product, rms_norm, silu_mul_row,
 };
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -101,6 +101,12 @@ impl Limits {
         if cpu.isa == Isa::Amx && int8_peak_of_matrix_units(cpu, 1).is_some() {
             int8 = per_second(&|rounds| int8_peak_of_matrix_units(cpu, rounds).unwrap_or(0));
             println!("int8, matrix units, sums of 32  {:>8.1} GOP/s", int8 / 1e9);
+        }
+        let f32 = per_second(&|rounds| f32_peak_of_vectors(cpu, rounds));
+        println!("f32, vectors                    {:>8.1} GOP/s", f32 / 1e9);
+        if bf16_peak_of_vectors(cpu, 1).is_some() {
+            let peak = per_second(&|rounds| bf16_peak_of_vectors(cpu, rounds).unwrap_or(0));
+            println!("bf16, AVX-512 (not used)        {:>8.1} GOP/s", peak / 1e9);
         }
         let mut bf16 = None;
         if cpu.isa == Isa::Amx && bf16_peak_of_matrix_units(cpu, 1).is_some() {

@@ -54,7 +54,10 @@ pub use elementwise::{axpy, rms_norm, rms_norm_in_place, scale, softcap};
 pub use isa::Isa;
 pub use kv::{D_HEAD_MAX, KvFormat, KvLayer, Places};
 pub use packed::PackedMatrix;
-pub use peak::{bf16_peak_of_matrix_units, int8_peak_of_matrix_units, int8_peak_of_vectors};
+pub use peak::{
+    bf16_peak_of_matrix_units, bf16_peak_of_vectors, f32_peak_of_vectors, int8_peak_of_matrix_units,
+    int8_peak_of_vectors,
+};
 pub use pool::Pool;
 pub use product::{product, product_many};
 pub use quantize::quantize;
