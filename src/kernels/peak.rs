@@ -106,8 +106,10 @@ pub fn int8_peak_of_matrix_units(cpu: &Cpu, rounds: usize) -> Option<usize> {
     if amx::is_available() {
         const K: usize = 32;
         on_all_threads(cpu, || {
-            let (x, w) = (black_box([1i8; LANES * K]), black_box([1i8; LANES * K]));
-            let mut sums = [0i32; LANES * LANES];
+            let operands = black_box(Aligned([[1i8; LANES * K]; 2]));
+            let [x, w] = &operands.0;
+            let mut all = Aligned([0i32; LANES * LANES]);
+            let sums = &mut all.0;
             // SAFETY: there are matrix units; the operands have 16 rows of 32 and 8 rows of 64, the sums 16 rows of 16.
             unsafe {
                 let tiles = amx::Tiles::new(LANES, K);
@@ -119,7 +121,7 @@ pub fn int8_peak_of_matrix_units(cpu: &Cpu, rounds: usize) -> Option<usize> {
                     tiles.store::<2>(sums.as_mut_ptr(), 64);
                 }
             }
-            black_box(sums);
+            black_box(all);
         });
         return Some(cpu.pool.threads() * rounds * 2 * LANES * LANES * K * 2);
     }
@@ -134,9 +136,7 @@ pub fn bf16_peak_of_matrix_units(cpu: &Cpu, rounds: usize) -> Option<usize> {
     if amx::is_available() {
         const K: usize = 32;
         on_all_threads(cpu, || {
-            #[repr(align(64))]
-            struct Operands([[u16; LANES * K]; 4]);
-            let operands = black_box(Operands([[0; LANES * K]; 4]));
+            let operands = black_box(Aligned([[0u16; LANES * K]; 4]));
             let values = &operands.0;
             let (x, w) = ([values[0].as_ptr(), values[1].as_ptr()], [values[2].as_ptr(), values[3].as_ptr()]);
             let mut sums = [0f32; LANES * LANES];
@@ -156,6 +156,11 @@ pub fn bf16_peak_of_matrix_units(cpu: &Cpu, rounds: usize) -> Option<usize> {
     let _ = (cpu, rounds);
     None
 }
+
+/// From the start of a cache line on, as operands of products are.
+#[cfg(target_arch = "x86_64")]
+#[repr(align(64))]
+struct Aligned<T>(T);
 
 fn on_all_threads(cpu: &Cpu, work: impl Fn() + Sync) {
     cpu.pool.run(cpu.pool.threads(), &|_| work());
