@@ -137,7 +137,12 @@ pub fn load_with(settings: &Settings, path: &Path, data: &DataFolder) -> Result<
         kv_format,
         pages: pages(settings, &config, kv_format, context),
     };
-    let model = Model::load(&container, &options).map_err(|error| file_error(&error))?;
+    // The digest is needed afterwards, and takes a processor as long as a fifth of the rest.
+    let model = std::thread::scope(|scope| {
+        scope.spawn(|| container.digest());
+        Model::load(&container, &options)
+    });
+    let model = model.map_err(|error| file_error(&error))?;
     let controls = (0..text.tokenizer.vocab_size() as u32).filter(|id| text.tokenizer.is_special(*id));
     let embedding = model.embedding_facts(controls).map_err(|error| file_error(&error))?;
     let info =

@@ -13,6 +13,9 @@ pub(super) const STRIP: usize = 16;
 /// Values of k in one tile, and in one block of int8 activations.
 pub(super) const TILE_K: usize = 32;
 
+/// From so many bytes on, packing is shared among threads.
+const THREADED_BYTES: usize = 256 << 10;
+
 /// Weights `[n, k]`, cut into *strips* of 16 output rows (n padded with zero rows), each strip contiguous.
 ///
 /// * Quantised formats: a strip is tiles of 16 rows x 32 k, quants first, then the scales of all tiles ([`TileLayout`]).
@@ -198,6 +201,18 @@ impl PackedMatrix {
         data: &[u8],
         precision: Precision,
     ) -> Result<PackedMatrix, KernelError> {
+        PackedMatrix::pack_on(1, format, n, k, data, precision)
+    }
+
+    /// The same on so many threads; half of the time goes into memory that the system clears when it is first written.
+    pub fn pack_on(
+        threads: usize,
+        format: ElementFormat,
+        n: usize,
+        k: usize,
+        data: &[u8],
+        precision: Precision,
+    ) -> Result<PackedMatrix, KernelError> {
         let too_large = || KernelError::TooLarge { format, n, k };
         let row_length = || KernelError::RowLength { format, k, block_len: format.block_len() };
         if k == 0 || !k.is_multiple_of(format.block_len()) {
@@ -218,11 +233,26 @@ impl PackedMatrix {
             Storage::Rows { row_bytes } => STRIP * row_bytes,
         };
         let mut packed = AlignedBytes::zeroed_large(n.div_ceil(STRIP) * strip_bytes);
-        let strips = packed.bytes_mut().chunks_exact_mut(strip_bytes.max(1));
-        for (strip, rows) in strips.zip(data.chunks(STRIP * row_bytes)) {
-            for (row, data) in rows.chunks_exact(row_bytes).enumerate() {
-                pack_row(format, &storage, strip, row, data);
+        let pack_strips = |strips: &mut [u8], data: &[u8]| {
+            let strips = strips.chunks_exact_mut(strip_bytes.max(1));
+            for (strip, rows) in strips.zip(data.chunks(STRIP * row_bytes)) {
+                for (row, data) in rows.chunks_exact(row_bytes).enumerate() {
+                    pack_row(format, &storage, strip, row, data);
+                }
             }
+        };
+        let threads = if data.len() < THREADED_BYTES { 1 } else { threads.max(1) };
+        let strips_each = n.div_ceil(STRIP).div_ceil(threads).max(1);
+        let parts = packed.bytes_mut().chunks_mut((strips_each * strip_bytes).max(1));
+        let parts = parts.zip(data.chunks(strips_each * STRIP * row_bytes));
+        if threads == 1 {
+            parts.for_each(|(strips, data)| pack_strips(strips, data));
+        } else {
+            std::thread::scope(|scope| {
+                for (strips, data) in parts {
+                    scope.spawn(|| pack_strips(strips, data));
+                }
+            });
         }
         Ok(PackedMatrix { format, n, k, precision, storage, strip_bytes, data: packed })
     }
@@ -362,7 +392,7 @@ mod tests {
     #[test]
     fn packing_keeps_every_value() {
         for format in ElementFormat::ALL {
-            for (n, k) in [(1, 256), (16, 512), (17, 256), (48, 768)] {
+            for (n, k) in [(1, 256), (16, 512), (17, 256), (48, 768), (1000, 1024)] {
                 let data = random_blocks(format, n, k, 3);
                 let packed = PackedMatrix::pack(format, n, k, &data, Precision::Int8).unwrap();
                 let (mut expected, mut given) = (vec![0.0; n * k], vec![0.0; n * k]);
@@ -370,6 +400,8 @@ mod tests {
                 for (row, out) in given.chunks_exact_mut(k).enumerate() {
                     packed.dequantize_row(row, out);
                 }
+                let shared = PackedMatrix::pack_on(3, format, n, k, &data, Precision::Int8).unwrap();
+                assert!(shared.data.bytes() == packed.data.bytes(), "{format} [{n}, {k}]");
                 let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
                 assert!(bits(&given) == bits(&expected), "{format} [{n}, {k}]");
                 // At most 3 % over the file, padding of n apart (K-types keep 6-bit scales in bytes).

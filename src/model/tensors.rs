@@ -29,6 +29,8 @@ pub(super) struct Stored<'a> {
     pub n: usize,
     pub k: usize,
     pub data: Cow<'a, [u8]>,
+    /// Threads that pack or round it.
+    threads: usize,
 }
 
 /// What stands in a matrix decides how far it may be rounded.
@@ -235,9 +237,10 @@ impl<'a> Tensors<'a> {
         let row_bytes = view.data.len() / shape[0];
         let data = &view.data[rows.start * row_bytes..rows.end * row_bytes];
         let (n, k) = (rows.len(), shape[1]);
-        let stored = Stored { name: name.into(), format: view.format, n, k, data: Cow::Borrowed(data) };
+        let (format, data, threads) = (view.format, Cow::Borrowed(data), self.threads);
+        let stored = Stored { name: name.into(), format, n, k, data, threads };
         match self.quantize {
-            Some(quantize) => stored.quantized(quantize.format(matches!(kind, Kind::Table)), self.threads),
+            Some(quantize) => stored.quantized(quantize.format(matches!(kind, Kind::Table))),
             None => Ok(stored),
         }
     }
@@ -245,7 +248,7 @@ impl<'a> Tensors<'a> {
 
 impl<'a> Stored<'a> {
     pub fn pack(&self, precision: Precision) -> Result<PackedMatrix, ModelError> {
-        PackedMatrix::pack(self.format, self.n, self.k, &self.data, precision)
+        PackedMatrix::pack_on(self.threads, self.format, self.n, self.k, &self.data, precision)
             .map_err(|source| ModelError::Pack { tensor: self.name.clone(), source })
     }
 
@@ -258,12 +261,12 @@ impl<'a> Stored<'a> {
     }
 
     /// Rounded to `format` if it holds plain numbers and its rows are whole blocks; else as it is.
-    fn quantized(self, format: ElementFormat, threads: usize) -> Result<Stored<'a>, ModelError> {
+    fn quantized(self, format: ElementFormat) -> Result<Stored<'a>, ModelError> {
         if self.format.block_len() != 1 || !self.k.is_multiple_of(format.block_len()) {
             return Ok(self);
         }
         let row_bytes = self.data.len() / self.n;
-        let rows_each = self.n.div_ceil(threads.max(1));
+        let rows_each = self.n.div_ceil(self.threads.max(1));
         let rounded: Vec<Vec<u8>> = std::thread::scope(|scope| {
             let this = &self;
             let start = |rows| scope.spawn(move || this.rounded_rows(rows, format));
