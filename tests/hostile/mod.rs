@@ -203,22 +203,31 @@ fn every_hostile_input_is_answered_as_stated() {
             faults.push(line);
         }
     }
-    let after = open.memory_mib();
-    for row in &list {
-        if let Given::Bytes(bytes) = &row.given {
-            open.answers(bytes);
+    let grown = open.memory_mib().saturating_sub(memory);
+    // Pages of the KV cache count when they are first written, and how many answers get how far before their client is
+    // gone depends on the machine's other work. What is lost is lost every time.
+    let mut again = Vec::new();
+    while again.len() < 3 && again.last().is_none_or(|again| *again > GROWTH_AGAIN_MIB_MAX) {
+        let before = open.memory_mib();
+        for row in &list {
+            if let Given::Bytes(bytes) = &row.given {
+                open.answers(bytes);
+            }
         }
+        again.push(open.memory_mib().saturating_sub(before));
     }
-    let (grown, again) = (after.saturating_sub(memory), open.memory_mib().saturating_sub(after));
     let table = list.len() - own;
     println!(
-        "{own} rows of this list and {table} of the table; memory grew by {grown} MiB, by {again} MiB the second time"
+        "{own} rows of this list and {table} of the table; memory grew by {grown} MiB, then by {again:?} MiB"
     );
     assert!(faults.is_empty(), "{}", faults.join("\n"));
     assert!(own >= 80);
     assert_eq!(open.chat(), before, "the same chat is answered by the same bytes");
     assert!(grown <= GROWTH_MIB_MAX, "memory grew by {grown} MiB");
-    assert!(again <= GROWTH_AGAIN_MIB_MAX, "memory grew by {again} MiB when all was sent again");
+    assert!(
+        again.last().is_some_and(|again| *again <= GROWTH_AGAIN_MIB_MAX),
+        "memory grew by {again:?} MiB whenever all was sent again"
+    );
 }
 
 fn judged(expected: &str, got: String) -> (String, bool) {
