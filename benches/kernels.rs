@@ -91,29 +91,24 @@ impl Limits {
         }
         let read = read(cpu, MEMORY);
         println!("read bandwidth, {:>3} MiB         {:>8.1} GB/s", MEMORY >> 20, read / 1e9);
-        let per_second = |peak: &dyn Fn(usize) -> usize| {
-            let (rounds, mut operations) = (100_000, 0);
-            let seconds = best(|| operations = peak(rounds));
-            operations as f64 / seconds
+        let measured = |name: &str, peak: &dyn Fn(usize) -> Option<usize>| {
+            let mut operations = peak(1)?;
+            let seconds = best(|| operations = peak(100_000).unwrap_or(0));
+            let per_second = operations as f64 / seconds;
+            println!("{name:<31} {:>8.1} GOP/s", per_second / 1e9);
+            Some(per_second)
         };
-        let mut int8 = per_second(&|rounds| int8_peak_of_vectors(cpu, rounds));
-        println!("int8, vectors                   {:>8.1} GOP/s", int8 / 1e9);
-        if cpu.isa == Isa::Amx && int8_peak_of_matrix_units(cpu, 1).is_some() {
-            int8 = per_second(&|rounds| int8_peak_of_matrix_units(cpu, rounds).unwrap_or(0));
-            println!("int8, matrix units, sums of 32  {:>8.1} GOP/s", int8 / 1e9);
-        }
-        let f32 = per_second(&|rounds| f32_peak_of_vectors(cpu, rounds));
-        println!("f32, vectors                    {:>8.1} GOP/s", f32 / 1e9);
-        if bf16_peak_of_vectors(cpu, 1).is_some() {
-            let peak = per_second(&|rounds| bf16_peak_of_vectors(cpu, rounds).unwrap_or(0));
-            println!("bf16, AVX-512 (not used)        {:>8.1} GOP/s", peak / 1e9);
-        }
-        let mut bf16 = None;
-        if cpu.isa == Isa::Amx && bf16_peak_of_matrix_units(cpu, 1).is_some() {
-            let peak = per_second(&|rounds| bf16_peak_of_matrix_units(cpu, rounds).unwrap_or(0));
-            println!("bf16, matrix units              {:>8.1} GOP/s", peak / 1e9);
-            bf16 = Some(peak);
-        }
+        let with_matrix_units = |peak: Option<usize>| peak.filter(|_| cpu.isa == Isa::Amx);
+        let vectors = measured("int8, vectors", &|rounds| Some(int8_peak_of_vectors(cpu, rounds)));
+        let units = measured("int8, matrix units, sums of 32", &|rounds| {
+            with_matrix_units(int8_peak_of_matrix_units(cpu, rounds))
+        });
+        measured("f32, vectors", &|rounds| Some(f32_peak_of_vectors(cpu, rounds)));
+        measured("bf16, AVX-512 (not used)", &|rounds| bf16_peak_of_vectors(cpu, rounds));
+        let bf16 = measured("bf16, matrix units", &|rounds| {
+            with_matrix_units(bf16_peak_of_matrix_units(cpu, rounds))
+        });
+        let int8 = units.or(vectors).unwrap_or(f64::NAN);
         Limits { read, int8, bf16 }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::aligned::AlignedFloats;
 use super::attention::{Ahead, Group, Query, Running, TILE, Tile};
-use super::bf16::{Chunk, add_chunk};
+use super::bf16::{BLOCK, Chunk, add_chunk};
 use super::isa::Isa;
 use super::math::exp_for_bf16;
 use super::packed::TILE_K;
@@ -16,8 +16,6 @@ use std::ops::Range;
 const ROWS: usize = 4;
 /// Queries that matrix units take at a time: two blocks.
 const MANY: usize = 2 * BLOCK;
-/// Rows of a block on matrix units.
-const BLOCK: usize = 16;
 /// From so many queries on matrix units are faster.
 const MANY_MIN: usize = 8;
 
@@ -199,10 +197,7 @@ impl Group<'_> {
                     tiles.multiply_bf16(x, 2 * d_head, [k, k.add(2 * LANES)], 4 * TILE);
                 }
                 let to = scores.as_mut_ptr().add(column);
-                tiles.store::<0>(to, 4 * TILE);
-                tiles.store::<1>(to.add(LANES), 4 * TILE);
-                tiles.store::<2>(to.add(BLOCK * TILE), 4 * TILE);
-                tiles.store::<3>(to.add(BLOCK * TILE + LANES), 4 * TILE);
+                tiles.store_square(to, TILE);
             }
         }
         let mut row = 0;
@@ -227,19 +222,13 @@ impl Group<'_> {
             let sums = running.values[from * d_head..][..MANY * d_head].as_mut_ptr();
             for d in (0..d_head).step_by(2 * LANES) {
                 let to = sums.add(d);
-                tiles.load::<0>(to, 4 * d_head);
-                tiles.load::<1>(to.add(LANES), 4 * d_head);
-                tiles.load::<2>(to.add(BLOCK * d_head), 4 * d_head);
-                tiles.load::<3>(to.add(BLOCK * d_head + LANES), 4 * d_head);
+                tiles.load_square(to, d_head);
                 for key in (0..end).step_by(TILE_K) {
                     let v = values.add((key / 2 * d_head + d) * 2);
                     let x = [x.add(key), x.add(BLOCK * TILE + key)];
                     tiles.multiply_bf16(x, 2 * TILE, [v, v.add(2 * LANES)], 4 * d_head);
                 }
-                tiles.store::<0>(to, 4 * d_head);
-                tiles.store::<1>(to.add(LANES), 4 * d_head);
-                tiles.store::<2>(to.add(BLOCK * d_head), 4 * d_head);
-                tiles.store::<3>(to.add(BLOCK * d_head + LANES), 4 * d_head);
+                tiles.store_square(to, d_head);
             }
         }
     }

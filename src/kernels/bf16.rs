@@ -8,6 +8,9 @@
 use super::packed::TILE_K;
 use super::simd::Simd;
 
+/// Rows of a block on matrix units.
+pub(super) const BLOCK: usize = 16;
+
 /// Where [`add_chunk`] finds its operands.
 #[derive(Clone, Copy)]
 pub(super) struct Chunk<const W: usize> {

@@ -2,7 +2,7 @@
 
 use super::activations::Activations;
 use super::aligned::LINE;
-use super::bf16::{Chunk, add_chunk};
+use super::bf16::{BLOCK, Chunk, add_chunk};
 use super::isa::{Isa, Kernel};
 use super::packed::{PackedMatrix, STRIP, TILE_K};
 use super::product::{Output, ahead};
@@ -15,8 +15,6 @@ use std::ops::Range;
 const CHUNK: usize = TILE_K * STRIP;
 /// Up to so many rows weights come from memory, and are asked for early.
 const FEW_ROWS: usize = 32;
-/// Rows of a block on matrix units.
-const BLOCK: usize = 16;
 
 /// Computes rows `rows` of strips `strips` of `w`, which is stored in pairs.
 /// # Safety
@@ -46,25 +44,30 @@ impl Kernel for Task<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let with_amx = S::MAY_HAVE_AMX && self.isa == Isa::Amx && self.rows.len() >= BLOCK;
-        for first in self.strips.clone().step_by(2) {
-            let two = first + 1 < self.strips.end;
-            // SAFETY: the strips and rows are in range; a task has an instruction set only where it is available; `run`
+        #[cfg(target_arch = "x86_64")]
+        if S::MAY_HAVE_AMX && self.isa == Isa::Amx && self.rows.len() >= BLOCK {
+            // SAFETY: a task has this instruction set only where it is available; the strips and rows are in range; `run`
             // vouches for the output.
             unsafe {
-                match (with_amx, two) {
-                    #[cfg(target_arch = "x86_64")]
-                    (true, true) => self.blocks::<S, 2>(s, first),
-                    #[cfg(target_arch = "x86_64")]
-                    (true, false) => self.blocks::<S, 1>(s, first),
-                    (_, true) if S::MANY_REGISTERS => self.rows::<S, 2>(s, first),
-                    (_, true) => {
-                        self.rows::<S, 1>(s, first);
-                        self.rows::<S, 1>(s, first + 1);
+                let tiles = amx::Tiles::new(BLOCK, 2 * TILE_K);
+                for first in self.strips.clone().step_by(2) {
+                    match self.strips.end - first {
+                        2.. => self.blocks::<S, 2>(s, &tiles, first),
+                        _ => self.blocks::<S, 1>(s, &tiles, first),
                     }
-                    (_, false) => self.rows::<S, 1>(s, first),
                 }
             }
+            return;
+        }
+        let mut strip = self.strips.start;
+        while strip < self.strips.end {
+            // SAFETY: the strips and rows are in range; `run` vouches for the output.
+            strip += unsafe {
+                match self.strips.end - strip {
+                    2.. if S::MANY_REGISTERS => self.rows::<S, 2>(s, strip),
+                    _ => self.rows::<S, 1>(s, strip),
+                }
+            };
         }
     }
 }
@@ -74,7 +77,7 @@ impl Task<'_> {
     /// # Safety
     /// The strips exist; nobody else writes them.
     #[inline(always)]
-    unsafe fn rows<S: Simd, const W: usize>(&self, s: S, strip: usize) {
+    unsafe fn rows<S: Simd, const W: usize>(&self, s: S, strip: usize) -> usize {
         let mut row = self.rows.start;
         while row < self.rows.end {
             // SAFETY: the caller's word.
@@ -86,6 +89,7 @@ impl Task<'_> {
                 }
             };
         }
+        W
     }
 
     /// Rows `row..row + R` of W strips. Every row runs the same operations whatever R and W are.
@@ -138,19 +142,18 @@ impl Task<'_> {
     /// All rows, at least [`BLOCK`], of W strips on matrix units: blocks of 32 and 16, the last of which begins earlier where
     /// fewer rows are left. Rows that two blocks compute get the same bits twice.
     /// # Safety
-    /// As [`Task::rows`]; [`amx::is_available`].
+    /// As [`Task::rows`]; `tiles` is made for [`BLOCK`] rows of 64 bytes.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn blocks<S: Simd, const W: usize>(&self, s: S, strip: usize) {
+    unsafe fn blocks<S: Simd, const W: usize>(&self, s: S, tiles: &amx::Tiles, strip: usize) {
         let Range { start: mut row, end } = self.rows;
         // SAFETY: the caller's word; the rows of each block exist.
         unsafe {
-            let tiles = amx::Tiles::new(BLOCK, 2 * TILE_K);
             while row < end {
                 if end - row > BLOCK {
-                    self.block::<S, 2, W>(s, &tiles, strip, [row, (row + BLOCK).min(end - BLOCK)]);
+                    self.block::<S, 2, W>(s, tiles, strip, [row, (row + BLOCK).min(end - BLOCK)]);
                 } else {
-                    self.block::<S, 1, W>(s, &tiles, strip, [row.min(end - BLOCK)]);
+                    self.block::<S, 1, W>(s, tiles, strip, [row.min(end - BLOCK)]);
                 }
                 row += 2 * BLOCK;
             }

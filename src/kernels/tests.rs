@@ -205,6 +205,23 @@ fn several_matrices_in_one_run() {
     });
 }
 
+/// Weights packed for rounded activations meet f32 ones as if they were packed for those.
+#[test]
+fn weights_for_rounded_activations_take_others_too() {
+    let (n, k, rows) = (33, 96, 19);
+    let x = random(rows * k, 3);
+    for format in [ElementFormat::BF16, ElementFormat::Q4_1] {
+        let data = random_blocks(format, n, k, 4);
+        let pack = |precision| PackedMatrix::pack(format, n, k, &data, precision).unwrap();
+        let (rounding, exact) = (pack(Precision::Int8), pack(Precision::F32));
+        check_isas(|cpu| {
+            let given = multiply(cpu, &rounding, &x, rows, Precision::F32);
+            assert!(bits(&given) == bits(&multiply(cpu, &exact, &x, rows, Precision::F32)), "{format}");
+            given
+        });
+    }
+}
+
 /// A row that is not finite spoils itself only, and visibly.
 #[test]
 fn damage_stays_in_its_row() {

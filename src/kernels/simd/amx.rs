@@ -160,25 +160,38 @@ impl Tiles {
         }
     }
 
-    /// Reads `sums[PLACE]` from rows of 16 f32, `stride` bytes apart, as many as this value was made for.
+    /// Reads all sums from 32 rows of 32 f32, `stride` values apart: `sums[2 i + j]` from row 16 i and column 16 j on. This
+    /// value was made for sixteen rows.
     /// # Safety
     /// So much to read at `from`.
     #[inline(always)]
-    pub unsafe fn load<const PLACE: usize>(&self, from: *const f32, stride: usize) {
+    pub unsafe fn load_square(&self, from: *const f32, stride: usize) {
         macro_rules! load {
-            ($sums:literal) => {
-                asm!(concat!("tileloadd ", $sums, ", [{from} + {stride}]"), from = in(reg) from,
-                    stride = in(reg) stride, options(nostack, readonly))
+            ($sums:literal, $from:expr) => {
+                asm!(concat!("tileloadd ", $sums, ", [{from} + {stride}]"), from = in(reg) $from,
+                    stride = in(reg) 4 * stride, options(nostack, readonly))
             };
         }
         // SAFETY: as in `multiply`.
         unsafe {
-            match PLACE {
-                0 => load!("tmm0"),
-                1 => load!("tmm1"),
-                2 => load!("tmm2"),
-                _ => load!("tmm3"),
-            }
+            load!("tmm0", from);
+            load!("tmm1", from.add(16));
+            load!("tmm2", from.add(16 * stride));
+            load!("tmm3", from.add(16 * stride + 16));
+        }
+    }
+
+    /// Writes all sums to where [`Tiles::load_square`] reads them.
+    /// # Safety
+    /// So much to write at `to`.
+    #[inline(always)]
+    pub unsafe fn store_square(&self, to: *mut f32, stride: usize) {
+        // SAFETY: the caller's word.
+        unsafe {
+            self.store::<0>(to, 4 * stride);
+            self.store::<1>(to.add(16), 4 * stride);
+            self.store::<2>(to.add(16 * stride), 4 * stride);
+            self.store::<3>(to.add(16 * stride + 16), 4 * stride);
         }
     }
 
