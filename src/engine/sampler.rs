@@ -63,17 +63,12 @@ pub(super) fn draw(
         return kernels::argmax(cpu.isa, logits) as TokenId;
     }
     let total = kernels::softmax_weights(cpu, logits, sampling.temperature);
-    let mut candidates = candidates(logits, total, sampling);
-    let mut left = uniform(sampling.seed, sampling.choice, index) * candidates.total;
-    let mut last = None;
-    while let Some((id, weight)) = candidates.order.next() {
-        left -= f64::from(weight);
-        if left < 0.0 {
-            return id;
-        }
-        last = Some(id);
+    let Candidates { mut list, total } = candidates(logits, total, sampling);
+    let mass = uniform(sampling.seed, sampling.choice, index) * total;
+    match shortest(&mut list, mass) {
+        (0, _) => kernels::argmax(cpu.isa, logits) as TokenId,
+        (len, _) => list[len - 1].0,
     }
-    last.unwrap_or_else(|| kernels::argmax(cpu.isa, logits) as TokenId)
 }
 
 /// Leaves what the mask allows.
@@ -115,9 +110,9 @@ fn adjust(logits: &mut [f32], sampling: &Sampling, history: &History, tokens: &[
     }
 }
 
-/// Tokens that may be drawn.
+/// Tokens that may be drawn, in no order.
 struct Candidates {
-    order: Descending,
+    list: Vec<(TokenId, f32)>,
     /// Their weights together.
     total: f64,
 }
@@ -126,11 +121,11 @@ struct Candidates {
 /// their sum.
 fn candidates(weights: &[f32], total: f64, sampling: &Sampling) -> Candidates {
     let share = f64::from(sampling.top_p);
-    let in_order = sampling.top_k == 0 && sampling.typical_p >= 1.0;
+    let of_all = sampling.top_k == 0 && sampling.typical_p >= 1.0;
     let mut floor = WEIGHT_MIN;
-    if in_order {
+    if of_all {
         // Tokens below the second bound hold together less than what top_p leaves out, so none of them is kept. Most of a
-        // vocabulary is below it, and is never sorted.
+        // vocabulary is below it.
         let left_out = (1.0 - share) * total / weights.len() as f64;
         floor = floor.max(sampling.min_p).max((0.999 * left_out) as f32);
     }
@@ -150,92 +145,79 @@ fn candidates(weights: &[f32], total: f64, sampling: &Sampling) -> Candidates {
         keep_typical(&mut list, f64::from(sampling.typical_p));
     }
     // Before top_p counts only where no token was filtered out.
-    let before = if in_order { total } else { total_of(&list) };
-    let mut order = Descending::new(list);
-    let mut after = before;
+    let mut total = if of_all { total } else { total_of(&list) };
     if share < 1.0 {
-        after = order.keep_mass(share * before);
+        let (kept, sum) = shortest(&mut list, share * total);
+        list.truncate(kept);
+        total = sum;
     }
     if sampling.min_p > 0.0 {
-        after = order.keep_from(sampling.min_p);
+        let best = list.iter().fold(0.0, |best: f32, (_, weight)| best.max(*weight));
+        list.retain(|(_, weight)| *weight >= best * sampling.min_p);
+        total = total_of(&list);
     }
-    Candidates { order, total: after }
+    Candidates { list, total }
 }
 
 fn total_of(list: &[(TokenId, f32)]) -> f64 {
     list.iter().map(|(_, weight)| f64::from(*weight)).sum()
 }
 
-/// Length and sum of the shortest beginning that holds at least `mass`, and at least one; no more than that is read.
-fn shortest(mass: f64, weights: impl IntoIterator<Item = f32>) -> (usize, f64) {
-    let (mut weights, mut len, mut sum) = (weights.into_iter(), 0, 0.0);
-    while (len == 0 || sum < mass)
-        && let Some(weight) = weights.next()
-    {
-        sum += f64::from(weight);
+/// Brings to the front what is needed of a list, from the largest weight down with ties in ascending id, to hold at least
+/// `mass`, its last entry at its end: gives length and sum, at least one entry if there is one. Weights are from
+/// [`WEIGHT_MIN`] to 1.
+///
+/// Only weights near the border are compared with each other: a flat distribution has a hundred thousand before it.
+fn shortest(list: &mut [(TokenId, f32)], mass: f64) -> (usize, f64) {
+    let (mut from, mut to, mut sum) = (0, list.len(), 0.0);
+    if list.len() > SORTED_MAX {
+        let mut held = [0.0; STEPS];
+        for (_, weight) in list.iter() {
+            held[step_of(*weight)] += f64::from(*weight);
+        }
+        let last = held.iter().rposition(|held| *held > 0.0).unwrap_or(0);
+        let mut border = 0;
+        while border < last && (held[border] == 0.0 || sum + held[border] < mass) {
+            sum += held[border];
+            border += 1;
+        }
+        from = bring(list, 0, |weight| step_of(weight) < border);
+        to = bring(list, from, |weight| step_of(weight) == border);
+    }
+    list[from..to].sort_unstable_by(descending);
+    let mut len = from;
+    while len < to && (len == 0 || sum < mass) {
+        sum += f64::from(list[len].1);
         len += 1;
     }
     (len, sum)
 }
 
+/// Lists up to this length are sorted as they are.
+const SORTED_MAX: usize = 128;
+/// Bits of a weight that do not count for its step: 32 steps from one power of two to the next.
+const STEP_BITS: u32 = f32::MANTISSA_DIGITS - 1 - 5;
+/// Steps from 1 down to [`WEIGHT_MIN`].
+const STEPS: usize = ((1f32.to_bits() - WEIGHT_MIN.to_bits()) >> STEP_BITS) as usize + 1;
+
+/// Larger weights have lower steps.
+fn step_of(weight: f32) -> usize {
+    ((1f32.to_bits().saturating_sub(weight.to_bits()) >> STEP_BITS) as usize).min(STEPS - 1)
+}
+
+/// Exchanges entries from index `from` on so that the `wanted` ones come first; gives the index after them.
+fn bring(list: &mut [(TokenId, f32)], from: usize, wanted: impl Fn(f32) -> bool) -> usize {
+    let mut end = from;
+    for i in from..list.len() {
+        let is = wanted(list[i].1);
+        list.swap(i, end);
+        end += usize::from(is);
+    }
+    end
+}
+
 fn descending(a: &(TokenId, f32), b: &(TokenId, f32)) -> Ordering {
     b.1.total_cmp(&a.1).then(a.0.cmp(&b.0))
-}
-
-/// A list from the largest weight down, ties in ascending id; sorted only as far as it is read.
-struct Descending {
-    list: Vec<(TokenId, f32)>,
-    /// Entries before this index are in order, those behind it are smaller.
-    sorted: usize,
-    next: usize,
-}
-
-impl Descending {
-    fn new(list: Vec<(TokenId, f32)>) -> Descending {
-        Descending { list, sorted: 0, next: 0 }
-    }
-
-    fn next(&mut self) -> Option<(TokenId, f32)> {
-        if self.next == self.sorted {
-            let rest = &mut self.list[self.sorted..];
-            // Four times as many at each turn: few turns, and little more is sorted than is read.
-            let wanted = (3 * self.sorted).max(64);
-            if wanted < rest.len() {
-                rest.select_nth_unstable_by(wanted - 1, descending);
-            }
-            let len = wanted.min(rest.len());
-            rest[..len].sort_unstable_by(descending);
-            self.sorted += len;
-        }
-        let entry = self.list.get(self.next).copied();
-        self.next += usize::from(entry.is_some());
-        entry
-    }
-
-    /// Keeps the shortest beginning that holds at least `mass`, and at least one entry; gives what it holds.
-    fn keep_mass(&mut self, mass: f64) -> f64 {
-        let (kept, sum) = shortest(mass, std::iter::from_fn(|| self.next().map(|(_, weight)| weight)));
-        self.list.truncate(kept);
-        self.sorted = kept;
-        self.next = 0;
-        sum
-    }
-
-    /// Keeps what has at least this part of the first one's weight; gives what they hold.
-    fn keep_from(&mut self, part: f32) -> f64 {
-        let Some((_, first)) = self.next() else { return 0.0 };
-        let (floor, mut sum, mut kept) = (first * part, f64::from(first), 1);
-        while let Some((_, weight)) = self.next()
-            && weight >= floor
-        {
-            sum += f64::from(weight);
-            kept += 1;
-        }
-        self.list.truncate(kept);
-        self.sorted = kept.min(self.sorted);
-        self.next = 0;
-        sum
-    }
 }
 
 /// Locally typical sampling (Meister et al. 2022): tokens whose surprise is nearest to the entropy come first.
@@ -247,7 +229,12 @@ fn keep_typical(list: &mut Vec<(TokenId, f32)>, share: f64) {
     let entropy: f64 = list.iter().map(|(_, weight)| f64::from(*weight) / total * surprise(*weight)).sum();
     let distance = |weight: f32| (surprise(weight) - entropy).abs();
     list.sort_by(|a, b| distance(a.1).total_cmp(&distance(b.1)).then(a.0.cmp(&b.0)));
-    let (kept, _) = shortest(share * total, list.iter().map(|(_, weight)| *weight));
+    let mut left = share * total;
+    let mut kept = 0;
+    while kept < list.len() && (kept == 0 || left > 0.0) {
+        left -= f64::from(list[kept].1);
+        kept += 1;
+    }
     list.truncate(kept);
 }
 
@@ -306,8 +293,9 @@ mod tests {
     fn left(logits: &[f32], sampling: &Sampling) -> (Vec<TokenId>, f64) {
         let mut weights = logits.to_vec();
         let total = kernels::softmax_weights(&cpu(), &mut weights, sampling.temperature);
-        let mut found = candidates(&weights, total, sampling);
-        (std::iter::from_fn(|| found.order.next()).map(|(id, _)| id).collect(), found.total)
+        let Candidates { mut list, total } = candidates(&weights, total, sampling);
+        list.sort_unstable_by(descending);
+        (list.into_iter().map(|(id, _)| id).collect(), total)
     }
 
     /// The same the slow way: everything is sorted.
@@ -338,7 +326,7 @@ mod tests {
 
     /// Weights are rounded otherwise here and there, so the last token of a list may differ, and no more.
     #[test]
-    fn what_is_never_sorted_is_never_kept() {
+    fn filters_keep_what_they_keep_of_a_sorted_list() {
         let mut draws = crate::statistics::Draws::new(3, "sampler", 0);
         for case in 0..200 {
             let n = [1, 2, 63, 64, 65, 300, 5000, 49_152][case % 8];
@@ -359,6 +347,35 @@ mod tests {
             assert!(same + 1 >= longer, "case {case}: {same} of {} and {}", own.len(), slow.len());
             assert!((own_total / slow_total - 1.0).abs() < 1e-4, "case {case}: {own_total} {slow_total}");
         }
+    }
+
+    /// The beginning and its end, whatever the order given.
+    #[test]
+    fn the_shortest_beginning_ends_where_a_sorted_list_would() {
+        let mut draws = crate::statistics::Draws::new(4, "sampler", 1);
+        for case in 0..400 {
+            let n = [1, 2, 100, SORTED_MAX as u32, SORTED_MAX as u32 + 1, 1000, 20_000][case % 7];
+            let depth = [0.01, 1.0, 12.0, 30.0][case / 7 % 4];
+            let weight = |draws: &mut crate::statistics::Draws| (-depth * draws.uniform()).exp() as f32;
+            let mut list: Vec<(TokenId, f32)> = (0..n).map(|id| (id, weight(&mut draws))).collect();
+            // Ties are frequent.
+            list.iter_mut().skip(1).step_by(3).for_each(|(_, weight)| *weight = (*weight * 8.0).ceil() / 8.0);
+            let mut sorted = list.clone();
+            sorted.sort_by(descending);
+            let total = total_of(&list);
+            let mass = [0.0, 1e-6, 0.5, 0.95, 1.0, 2.0][case / 28 % 6] * total * draws.uniform();
+            let (len, sum) = shortest(&mut list, mass);
+            let expected = &sorted[..len];
+            let last = list[len - 1];
+            list[..len].sort_by(descending);
+            assert_eq!((&list[..len], Some(&last)), (expected, expected.last()), "case {case}");
+            assert!((sum - total_of(expected)).abs() <= 1e-9 * total, "case {case}");
+            let slack = 1e-9 * total;
+            assert!(sum + slack >= mass || len as u32 == n, "case {case}: {sum} of {mass}");
+            let before = sum - f64::from(last.1);
+            assert!(len == 1 || before < mass + slack, "case {case}: {before} was enough for {mass}");
+        }
+        assert_eq!(shortest(&mut [], 1.0), (0, 0.0));
     }
 
     fn settings(change: impl FnOnce(&mut Sampling)) -> Sampling {

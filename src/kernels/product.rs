@@ -9,6 +9,11 @@ use std::ops::Range;
 
 /// Tasks for each thread, so that a thread that was interrupted does not hold up the others for long.
 const TASKS_PER_THREAD: usize = 4;
+/// From so many rows on tasks get smaller towards the end, so that no thread waits long for another. Fewer rows take long
+/// for memory only, which reads long runs best.
+const MANY_ROWS: usize = 8;
+/// Strips of a task over a thread's share of what is left then.
+const PART_OF_SHARE: usize = 3;
 /// Activations of one task, in int8 or in bfloat16 of matrix units (vectors read twice as much), should stay in the
 /// second-level cache beside a strip of weights.
 const ACTIVATION_BYTES: usize = 512 << 10;
@@ -62,17 +67,25 @@ pub fn product_many(cpu: &Cpu, parts: &mut [(&PackedMatrix, &mut [f32], usize)],
     if x.rows() == 0 {
         return;
     }
-    let strips: usize = parts.iter().map(|(w, ..)| w.strips()).sum();
-    let tasks_wanted = if cpu.pool.threads() == 1 { 1 } else { cpu.pool.threads() * TASKS_PER_THREAD };
-    // An even number, as the f32 product takes two strips at a time.
-    let strips_per_task = strips.div_ceil(tasks_wanted).next_multiple_of(2).max(2);
-    let mut tasks = Vec::with_capacity(tasks_wanted + parts.len());
+    let threads = cpu.pool.threads();
     let outputs: Vec<Output<'_>> =
         parts.iter_mut().map(|(w, y, y_stride)| output(w, x, y, *y_stride)).collect();
-    for (part, w) in outputs.iter().map(|output| output.w).enumerate() {
-        for rows in row_panels(w, x) {
-            for start in (0..w.strips()).step_by(strips_per_task) {
-                tasks.push((part, start..w.strips().min(start + strips_per_task), rows.clone()));
+    let mut left: usize = outputs.iter().map(|y| y.w.strips() * row_panels(y.w, x).len()).sum();
+    let fixed = task_strips(left, threads * TASKS_PER_THREAD);
+    let mut tasks = Vec::with_capacity(64);
+    for (part, y) in outputs.iter().enumerate() {
+        for rows in row_panels(y.w, x) {
+            let (mut start, end) = (0, y.w.strips());
+            while start < end {
+                let strips = match threads {
+                    1 => end,
+                    _ if x.rows() < MANY_ROWS => fixed,
+                    _ => task_strips(left, threads * PART_OF_SHARE),
+                };
+                let strips = strips.min(end - start);
+                tasks.push((part, start..start + strips, rows.clone()));
+                start += strips;
+                left -= strips;
             }
         }
     }
@@ -93,6 +106,11 @@ pub fn product_many(cpu: &Cpu, parts: &mut [(&PackedMatrix, &mut [f32], usize)],
     });
 }
 
+/// An even number, as products take two strips at a time.
+fn task_strips(strips: usize, tasks: usize) -> usize {
+    strips.div_ceil(tasks).next_multiple_of(2).max(2)
+}
+
 /// The form in which these weights and activations meet.
 fn form(w: &PackedMatrix, x: &Activations) -> Form {
     if x.has(w.form()) { w.form() } else { Form::F32 }
@@ -106,11 +124,12 @@ fn output<'a>(w: &'a PackedMatrix, x: &Activations, y: &'a mut [f32], y_stride: 
 }
 
 /// The rows that one task takes at a time.
-fn row_panels(w: &PackedMatrix, x: &Activations) -> Vec<Range<usize>> {
+fn row_panels(w: &PackedMatrix, x: &Activations) -> impl ExactSizeIterator<Item = Range<usize>> + use<> {
     let panel = match form(w, x) {
         Form::Int8 => (ACTIVATION_BYTES / x.k()).max(8).next_multiple_of(8),
         Form::Bf16 => (ACTIVATION_BYTES / 2 / x.k()).max(32).next_multiple_of(32),
         Form::F32 => product_f32::ROWS_MAX,
     };
-    (0..x.rows()).step_by(panel).map(|start| start..x.rows().min(start + panel)).collect()
+    let rows = x.rows();
+    (0..rows).step_by(panel).map(move |start| start..rows.min(start + panel))
 }

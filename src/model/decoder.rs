@@ -2,7 +2,7 @@
 
 use super::capture::Captures;
 use super::config::{Gating, ModelConfig, RotaryPairs};
-use super::edits::{Change, Edit, Edits};
+use super::edits::{self, Hook, StepEdits};
 use super::heads::{HeadOutputs, Projection};
 use super::load::{self, BlockWeights, ModelWeights};
 use super::rope::Rope;
@@ -149,13 +149,14 @@ impl CpuModel {
             rope.set_positions(rows.rows.iter().map(|row| row.position));
         }
         let places = Places::new(rows.rows.iter().map(|row| place(rows, row)).collect());
+        let edits = StepEdits::new(rows, self.config.n_blocks);
         self.embed(rows);
         let mut captures = Captures::new(rows, &self.config);
         for l in 0..self.config.n_blocks {
             self.attention(l, &attention_rows, &places);
             captures.read_heads(l, &self.scratch.mixed);
-            self.add_attention(l, rows);
-            self.mlp(l, rows);
+            self.add_attention(l, rows.rows.len(), &edits);
+            self.mlp(l, rows.rows.len(), &edits);
             captures.read_resid(l, &self.scratch.stream);
         }
         out.captures = captures.finish();
@@ -222,9 +223,9 @@ impl CpuModel {
     }
 
     /// `stream += post_norm(output(mixed)) + attn edits`; in the same pass `activations = norm(stream)` for the MLP.
-    fn add_attention(&mut self, l: usize, rows: &Rows) {
+    fn add_attention(&mut self, l: usize, n: usize, edits: &StepEdits) {
         let (config, w, cpu) = (&self.config, &self.weights.blocks[l], &self.cpu);
-        let (n, d, eps) = (rows.rows.len(), config.d_model, config.norm_epsilon);
+        let (d, eps) = (config.d_model, config.norm_epsilon);
         let s = &mut self.scratch;
         s.activations.set(cpu, &s.mixed, n, config.d_queries());
         kernels::product(cpu, &w.attn_output, &s.activations, &mut s.added, d);
@@ -232,16 +233,16 @@ impl CpuModel {
             if let Some(post_norm) = &w.post_attn_norm {
                 kernels::norm_rows_in_place(cpu.isa, added, post_norm, eps);
             }
-            apply_edits(cpu, rows, row, added, |edits| &edits.blocks[l].attn);
+            edits::apply(cpu, edits.at(l, Hook::Attn, row), added);
             kernels::add_row(cpu.isa, stream, added);
             kernels::norm_row(cpu.isa, stream, &w.ffn_norm, eps, normed);
         });
     }
 
     /// `stream += post_norm(mlp(activations))`, then the resid edits.
-    fn mlp(&mut self, l: usize, rows: &Rows) {
+    fn mlp(&mut self, l: usize, n: usize, edits: &StepEdits) {
         let (config, w, cpu) = (&self.config, &self.weights.blocks[l], &self.cpu);
-        let (n, d, d_ff, eps) = (rows.rows.len(), config.d_model, config.d_ff, config.norm_epsilon);
+        let (d, d_ff, eps) = (config.d_model, config.d_ff, config.norm_epsilon);
         let s = &mut self.scratch;
         let mut parts = [(&w.gate, &mut s.gate[..], d_ff), (&w.up, &mut s.up[..], d_ff)];
         kernels::product_many(cpu, &mut parts, &s.activations);
@@ -257,7 +258,7 @@ impl CpuModel {
                 kernels::norm_rows_in_place(cpu.isa, added, post_norm, eps);
             }
             kernels::add_row(cpu.isa, stream, added);
-            apply_edits(cpu, rows, row, stream, |edits| &edits.blocks[l].resid);
+            edits::apply(cpu, edits.at(l, Hook::Resid, row), stream);
         });
     }
 
@@ -288,39 +289,6 @@ impl CpuModel {
 fn place(rows: &Rows, row: &Row) -> (PageId, u32) {
     let page = row.position as usize / PAGE_POSITIONS;
     (rows.slots[row.slot as usize].pages[page], row.position % PAGE_POSITIONS as u32)
-}
-
-/// Applies to `h`, which belongs to row `row` of a step, the edits of its slot that are in force on it. Projections are
-/// read from the incoming `h`, then all changes are added in the order of their digests.
-pub(super) fn apply_edits(
-    cpu: &Cpu,
-    rows: &Rows,
-    row: usize,
-    h: &mut [f32],
-    list: impl for<'e> Fn(&'e Edits) -> &'e [Edit],
-) {
-    let row = &rows.rows[row];
-    let edits = rows.slots[row.slot as usize].edits;
-    if edits.is_empty() {
-        return;
-    }
-    let in_force = || list(edits).iter().filter(|edit| edit.rows.applies(row.phase));
-    // (keep - 1) * (h . u) + target for each projection, read before anything changes.
-    let mut strengths = in_force()
-        .filter_map(|edit| match &edit.change {
-            Change::Add { .. } => None,
-            Change::Project { unit, keep, target } => {
-                Some((keep - 1.0) * kernels::dot(cpu, h, unit) + target)
-            }
-        })
-        .collect::<Vec<f32>>()
-        .into_iter();
-    for edit in in_force() {
-        match &edit.change {
-            Change::Add { delta } => kernels::add_row(cpu.isa, h, delta),
-            Change::Project { unit, .. } => kernels::axpy(h, strengths.next().unwrap_or(0.0), unit),
-        }
-    }
 }
 
 impl Scratch {

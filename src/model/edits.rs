@@ -1,6 +1,8 @@
 //! Edits: everything the model knows of steering - numbers to add at hook points, with the rows they apply to.
 
+use super::rows::Rows;
 use crate::digest::{Digest, Digester};
+use crate::kernels::{self, Cpu};
 use std::sync::Arc;
 
 /// Which part of a sequence a row belongs to. Set by the engine from token counts, never from chunk offsets, so that
@@ -166,6 +168,99 @@ impl Edits {
             RowRule::All | RowRule::Prompt | RowRule::Response => None,
         });
         borders.filter(|n| *n > i).min().unwrap_or(u32::MAX)
+    }
+}
+
+/// Hook points where edits apply.
+#[derive(Clone, Copy)]
+pub(super) enum Hook {
+    Attn,
+    Resid,
+}
+
+impl Hook {
+    const ALL: [Hook; 2] = [Hook::Attn, Hook::Resid];
+
+    fn of(self, block: &BlockEdits) -> &[Edit] {
+        match self {
+            Hook::Attn => &block.attn,
+            Hook::Resid => &block.resid,
+        }
+    }
+}
+
+/// A [`Change`] where its numbers stand.
+#[derive(Clone, Copy)]
+pub(super) enum InForce<'a> {
+    Add { delta: &'a [f32] },
+    Project { unit: &'a [f32], keep: f32, target: f32 },
+}
+
+/// The edits in force on each row of a step, looked up once: each look on the way through the blocks would wait for memory.
+pub(super) struct StepEdits<'a> {
+    list: Vec<InForce<'a>>,
+    /// Where those of `[block][hook][row]` end in `list`; empty when no row has any.
+    ends: Vec<u32>,
+    rows: usize,
+}
+
+impl<'a> StepEdits<'a> {
+    pub fn new(rows: &Rows<'a>, n_blocks: usize) -> StepEdits<'a> {
+        let mut found = StepEdits { list: Vec::new(), ends: Vec::new(), rows: rows.rows.len() };
+        if rows.slots.iter().all(|slot| slot.edits.is_empty()) {
+            return found;
+        }
+        found.ends.reserve(n_blocks * Hook::ALL.len() * found.rows);
+        for l in 0..n_blocks {
+            for hook in Hook::ALL {
+                for row in rows.rows {
+                    let block = rows.slots[row.slot as usize].edits.blocks.get(l);
+                    let edits = block.map_or(&[][..], |block| hook.of(block));
+                    let in_force = edits.iter().filter(|edit| edit.rows.applies(row.phase));
+                    found.list.extend(in_force.map(|edit| InForce::from(&edit.change)));
+                    found.ends.push(found.list.len() as u32);
+                }
+            }
+        }
+        found
+    }
+
+    /// Those at one hook point of block `l` on a row, in the order of their digests.
+    pub fn at(&self, l: usize, hook: Hook, row: usize) -> &[InForce<'a>] {
+        let index = (l * Hook::ALL.len() + hook as usize) * self.rows + row;
+        let Some(end) = self.ends.get(index) else { return &[] };
+        let start = if index == 0 { 0 } else { self.ends[index - 1] };
+        &self.list[start as usize..*end as usize]
+    }
+}
+
+impl<'a> From<&'a Change> for InForce<'a> {
+    fn from(change: &'a Change) -> InForce<'a> {
+        match change {
+            Change::Add { delta } => InForce::Add { delta },
+            Change::Project { unit, keep, target } => InForce::Project { unit, keep: *keep, target: *target },
+        }
+    }
+}
+
+/// Applies edits to `h`, `[d_model]`. Projections are read from the incoming `h`, then all changes are added in order.
+pub(super) fn apply(cpu: &Cpu, edits: &[InForce], h: &mut [f32]) {
+    // (keep - 1) * (h . u) + target for each projection, read before anything changes.
+    let mut strengths = edits
+        .iter()
+        .filter_map(|edit| match edit {
+            InForce::Add { .. } => None,
+            InForce::Project { unit, keep, target } => {
+                Some((keep - 1.0) * kernels::dot(cpu, h, unit) + target)
+            }
+        })
+        .collect::<Vec<f32>>()
+        .into_iter();
+    for edit in edits {
+        match edit {
+            InForce::Add { delta } => kernels::add_row(cpu.isa, h, delta),
+            InForce::Project { unit, .. } => kernels::axpy(h, strengths.next().unwrap_or(0.0), unit),
+        }
     }
 }
 

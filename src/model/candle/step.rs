@@ -10,8 +10,7 @@ use crate::limits::PAGE_POSITIONS;
 use crate::model::ModelOptions;
 use crate::model::capture::Captures;
 use crate::model::config::ModelConfig;
-use crate::model::decoder::apply_edits;
-use crate::model::edits::{Change, Edit, Edits};
+use crate::model::edits::{self, Hook, InForce, StepEdits};
 use crate::model::heads::{HeadOutputs, Projection};
 use crate::model::rows::{Input, PageId, Rows, StepOutput, TokenId};
 use crate::weights::Container;
@@ -171,6 +170,7 @@ impl CandleModel {
         let order: Vec<u32> = plans.iter().flat_map(|plan| plan.rows.iter().copied()).collect();
         let positions: Vec<u32> = rows.rows.iter().map(|row| row.position).collect();
         let angles = self.weights.angles(&positions)?;
+        let edits = StepEdits::new(rows, config.n_blocks);
         let capturing = rows.rows.iter().any(|row| row.wants.capture);
         let mut stream = self.embed(rows)?;
         for (l, block) in config.blocks.iter().enumerate() {
@@ -181,10 +181,10 @@ impl CandleModel {
                 captures.read_heads(l, &host(&mixed)?);
             }
             let added = self.weights.blocks[l].attention_output(&self.weights, &mixed)?;
-            let added = self.edited(rows, added, |edits| &edits.blocks[l].attn)?;
+            let added = self.edited(added, &edits, l, Hook::Attn)?;
             stream = (stream + added)?;
             stream = (&stream + self.weights.blocks[l].mlp(&self.weights, &stream)?)?;
-            stream = self.edited(rows, stream, |edits| &edits.blocks[l].resid)?;
+            stream = self.edited(stream, &edits, l, Hook::Resid)?;
             if capturing {
                 captures.read_resid(l, &host(&stream)?);
             }
@@ -259,37 +259,22 @@ impl CandleModel {
             .narrow(1, 0, plan.keys)
     }
 
-    /// Applies the edits of one place, by the same rule on the host as the CPU backend. Rows go there and back only where
+    /// Applies the edits at one hook point, by the same rule on the host as the CPU backend. Rows go there and back only where
     /// a projection must read them.
-    fn edited(
-        &self,
-        rows: &Rows,
-        values: Tensor,
-        list: impl for<'e> Fn(&'e Edits) -> &'e [Edit] + Sync,
-    ) -> candle_core::Result<Tensor> {
-        let d = self.config().d_model;
-        let in_force = || {
-            let slots = rows.rows.iter().map(|row| (row, rows.slots[row.slot as usize].edits));
-            slots
-                .filter(|(_, edits)| !edits.is_empty())
-                .flat_map(|(row, edits)| list(edits).iter().filter(move |edit| edit.rows.applies(row.phase)))
-        };
-        if in_force().next().is_none() {
+    fn edited(&self, values: Tensor, edits: &StepEdits, l: usize, hook: Hook) -> candle_core::Result<Tensor> {
+        let n = values.dim(0)?;
+        let all = || (0..n).flat_map(|row| edits.at(l, hook, row));
+        if all().next().is_none() {
             return Ok(values);
         }
-        let shape = (rows.rows.len(), d);
-        if in_force().any(|edit| matches!(edit.change, Change::Project { .. })) {
-            let mut on_host = host(&values)?;
-            kernels::each_row(&self.cpu, shape.0, [&mut on_host], |row, [h]| {
-                apply_edits(&self.cpu, rows, row, h, &list)
-            });
-            return Tensor::from_vec(on_host, shape, &self.device);
-        }
-        let mut change = vec![0.0; rows.rows.len() * d];
-        kernels::each_row(&self.cpu, shape.0, [&mut change], |row, [h]| {
-            apply_edits(&self.cpu, rows, row, h, &list)
+        let shape = (n, self.config().d_model);
+        let projects = all().any(|edit| matches!(edit, InForce::Project { .. }));
+        let mut rows = if projects { host(&values)? } else { vec![0.0; shape.0 * shape.1] };
+        kernels::each_row(&self.cpu, n, [&mut rows], |row, [h]| {
+            edits::apply(&self.cpu, edits.at(l, hook, row), h)
         });
-        values + Tensor::from_vec(change, shape, &self.device)?
+        let rows = Tensor::from_vec(rows, shape, &self.device)?;
+        if projects { Ok(rows) } else { values + rows }
     }
 
     fn head(&self, rows: &Rows, stream: &Tensor) -> candle_core::Result<Vec<f32>> {
