@@ -13,9 +13,6 @@ use crate::format::ElementFormat;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// Up to so many rows weights come from memory, and are asked for early.
-const FEW_ROWS: usize = 8;
-
 /// What the kernel must know of a format when it is compiled.
 pub(super) trait TileKind {
     const NIBBLES: bool;
@@ -144,11 +141,12 @@ impl<T: TileKind> Task<'_, T> {
         let quants = self.x.quants()[row * self.x.k()..][..R * self.x.k()].as_ptr();
         let blocks = &self.x.blocks()[row * tiles..][..R * tiles];
         let mut f = [s.zero(); R];
-        let few = self.rows.len() <= FEW_ROWS;
+        // The first rows bring the strip near for the others.
+        let first = row == self.rows.start;
         for tile in 0..tiles {
             // SAFETY: tiles of the strip, and R rows of k quants from `quants` on.
             unsafe {
-                if few {
+                if first {
                     weights.prefetch::<S, T>(s, tile);
                 }
                 let sums = self.integer_sums::<S, R>(s, &weights, tile, quants, blocks);
