@@ -80,7 +80,7 @@ struct Limits {
     read: f64,
     /// int8 operations per second, with matrix units where the instruction set has them.
     int8: f64,
-    /// bfloat16 operations per second of matrix units.
+    /// bfloat16 operations per second of matrix units or, without them, of instructions for pairs.
     bf16: Option<f64>,
 }
 
@@ -104,10 +104,11 @@ impl Limits {
             with_matrix_units(int8_peak_of_matrix_units(cpu, rounds))
         });
         measured("f32, vectors", &|rounds| Some(f32_peak_of_vectors(cpu, rounds)));
-        measured("bf16, AVX-512 (not used)", &|rounds| bf16_peak_of_vectors(cpu, rounds));
+        let pairs = measured("bf16, pairs in vectors", &|rounds| bf16_peak_of_vectors(cpu, rounds));
         let bf16 = measured("bf16, matrix units", &|rounds| {
             with_matrix_units(bf16_peak_of_matrix_units(cpu, rounds))
         });
+        let bf16 = bf16.or(pairs);
         let int8 = units.or(vectors).unwrap_or(f64::NAN);
         Limits { read, int8, bf16 }
     }

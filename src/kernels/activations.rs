@@ -1,6 +1,7 @@
 //! Rows of activations as products read them: f32, int8 with one scale per 32 values, and bfloat16.
 
 use super::aligned::AlignedFloats;
+use super::bf16::pair_up;
 use super::isa::{Isa, Kernel};
 use super::packed::{Form, PackedMatrix, TILE_K};
 use super::pool::Disjoint;
@@ -22,7 +23,7 @@ pub struct Activations {
     quants: Vec<i8>,
     /// `[rows, k / 32]`.
     blocks: Vec<BlockScale>,
-    /// `[rows, k]`, rounded to bfloat16: for vectors, and for matrix units.
+    /// `[rows, k]`, rounded to bfloat16: for vectors, and for matrix units or instructions for pairs.
     rounded: Vec<f32>,
     /// Two in a float.
     halves: AlignedFloats,
@@ -91,7 +92,8 @@ impl Activations {
         self.has_blocks = k.is_multiple_of(TILE_K);
         let len = |wanted: bool| if wanted { rows * k } else { 0 };
         let (int8, bf16) = (self.has(Form::Int8), self.has(Form::Bf16));
-        let halves = bf16 && cpu.isa == Isa::Amx;
+        let in_pairs = cpu.isa.multiplies_pairs();
+        let halves = bf16 && (in_pairs || cpu.isa == Isa::Amx);
         grow(&mut self.values, rows * k, 0.0);
         grow(&mut self.quants, len(int8), 0);
         grow(&mut self.blocks, len(int8) / TILE_K, BlockScale::default());
@@ -111,7 +113,7 @@ impl Activations {
                 // SAFETY: as above.
                 let (rounded, halves) =
                     unsafe { (rounded.part(row * k, k), to_halves.part(row * half, half)) };
-                cpu.isa.run(Round { x, rounded, halves });
+                cpu.isa.run(Round { x, rounded, halves, in_pairs });
             }
             if int8 {
                 let (tile, tiles) = (row * k / TILE_K, k / TILE_K);
@@ -147,7 +149,7 @@ impl Activations {
         &self.rounded[..self.rows * self.k]
     }
 
-    /// The same as bfloat16, with matrix units only.
+    /// The same as bfloat16, with matrix units, or in the order of [`pair_up`] with instructions for pairs.
     pub(super) fn halves(&self) -> &[u16] {
         let halves = &self.halves[..self.rows * self.k / 2];
         // SAFETY: any bytes are u16, of which a float holds two.
@@ -175,6 +177,8 @@ struct Round<'a> {
     rounded: &'a mut [f32],
     /// Two in a float; empty where nobody wants them.
     halves: &'a mut [f32],
+    /// Whether they stand in the order of [`pair_up`].
+    in_pairs: bool,
 }
 
 impl Kernel for Round<'_> {
@@ -191,7 +195,11 @@ impl Kernel for Round<'_> {
                 let value = s.to_bf16(s.load(self.x.as_ptr().add(i)));
                 s.store(self.rounded.as_mut_ptr().add(i), value);
                 if !self.halves.is_empty() {
-                    s.store_bf16(self.halves.as_mut_ptr().cast::<u16>().add(i), value);
+                    let halves = self.halves.as_mut_ptr().cast::<u16>().add(i);
+                    s.store_bf16(halves, value);
+                    if self.in_pairs {
+                        pair_up(&mut *halves.cast::<[u16; LANES]>());
+                    }
                 }
             }
         }
@@ -313,8 +321,16 @@ mod tests {
                     if x.abs() < f32::MIN_POSITIVE { 0.0 } else { half::bf16::from_f32(*x).to_f32() };
                 assert!(*given == expected, "{isa:?} {x:e}: {given:e} {expected:e}");
             }
-            if isa == Isa::Amx {
-                let wide = activations.halves().iter().map(|half| f32::from_bits(u32::from(*half) << 16));
+            if isa == Isa::Amx || isa.multiplies_pairs() {
+                let mut halves = activations.halves().to_vec();
+                if isa.multiplies_pairs() {
+                    halves
+                        .as_chunks_mut()
+                        .0
+                        .iter_mut()
+                        .for_each(|four| *four = [four[1], four[3], four[0], four[2]]);
+                }
+                let wide = halves.iter().map(|half| f32::from_bits(u32::from(*half) << 16));
                 assert!(wide.eq(activations.rounded().iter().copied()));
             }
             let damaged: Vec<f32> = (0..32).map(|i| if i == 5 { -f32::NAN } else { 1.0 }).collect();

@@ -1,12 +1,23 @@
 //! Sums of products of bfloat16 in the order of matrix units.
 //!
 //! Products of two bfloat16 are exact in f32. Over each 32 values of k the even ones go into one chain of fused additions
-//! from 0 and the odd ones into another; then chain + chain, then that to the sum so far. Vectors do one by one what matrix
-//! units do at once, so the bits are the same, whatever the instruction set and the number of rows. One exception: where a
-//! value on the way falls below the smallest normal number (1.2e-38), matrix units take it for zero and vectors do not.
+//! from 0 and the odd ones into another; then chain + chain, then that to the sum so far. Vectors do one by one, and the
+//! instruction of AVX512-BF16 two by two, what matrix units do at once, so the bits are the same, whatever the instruction set
+//! and the number of rows. One exception: where a value on the way falls below the smallest normal number (1.2e-38), these
+//! two take it for zero and other vectors do not.
 
 use super::packed::TILE_K;
 use super::simd::Simd;
+
+/// Values of k in two pairs of one chain.
+pub(super) const FOUR: usize = 4;
+
+/// Brings bfloat16 in order of k into pairs of one chain, the earlier one second: of k to k + 3 (k + 2, k) and (k + 3, k + 1).
+pub(super) fn pair_up(halves: &mut [u16]) {
+    for four in halves.as_chunks_mut::<FOUR>().0 {
+        *four = [four[2], four[0], four[3], four[1]];
+    }
+}
 
 /// Rows of a block on matrix units.
 pub(super) const BLOCK: usize = 16;

@@ -36,6 +36,8 @@ mod product;
 #[cfg(target_arch = "x86_64")]
 mod product_amx;
 mod product_bf16;
+#[cfg(target_arch = "x86_64")]
+mod product_bf16_pairs;
 mod product_f32;
 mod product_int8;
 mod quantize;

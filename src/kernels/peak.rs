@@ -3,10 +3,8 @@
 use super::Cpu;
 use super::isa::Kernel;
 #[cfg(target_arch = "x86_64")]
-use super::simd::amx;
+use super::simd::{Avx512, amx};
 use super::simd::{LANES, Simd};
-#[cfg(target_arch = "x86_64")]
-use std::arch::{asm, x86_64::*};
 use std::hint::black_box;
 
 /// Sums in registers at a time: enough to hide the latency of one.
@@ -68,13 +66,12 @@ pub fn f32_peak_of_vectors(cpu: &Cpu, rounds: usize) -> usize {
     cpu.pool.threads() * rounds * SUMS * LANES * 2
 }
 
-/// The same with the instruction that AVX512-BF16 has for pairs of bfloat16. `None` where there is none. No product uses it:
-/// it adds both products of a pair to one sum, where matrix units keep two ([`super::bf16`]), so that its bits would be
-/// others. Per operation it takes half the time of f32 on a Zen 4, and twice that on a Sapphire Rapids.
+/// The same with the instruction that AVX512-BF16 has for pairs of bfloat16. `None` where there is none, and where products
+/// do not use it ([`super::Isa::multiplies_pairs`]).
 pub fn bf16_peak_of_vectors(cpu: &Cpu, rounds: usize) -> Option<usize> {
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512f") {
-        // SAFETY: both features were detected.
+    if cpu.isa.multiplies_pairs() {
+        // SAFETY: that was asked.
         on_all_threads(cpu, || unsafe { multiply_pairs(rounds) });
         return Some(cpu.pool.threads() * rounds * SUMS * LANES * 2 * 2);
     }
@@ -83,18 +80,17 @@ pub fn bf16_peak_of_vectors(cpu: &Cpu, rounds: usize) -> Option<usize> {
 }
 
 /// # Safety
-/// The machine has AVX512-BF16.
+/// [`super::Isa::multiplies_pairs`].
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 unsafe fn multiply_pairs(rounds: usize) {
-    let (x, mut sums) = (black_box(_mm512_setzero_ps()), [_mm512_setzero_ps(); SUMS]);
+    // SAFETY: the caller's word.
+    let s = unsafe { Avx512::assume() };
+    let (x, mut sums) = (s.splat_i(black_box(0)), [s.zero(); SUMS]);
     for _ in 0..rounds {
         for sum in &mut sums {
-            // SAFETY: the caller's word; registers only.
-            unsafe {
-                asm!("vdpbf16ps {sum}, {x}, {x}", sum = inout(zmm_reg) *sum, x = in(zmm_reg) x,
-                    options(pure, nomem, nostack, preserves_flags));
-            }
+            // SAFETY: the caller's word.
+            *sum = unsafe { s.add_pairs(*sum, x, x) };
         }
     }
     black_box(sums);

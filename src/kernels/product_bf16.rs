@@ -12,7 +12,7 @@ use super::simd::{LANES, Simd};
 use std::ops::Range;
 
 /// Elements of a strip for [`TILE_K`] values of k: `[16 pairs][16 rows][2]`.
-const CHUNK: usize = TILE_K * STRIP;
+pub(super) const CHUNK: usize = TILE_K * STRIP;
 /// Up to so many rows weights come from memory, and are asked for early.
 const FEW_ROWS: usize = 32;
 
@@ -27,16 +27,22 @@ pub(super) unsafe fn run(
     strips: Range<usize>,
     rows: Range<usize>,
 ) {
-    isa.run(Task { isa, w, x, y, strips, rows });
+    let task = Task { isa, w, x, y, strips, rows };
+    #[cfg(target_arch = "x86_64")]
+    if isa.multiplies_pairs() {
+        // SAFETY: that was asked; the caller's word.
+        return unsafe { task.run_in_pairs() };
+    }
+    isa.run(task);
 }
 
-struct Task<'a> {
+pub(super) struct Task<'a> {
     isa: Isa,
     w: &'a PackedMatrix,
-    x: &'a Activations,
-    y: &'a Output<'a>,
-    strips: Range<usize>,
-    rows: Range<usize>,
+    pub x: &'a Activations,
+    pub y: &'a Output<'a>,
+    pub strips: Range<usize>,
+    pub rows: Range<usize>,
 }
 
 impl Kernel for Task<'_> {
@@ -104,7 +110,7 @@ impl Task<'_> {
     ) -> usize {
         let k = self.x.k();
         let x = self.x.rounded()[row * k..][..R * k].as_ptr();
-        let w = self.strips::<W>(strip);
+        let w = self.strip_starts::<W>(strip);
         let few = self.rows.len() <= FEW_ROWS;
         let mut sums = [[s.zero(); W]; R];
         for chunk in 0..k / TILE_K {
@@ -128,13 +134,13 @@ impl Task<'_> {
     }
 
     /// Where W strips start.
-    fn strips<const W: usize>(&self, strip: usize) -> [*const u16; W] {
+    pub(super) fn strip_starts<const W: usize>(&self, strip: usize) -> [*const u16; W] {
         std::array::from_fn(|i| self.w.strip(strip + i).as_ptr().cast())
     }
 
     /// How far the weights that are asked for are from a chunk of W strips, in bytes.
     #[inline(always)]
-    fn ahead<const W: usize>(&self, chunk: usize) -> usize {
+    pub(super) fn ahead<const W: usize>(&self, chunk: usize) -> usize {
         let at = chunk * CHUNK * 2;
         ahead(at, self.x.k() * STRIP * 2, W) - at
     }
@@ -177,7 +183,7 @@ impl Task<'_> {
         for i in 0..X {
             x[i] = self.x.halves()[rows[i] * k..][..BLOCK * k].as_ptr();
         }
-        let w = self.strips::<W>(strip);
+        let w = self.strip_starts::<W>(strip);
         let few = self.rows.len() <= FEW_ROWS;
         tiles.clear();
         for chunk in 0..k / TILE_K {

@@ -16,6 +16,26 @@ impl Avx512 {
     pub unsafe fn assume() -> Avx512 {
         Avx512(())
     }
+
+    /// Of two vectors of pairs (a, b), (c, d) the pairs (c, a), (d, b).
+    #[inline(always)]
+    pub fn chains(self, first: __m512i, second: __m512i) -> (__m512i, __m512i) {
+        // SAFETY: `self` exists only where these instructions do.
+        unsafe {
+            let even = _mm512_mask_mov_epi16(_mm512_slli_epi32::<16>(first), 0x5555_5555, second);
+            let odd = _mm512_mask_mov_epi16(_mm512_srli_epi32::<16>(second), 0xaaaa_aaaa, first);
+            (even, odd)
+        }
+    }
+
+    /// To each sum the product of the second of two pairs of bfloat16, then that of the first.
+    /// # Safety
+    /// The machine has AVX512-BF16.
+    #[inline(always)]
+    pub unsafe fn add_pairs(self, sum: __m512, w: __m512i, x: __m512i) -> __m512 {
+        // SAFETY: the caller's word.
+        unsafe { add_pairs(sum, w, x) }
+    }
 }
 
 /// To bfloat16 with the instruction of AVX512-BF16. As assembly, because naming that feature here would keep this function
@@ -32,6 +52,20 @@ unsafe fn narrow_bf16(value: __m512) -> __m256i {
             options(pure, nomem, nostack, preserves_flags));
     }
     halves
+}
+
+/// Adds to each sum the product of the second of two pairs of bfloat16, then that of the first.
+/// # Safety
+/// The machine has AVX512-BF16.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn add_pairs(mut sum: __m512, w: __m512i, x: __m512i) -> __m512 {
+    // SAFETY: the caller's word; nothing but the register is written.
+    unsafe {
+        asm!("vdpbf16ps {sum}, {w}, {x}", sum = inout(zmm_reg) sum, w = in(zmm_reg) w, x = in(zmm_reg) x,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    sum
 }
 
 /// Methods whose only precondition is that the instructions exist.
