@@ -43,24 +43,40 @@ def whole(url, ids, tokens):
     return seconds
 
 
-def chunks(answer):
-    """The chunks of a streamed answer as they come."""
-    for line in answer:
+def chunks(lines):
+    """The chunks in the lines of a streamed answer."""
+    for line in lines:
         if line.startswith(b"data: {"):
             yield json.loads(line[6:])
 
 
-def streamed(url, ids, tokens):
-    """Time stamps of the pieces of a streamed completion."""
-    times, count = [], 0
+def recorded(url, ids, tokens):
+    """The bytes of a streamed completion with their times, as they came: a client that reads them on the way takes processor
+    time from a server beside it."""
+    pieces = []
     with ask(url, "/v1/completions", body_of(ids, tokens, True)) as answer:
-        for chunk in chunks(answer):
+        while piece := answer.read1(1 << 16):
+            pieces.append((time.monotonic(), piece))
+    return pieces
+
+
+def stamps(pieces, tokens):
+    """The times of a recorded completion's chunks."""
+    times, count, rest = [], 0, b""
+    for at, piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        for chunk in chunks(lines):
             count = (chunk.get("usage") or {}).get("completion_tokens", count)
             if chunk.get("choices"):
-                times.append(time.monotonic())
+                times.append(at)
     if count != tokens:
-        raise Failed(f"{url} made {count} tokens of {tokens} asked for")
+        raise Failed(f"{count} tokens of {tokens} asked for were made")
     return times
+
+
+def streamed(url, ids, tokens):
+    """Time stamps of the pieces of a streamed completion."""
+    return stamps(recorded(url, ids, tokens), tokens)
 
 
 def prompts(count, length, vocabulary, seed):

@@ -39,7 +39,7 @@ import threading
 import time
 
 import conditions
-from completions import prompts, streamed, whole
+from completions import prompts, recorded, stamps, streamed, whole
 from served import Failed
 
 PREFILL, PARALLEL = 512, 16
@@ -109,7 +109,7 @@ def parallel(server, arguments, seed):
     results, threads = [None] * PARALLEL, []
 
     def one(index, ids):
-        results[index] = streamed(server.url, ids, arguments.tokens)
+        results[index] = recorded(server.url, ids, arguments.tokens)
 
     for index, ids in enumerate(prompts(PARALLEL, 8, arguments.vocabulary, seed)):
         threads.append(threading.Thread(target=one, args=(index, ids)))
@@ -119,6 +119,7 @@ def parallel(server, arguments, seed):
         thread.join()
     if None in results:
         raise Failed(f"{server.name}: a stream of {PARALLEL} failed")
+    results = [stamps(pieces, arguments.tokens) for pieces in results]
     begin, end = min(times[0] for times in results), max(times[-1] for times in results)
     return PARALLEL * arguments.tokens / (end - begin)
 
