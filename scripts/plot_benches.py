@@ -28,7 +28,7 @@ FIGURES = {
     "start": ("start-up", False),
     "rss_mib": ("memory", False),
 }
-LABEL, COLUMN, GAP, ROW, TOP, BOTTOM, MARGIN = 240, 150, 26, 46, 104, 58, 18
+LABEL, COLUMN, GAP, ROW, TOP, BOTTOM, MARGIN = 300, 150, 26, 46, 104, 58, 18
 INK, FAINT, GRID, BETTER, WORSE = "#1f2933", "#66727f", "#dde3e9", "#2a7f8e", "#c2703d"
 STYLE = (f"text{{font-family:system-ui,'Segoe UI','DejaVu Sans',sans-serif;fill:{INK}}}"
          f".s{{font-size:11px;fill:{FAINT}}}.b{{font-weight:600}}")
@@ -120,7 +120,7 @@ def drawn(found):
         if index:
             out.append(line(MARGIN, y, width - MARGIN, y, GRID))
         out.append(text(MARGIN, y + 20, fitted(model, 30), 13, kind="b"))
-        out.append(text(MARGIN, y + 35, fitted("beside " + peer, 38), 11, kind="s"))
+        out.append(text(MARGIN, y + 35, fitted("beside " + peer, 50), 11, kind="s"))
     for index, figure in enumerate(shown):
         out += column(entries, figure, MARGIN + LABEL + index * (COLUMN + GAP))
     places = sorted({f"{kept['processor']}, {kept['threads']} threads" for _, (_, kept) in found})
