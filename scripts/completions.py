@@ -60,8 +60,8 @@ def recorded(url, ids, tokens):
     return pieces
 
 
-def stamps(pieces, tokens):
-    """The times of a recorded completion's chunks."""
+def stamps(url, pieces, tokens):
+    """The times of the chunks of a completion recorded from `url`."""
     times, count, rest = [], 0, b""
     for at, piece in pieces:
         *lines, rest = (rest + piece).split(b"\n")
@@ -70,13 +70,13 @@ def stamps(pieces, tokens):
             if chunk.get("choices"):
                 times.append(at)
     if count != tokens:
-        raise Failed(f"{count} tokens of {tokens} asked for were made")
+        raise Failed(f"{url} made {count} tokens of {tokens} asked for")
     return times
 
 
 def streamed(url, ids, tokens):
     """Time stamps of the pieces of a streamed completion."""
-    return stamps(recorded(url, ids, tokens), tokens)
+    return stamps(url, recorded(url, ids, tokens), tokens)
 
 
 def prompts(count, length, vocabulary, seed):

@@ -119,7 +119,7 @@ def parallel(server, arguments, seed):
         thread.join()
     if None in results:
         raise Failed(f"{server.name}: a stream of {PARALLEL} failed")
-    results = [stamps(pieces, arguments.tokens) for pieces in results]
+    results = [stamps(server.url, pieces, arguments.tokens) for pieces in results]
     begin, end = min(times[0] for times in results), max(times[-1] for times in results)
     return PARALLEL * arguments.tokens / (end - begin)
 

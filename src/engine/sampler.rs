@@ -185,8 +185,12 @@ fn shortest(list: &mut [(TokenId, f32)], mass: f64) -> (usize, f64) {
         to = bring(list, from, |weight| step_of(weight) == border);
     }
     list[from..to].sort_unstable_by(descending);
-    let mut len = from;
-    while len < to && (len == 0 || sum < mass) {
+    continued(&list[..to], mass, from, sum)
+}
+
+/// Goes on from a beginning of so many entries that hold `sum` until it holds `mass`, and at least one entry.
+fn continued(list: &[(TokenId, f32)], mass: f64, mut len: usize, mut sum: f64) -> (usize, f64) {
+    while len < list.len() && (len == 0 || sum < mass) {
         sum += f64::from(list[len].1);
         len += 1;
     }
@@ -229,12 +233,7 @@ fn keep_typical(list: &mut Vec<(TokenId, f32)>, share: f64) {
     let entropy: f64 = list.iter().map(|(_, weight)| f64::from(*weight) / total * surprise(*weight)).sum();
     let distance = |weight: f32| (surprise(weight) - entropy).abs();
     list.sort_by(|a, b| distance(a.1).total_cmp(&distance(b.1)).then(a.0.cmp(&b.0)));
-    let mut left = share * total;
-    let mut kept = 0;
-    while kept < list.len() && (kept == 0 || left > 0.0) {
-        left -= f64::from(list[kept].1);
-        kept += 1;
-    }
+    let (kept, _) = continued(list, share * total, 0, 0.0);
     list.truncate(kept);
 }
 
